@@ -1,0 +1,20 @@
+"""What tests share: the optional real data, and strict numerics."""
+
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+_HAM10000 = (
+    pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
+)
+
+
+@pytest.fixture(scope='session')
+def ham10000_dir() -> pathlib.Path:
+  """The four Dataverse files of HAM10000."""
+  if not (_HAM10000 / 'HAM10000_metadata.csv').exists():
+    pytest.skip('the HAM10000 files are not here')
+  return _HAM10000
