@@ -1,12 +1,15 @@
 """The one schema of an experiment: every field, its default and its unit.
 
 A file in `configs/` returns a `Config` with differences from these defaults;
-`--config.train.batch_size=16` on the command line overrides a field.
+`--config.train.batch_size=16` on the command line overrides a field. The
+classes hash by value, so that a jitted step can take a config as a static
+argument: leave it alone once training has begun.
 """
 
 import dataclasses
 import difflib
 import json
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -15,7 +18,7 @@ from typing import Any
 from skinseg_jax import errors
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, unsafe_hash=True)
 class DataConfig:
   """Which images, how they are divided, and at what size they are used."""
 
@@ -52,7 +55,7 @@ class DataConfig:
   seed: int = 0
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, unsafe_hash=True)
 class ModelConfig:
   """The U-Net."""
 
@@ -65,7 +68,7 @@ class ModelConfig:
   initializer: str = 'torch'
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, unsafe_hash=True)
 class AugmentationConfig:
   """Random changes of training images, on the device."""
 
@@ -79,7 +82,7 @@ class AugmentationConfig:
   vertical_flip: float = 0.1
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, unsafe_hash=True)
 class TrainConfig:
   """Optimisation and what is logged and kept."""
 
@@ -94,7 +97,7 @@ class TrainConfig:
   log_every_steps: int = 50
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, unsafe_hash=True)
 class EvaluationConfig:
   """How a model is scored."""
 
@@ -104,7 +107,7 @@ class EvaluationConfig:
   threshold: float = 0.5
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, unsafe_hash=True)
 class Config:
   """One experiment."""
 
@@ -172,6 +175,13 @@ def _nearest(name: str) -> str:
 def to_dict(config: Config) -> dict[str, Any]:
   """The config as nested dicts that JSON can hold."""
   return dataclasses.asdict(config)
+
+
+def flat(config: Config) -> dict[str, Any]:
+  """All values by dotted name, such as 'train.batch_size'."""
+  return {
+      name: operator.attrgetter(name)(config) for name in field_names()
+  }
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

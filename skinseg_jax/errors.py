@@ -1,13 +1,20 @@
-"""A user's mistake, told in one message; no traceback, exit code 2."""
+"""What ends a program with one message and an exit code, no traceback."""
 
 import sys
 from collections.abc import Callable, Sequence
 
-EXIT_CODE = 2
 
 
 class InputError(ValueError):
   """Something the user gave does not fit; the message names the remedy."""
+
+  exit_code = 2
+
+
+class DivergenceError(ArithmeticError):
+  """Training left the finite numbers."""
+
+  exit_code = 3
 
 
 def listing(items: Sequence[str], *, most: int = 20) -> str:
@@ -19,9 +26,9 @@ def listing(items: Sequence[str], *, most: int = 20) -> str:
 
 
 def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
-  """Runs `main(argv)`; an `InputError` becomes one message and exit code 2."""
+  """Runs `main(argv)`; our own errors become one message and an exit code."""
   try:
     main(argv)
-  except InputError as error:
+  except (InputError, DivergenceError) as error:
     print(f'error: {error}', file=sys.stderr)
-    sys.exit(EXIT_CODE)
+    sys.exit(error.exit_code)

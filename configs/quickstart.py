@@ -1,0 +1,17 @@
+"""A small U-Net on generated lesions: no download, no accelerator.
+
+python -m skinseg_jax.main --config configs/quickstart.py
+"""
+
+from skinseg_jax import config as config_lib
+
+
+def get_config() -> config_lib.Config:
+  config = config_lib.Config()
+  config.data.source = 'synthetic'
+  config.data.image_size = (112, 112)
+  config.model.width = 8
+  config.train.epochs = 8
+  config.train.batch_size = 16
+  config.train.log_every_steps = 8
+  return config

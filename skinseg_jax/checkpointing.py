@@ -1,0 +1,168 @@
+"""Checkpoints: model, optimiser, input position and progress, kept apart."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from skinseg_jax import errors
+
+_policies = ocp.training.preservation_policies
+
+# Score by which the best checkpoint is chosen; saved with each.
+BEST_METRIC = 'validation/dice'
+
+
+@dataclasses.dataclass
+class Checkpoint:
+  """What is saved at a step.
+
+  Attributes:
+    model: State of the model: parameters and running statistics.
+    optimizer: State of the optimiser.
+    data: State of the input iterator.
+    progress: Python numbers that the loop carries from step to step.
+  """
+
+  model: Any
+  optimizer: Any
+  data: dict[str, Any]
+  progress: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one run; the last and the best are kept."""
+
+  def __init__(self, directory: pathlib.Path):
+    self._directory = directory.absolute()
+    self._checkpointer = ocp.training.Checkpointer(
+        self._directory,
+        save_decision_policy=(
+            ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        ),
+        preservation_policy=_policies.AnyPreservationPolicy([
+            _policies.LatestN(1),
+            _policies.BestN(
+                get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]),
+        cleanup_tmp_directories=True,
+    )
+
+  def save(
+      self, step: int, checkpoint: Checkpoint, metrics: dict[str, float] | None
+  ) -> None:
+    """Saves; writing to disk goes on while training does.
+
+    Args:
+      step: Number of updates made.
+      checkpoint: What to save.
+      metrics: Scores by which to choose the best; None without an evaluation.
+    """
+    self._checkpointer.save_checkpointables_async(
+        step,
+        {
+            'model': checkpoint.model,
+            'optimizer': checkpoint.optimizer,
+            'data': checkpoint.data,
+            'progress': checkpoint.progress,
+        },
+        metrics=metrics,
+    )
+
+  def restore_latest(self, like: Checkpoint) -> tuple[int, Checkpoint] | None:
+    """Loads the last whole checkpoint, or None if there is none.
+
+    Args:
+      like: Arrays or shapes with the sharding to restore to.
+    """
+    latest = self._checkpointer.latest
+    if latest is None:
+      return None
+    items = self._load(latest.step, {
+        'model': like.model,
+        'optimizer': like.optimizer,
+        'data': None,
+        'progress': None,
+    })
+    return latest.step, Checkpoint(**items)
+
+  def restore_model(self, step: int, like: Any) -> Any:
+    """Loads the model's state alone.
+
+    Raises:
+      InputError: If the checkpoint does not fit `like` or is damaged.
+    """
+    return self._load(step, {'model': like})['model']
+
+  def resolve(self, which: str) -> int:
+    """The step of 'best', 'last' or a number.
+
+    Raises:
+      InputError: If there is no such checkpoint.
+    """
+    steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
+    if not steps:
+      raise errors.InputError(
+          f'no checkpoint in {self._directory}; train first, with'
+          ' `python -m skinseg_jax.main`.'
+      )
+    scored = {s: m[BEST_METRIC] for s, m in steps.items() if m}
+    if which == 'last':
+      return max(steps)
+    if which == 'best' and scored:
+      return max(scored, key=lambda step: (scored[step], -step))
+    if which.isdecimal() and int(which) in steps:
+      return int(which)
+    raise errors.InputError(
+        f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
+        f' and the steps {sorted(steps)}.'
+    )
+
+  def metrics(self, step: int) -> dict[str, float]:
+    """The scores that were saved with a checkpoint."""
+    found = [c for c in self._checkpointer.checkpoints if c.step == step]
+    return found[0].metrics or {}
+
+  def wait(self) -> None:
+    """Returns when all saves are on disk."""
+    self._checkpointer.wait()
+
+  def close(self) -> None:
+    """Waits for the saves and ends the threads."""
+    self._checkpointer.close()
+
+  def _load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    path = self._directory / str(step)
+    try:
+      saved = self._checkpointer.checkpointables_metadata(step).metadata
+      _check_fits(path, saved['model'], like['model'])
+      abstract = {
+          name: jax.tree.map(ocp.arrays.to_shape_dtype_struct, tree)
+          for name, tree in like.items()
+      }
+      return self._checkpointer.load_checkpointables(step, abstract)
+    except errors.InputError:
+      raise
+    except Exception as error:  # Orbax raises whatever its parts raise.
+      raise errors.InputError(
+          f'the checkpoint {path} cannot be read ({type(error).__name__}); it'
+          ' may be damaged. Remove its folder to fall back on another one.'
+      ) from error
+
+
+def _check_fits(path: pathlib.Path, saved: Any, like: Any) -> None:
+  """Compares the shapes of all arrays of the model."""
+  shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
+  if shapes(saved) != shapes(like):
+    size = lambda tree: sum(math.prod(shape) for shape in shapes(tree))
+    raise errors.InputError(
+        f'the checkpoint {path} holds another model ({size(saved):,} values)'
+        f' than the config describes ({size(like):,}); set model.width to what'
+        ' it was trained with, or choose another --workdir.'
+    )

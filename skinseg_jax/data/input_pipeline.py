@@ -1,0 +1,147 @@
+"""From cached arrays to batches on the devices, with grain.
+
+What is shuffled and batched are indices; a batch's bytes are gathered at once.
+Every process deals out its own rows of the same global batches, so that the
+number of processes changes nothing about what is learned or scored.
+"""
+
+from collections.abc import Sequence
+
+import grain
+import jax
+import numpy as np
+
+from skinseg_jax import errors
+from skinseg_jax.data import cache
+
+# More threads are slower: a batch is one copy, bound by memory.
+_THREADS = 2
+_BUFFERED_BATCHES = 4
+
+
+def select(data: cache.CachedData, image_ids: Sequence[str]) -> np.ndarray:
+  """Positions of `image_ids` in the cached arrays, int64 [len(image_ids)]."""
+  position = {image_id: i for i, image_id in enumerate(data.image_ids)}
+  return np.array([position[image_id] for image_id in image_ids], np.int64)
+
+
+def training_batches(
+    data: cache.CachedData,
+    indices: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    sharding: jax.sharding.NamedSharding,
+) -> grain.IterDataset:
+  """Endless batches, shuffled anew each epoch; the incomplete last is dropped.
+
+  Args:
+    data: All images and masks.
+    indices: Positions of the training images in `data`.
+    batch_size: Images per batch over all devices.
+    seed: Of the order.
+    sharding: How a batch is laid out over the devices.
+
+  Returns:
+    Data set of `{'image': uint8 [B, H, W, 3], 'mask': uint8 [B, H, W]}`, whose
+    iterator's state is where it stands.
+
+  Raises:
+    InputError: If a batch is larger than the data set.
+  """
+  if batch_size > len(indices):
+    raise errors.InputError(
+        f'train.batch_size is {batch_size}, but there are only'
+        f' {len(indices)} training images; allowed is 1 to {len(indices)}.'
+    )
+  _check_divides('train.batch_size', batch_size, sharding)
+  rows = _process_rows(batch_size)
+  return _to_devices(
+      grain.MapDataset.source(indices)
+      .shuffle(seed)
+      # Batched before it is repeated: no batch spans two epochs.
+      .batch(batch_size, drop_remainder=True)
+      .repeat()
+      .map(lambda batch: _gather(data, batch[rows])),
+      sharding,
+  )
+
+
+def evaluation_batches(
+    data: cache.CachedData,
+    indices: np.ndarray,
+    *,
+    batch_size: int,
+    sharding: jax.sharding.NamedSharding,
+) -> grain.IterDataset:
+  """Every image once, in order; the last batch is padded.
+
+  Returns:
+    As for `training_batches`, but finite, and with `valid`, bool [B], False
+    for padding.
+
+  Raises:
+    InputError: If `batch_size` does not divide among the devices.
+  """
+  _check_divides('evaluation.batch_size', batch_size, sharding)
+  rows = _process_rows(batch_size)
+
+  def gather(batch):
+    valid = np.arange(batch_size) < len(batch)
+    padded = np.pad(batch, (0, batch_size - len(batch)), mode='edge')
+    return {**_gather(data, padded[rows]), 'valid': valid[rows]}
+
+  return _to_devices(
+      grain.MapDataset.source(indices).batch(batch_size).map(gather), sharding
+  )
+
+
+def data_sharding() -> jax.sharding.NamedSharding:
+  """Batches split along their first axis over all devices (axis 'data')."""
+  mesh = jax.make_mesh(
+      (jax.device_count(),), ('data',),
+      axis_types=(jax.sharding.AxisType.Auto,),
+  )
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+
+
+def _check_divides(field: str, batch_size: int, sharding) -> None:
+  devices = sharding.mesh.size
+  if batch_size % devices:
+    raise errors.InputError(
+        f'{field} is {batch_size}, but must be a multiple of the'
+        f' {devices} devices, such as'
+        f' {max(1, round(batch_size / devices)) * devices}.'
+    )
+
+
+def _process_rows(batch_size: int) -> slice:
+  """The rows of a global batch that this process deals out."""
+  rows = batch_size // jax.process_count()
+  first = jax.process_index() * rows
+  return slice(first, first + rows)
+
+
+def _gather(
+    data: cache.CachedData, indices: np.ndarray
+) -> dict[str, np.ndarray]:
+  return {'image': data.images[indices], 'mask': data.masks[indices]}
+
+
+def _to_devices(dataset: grain.MapDataset, sharding) -> grain.IterDataset:
+  """Reads ahead on the host, then puts each process's rows on its devices."""
+
+  def put(batch):
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows)
+        for name, rows in batch.items()
+    }
+
+  options = grain.ReadOptions(
+      num_threads=_THREADS, prefetch_buffer_size=_BUFFERED_BATCHES
+  )
+  batches = dataset.to_iter_dataset(options).map(put)
+  # One batch is on its way to the device while another is computed on.
+  return grain.experimental.ThreadPrefetchIterDataset(
+      batches, prefetch_buffer_size=2
+  )

@@ -1,0 +1,81 @@
+"""Scalars to `metrics.jsonl`, always, and to TensorBoard where it can be."""
+
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+
+
+class MetricWriter:
+  """Writes the same scalars to `metrics.jsonl` and to an event file.
+
+  clu's writer needs TensorFlow. Without it one line on stderr says that
+  TensorBoard is off.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, resume_step: int = 0):
+    """Opens both files.
+
+    Args:
+      workdir: Folder of the run.
+      resume_step: Lines of later steps are removed: they will come again.
+    """
+    path = workdir / 'metrics.jsonl'
+    kept = [line for line in read(workdir) if line['step'] <= resume_step]
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(''.join(map(_to_line, kept)), encoding='utf-8')
+    temporary.replace(path)
+    self._file = path.open('a', encoding='utf-8')
+    self._summaries = _summary_writer(workdir)
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes scalars named like 'train/loss' under a step."""
+    self._file.write(_to_line({'step': step, **scalars}))
+    self._file.flush()
+    if self._summaries:
+      self._summaries.write_scalars(step, scalars)
+
+  def flush(self) -> None:
+    """Hands everything to the operating system."""
+    if self._summaries:
+      self._summaries.flush()
+
+  def close(self) -> None:
+    """Closes both files."""
+    self._file.close()
+    if self._summaries:
+      self._summaries.close()
+
+
+def read(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """All whole lines of a run's `metrics.jsonl`; none if there is no file."""
+  path = workdir / 'metrics.jsonl'
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+  # A killed run may have left half a line.
+  return [json.loads(line) for line in lines if line.endswith('}\n')]
+
+
+def _to_line(values: Mapping[str, float]) -> str:
+  # JSON has no NaN.
+  clean = {
+      name: None if isinstance(value, float) and not math.isfinite(value)
+      else value
+      for name, value in values.items()
+  }
+  return json.dumps(clean) + '\n'
+
+
+def _summary_writer(workdir: pathlib.Path):
+  try:
+    from clu import metric_writers
+    return metric_writers.SummaryWriter(str(workdir))
+  except ImportError as error:
+    print(
+        f'TensorBoard is off ({error}); metrics.jsonl has every number.'
+        ' `pip install tensorflow-cpu tensorboard` turns it on.',
+        file=sys.stderr,
+    )
+    return None

@@ -1,0 +1,108 @@
+"""Counts on the device, ratios on the host.
+
+Rule for empty masks: where truth and prediction are both empty, Dice, IoU,
+precision and recall are 1, as in the ISIC challenge; where only one of them
+is, they are 0. Specificity follows the same rule with lesion and skin swapped.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+COUNTS = ('tp', 'fp', 'fn', 'tn')
+
+# An image whose IoU is below this scores 0 in the thresholded Jaccard index
+# of the ISIC 2018 challenge (arXiv:1902.03368).
+JACCARD_THRESHOLD = 0.65
+
+
+def confusion_counts(
+    logits: jax.Array, masks: jax.Array, *, threshold: float = 0.5
+) -> dict[str, jax.Array]:
+  """Counts true and false pixels of every image.
+
+  Args:
+    logits: Model output before the sigmoid, float, [B, H, W, 1].
+    masks: Ground truth, 1 for lesion and 0 for skin, [B, H, W].
+    threshold: Probability above which a pixel counts as lesion, in (0, 1).
+
+  Returns:
+    `tp`, `fp`, `fn`, `tn`, each int32 [B]; their sum is H * W.
+
+  Raises:
+    ValueError: If the shapes do not fit.
+  """
+  if logits.shape != (*masks.shape, 1):
+    raise ValueError(
+        'logits must be [B, H, W, 1] for masks [B, H, W], got'
+        f' {logits.shape} and {masks.shape}.'
+    )
+  pred, true = jax.nn.sigmoid(logits[..., 0]) > threshold, masks > 0
+  count = lambda x: jnp.sum(x, axis=(1, 2), dtype=jnp.int32)
+  return {
+      'tp': count(pred & true),
+      'fp': count(pred & ~true),
+      'fn': count(~pred & true),
+      'tn': count(~pred & ~true),
+  }
+
+
+def ratios(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Turns counts into scores.
+
+  Args:
+    counts: `tp`, `fp`, `fn`, `tn`, integers of any one shape: a scalar each
+      for pooled scores, [N] for one per image.
+
+  Returns:
+    `accuracy`, `precision`, `recall`, `specificity`, `dice`, `iou`, float64 in
+    [0, 1] of that shape.
+  """
+  tp, fp, fn, tn = (np.asarray(counts[name], np.int64) for name in COUNTS)
+  return {
+      'accuracy': _ratio(tp + tn, tp + fp + fn + tn, tp + tn),
+      'precision': _ratio(tp, tp + fp, fn),
+      'recall': _ratio(tp, tp + fn, fp),
+      'specificity': _ratio(tn, tn + fp, fn),
+      'dice': _ratio(2 * tp, 2 * tp + fp + fn, 0),
+      'iou': _ratio(tp, tp + fp + fn, 0),
+  }
+
+
+def _ratio(part, whole, missed) -> np.ndarray:
+  """part / whole; of nothing, 1 if nothing was missed either, else 0."""
+  return np.where(whole > 0, part / np.maximum(whole, 1), missed == 0)
+
+
+def thresholded_jaccard(iou: np.ndarray) -> np.ndarray:
+  """IoU where it is at least 0.65, else 0 (ISIC 2018, arXiv:1902.03368)."""
+  return np.where(iou >= JACCARD_THRESHOLD, iou, 0.0)
+
+
+def pool(counts: Mapping[str, np.ndarray]) -> dict[str, int]:
+  """Sums the counts of all images, exactly."""
+  return {
+      name: int(np.sum(counts[name], dtype=np.int64)) for name in COUNTS
+  }
+
+
+def baselines(counts: Mapping[str, int]) -> dict[str, dict[str, float]]:
+  """Pooled scores of two constant predictions on the same truth.
+
+  Args:
+    counts: Pooled counts of any prediction; only the truth in them is used.
+  """
+  lesion = counts['tp'] + counts['fn']
+  skin = counts['fp'] + counts['tn']
+  constant = {
+      'all_background': {'tp': 0, 'fp': 0, 'fn': lesion, 'tn': skin},
+      'all_lesion': {'tp': lesion, 'fp': skin, 'fn': 0, 'tn': 0},
+  }
+  return {name: as_floats(ratios(c)) for name, c in constant.items()}
+
+
+def as_floats(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+  """Scalars as Python floats, for JSON."""
+  return {name: float(value) for name, value in scores.items()}

@@ -1,0 +1,141 @@
+"""The paper's U-Net: four levels down, a bottleneck, four levels up."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+# PyTorch's default for convolutions: uniform in +-1 / sqrt(fan_in), for
+# kernels (torch.nn.init.kaiming_uniform_ with a = sqrt(5)) and for biases.
+_TORCH_KERNEL = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def _torch_bias(fan_in: int) -> nnx.Initializer:
+  def init(key, shape, dtype=jnp.float32):
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def _init(initializer: str, fan_in: int) -> dict[str, nnx.Initializer]:
+  """Initialisers of kernel and bias by name: 'torch' or 'flax'."""
+  match initializer:
+    case 'torch':
+      return {'kernel_init': _TORCH_KERNEL, 'bias_init': _torch_bias(fan_in)}
+    case 'flax':
+      return {}
+  raise ValueError(f"initializer must be 'torch' or 'flax': {initializer!r}")
+
+
+class DoubleConv(nnx.Module):
+  """(3x3 convolution, batch norm, ReLU) twice; height and width stay."""
+
+  def __init__(
+      self,
+      in_features: int,
+      features: int,
+      *,
+      dtype: jnp.dtype,
+      initializer: str,
+      rngs: nnx.Rngs,
+  ):
+    conv = functools.partial(
+        nnx.Conv, kernel_size=(3, 3), use_bias=False, dtype=dtype, rngs=rngs,
+        **_init(initializer, 9 * in_features),
+    )
+    # 0.9 is torch's momentum of 0.1; the Flax default is 0.99.
+    norm = functools.partial(
+        nnx.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
+    )
+    self.conv1, self.norm1 = conv(in_features, features), norm(features)
+    self.conv2, self.norm2 = conv(features, features), norm(features)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x = nnx.relu(self.norm1(self.conv1(x)))
+    return nnx.relu(self.norm2(self.conv2(x)))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """2x2 maximum with stride 2; [B, H, W, C] to [B, H/2, W/2, C]."""
+  b, h, w, c = x.shape
+  # As a reshape: a window reduction cannot be differentiated in bfloat16.
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+
+
+class UNet(nnx.Module):
+  """U-Net with batch norm, after Ronneberger et al., 2015 (arXiv:1505.04597).
+
+  Unlike theirs, convolutions are padded, so that the output has the size of
+  the input. At `width=64` it has 31,037,633 parameters.
+  """
+
+  def __init__(
+      self,
+      width: int,
+      *,
+      dtype: jnp.dtype = jnp.float32,
+      initializer: str = 'torch',
+      rngs: nnx.Rngs,
+  ):
+    """Builds the model.
+
+    Args:
+      width: Channels of the first level; doubled at each of four levels.
+      dtype: Type that convolutions and activations are computed in;
+        parameters and statistics are float32.
+      initializer: 'torch' or 'flax', whose defaults to start from.
+      rngs: Source of the initial weights.
+    """
+    block = functools.partial(
+        DoubleConv, dtype=dtype, initializer=initializer, rngs=rngs
+    )
+    widths = [width * 2**level for level in range(5)]
+    self.dtype = dtype
+    self.downs = nnx.List(
+        [block(i, o) for i, o in zip([3, *widths], widths[:4], strict=False)]
+    )
+    self.bottleneck = block(widths[3], widths[4])
+    # The kernel is [2, 2, out, in], as torch's [in, out, 2, 2] permuted.
+    self.ups = nnx.List([
+        nnx.ConvTranspose(
+            2 * features, features, (2, 2), (2, 2), padding='VALID',
+            transpose_kernel=True, dtype=dtype, rngs=rngs,
+            **_init(initializer, 4 * features),
+        )
+        for features in reversed(widths[:4])
+    ])
+    self.up_blocks = nnx.List(
+        [block(2 * features, features) for features in reversed(widths[:4])]
+    )
+    self.head = nnx.Conv(
+        width, 1, (1, 1), dtype=dtype, rngs=rngs, **_init(initializer, width)
+    )
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Predicts logits.
+
+    Args:
+      images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 16.
+
+    Returns:
+      Logits of lesion, float32, [B, H, W, 1].
+
+    Raises:
+      ValueError: If H or W is no multiple of 16.
+    """
+    if images.shape[1] % 16 or images.shape[2] % 16:
+      raise ValueError(
+          'height and width must be multiples of 16 (four poolings halve'
+          f' them), got {images.shape[1:3]}.'
+      )
+    x, skips = images.astype(self.dtype), []
+    for down in self.downs:
+      x = down(x)
+      skips.append(x)
+      x = max_pool(x)
+    x = self.bottleneck(x)
+    for up, block in zip(self.ups, self.up_blocks, strict=True):
+      x = block(jnp.concatenate([skips.pop(), up(x)], axis=-1))
+    return self.head(x).astype(jnp.float32)

@@ -1,0 +1,137 @@
+"""The files that say what a run is: config, environment, split."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import errors
+from skinseg_jax.data import sources, splits
+
+# May differ from the checkpoint's config when a run is resumed.
+_FREE_FIELDS = frozenset({
+    'data.raw_dir', 'data.data_dir', 'train.epochs', 'train.log_every_steps',
+    'evaluation.batch_size',
+})
+_PACKAGES = (
+    'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'clu',
+    'tensorflow-datasets', 'numpy', 'pillow', 'skinseg_jax',
+)
+
+
+def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
+  """Where a run keeps its checkpoints."""
+  return workdir / 'checkpoints'
+
+
+def evaluation_dir(workdir: pathlib.Path, subset: str) -> pathlib.Path:
+  """Where a run keeps the scores on one subset."""
+  return workdir / 'evaluation' / subset
+
+
+def begin(
+    workdir: pathlib.Path,
+    config: config_lib.Config,
+    source: sources.Source,
+    split: splits.Split,
+) -> None:
+  """Writes what the run is, or checks that it is the one begun there before.
+
+  Raises:
+    InputError: If the folder holds a run of another config, data or split,
+      naming what differs; or if it cannot be written.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if (workdir / 'config.json').exists():
+      _check_same_run(workdir, config, source)
+    splits.write_split(split, workdir / 'split.csv')
+    write_json(workdir / 'environment.json', _environment(source, split))
+    # Last: a folder with a config is a whole one.
+    write_json(workdir / 'config.json', config_lib.to_dict(config))
+  except OSError as error:
+    raise errors.InputError(
+        f'cannot write to the run folder {workdir}: {error.strerror}; choose'
+        ' another with --workdir.'
+    ) from error
+
+
+def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
+  """Refuses data that is not what the run was trained on.
+
+  Raises:
+    InputError: If images, masks or ids changed.
+  """
+  if not _same_data(workdir, source):
+    raise errors.InputError(
+        f'the data of source {source.name!r} is not what {workdir} was trained'
+        ' on: images, masks or ids differ. Restore them, or train anew.'
+    )
+
+
+def _same_data(workdir: pathlib.Path, source: sources.Source) -> bool:
+  recorded = json.loads((workdir / 'environment.json').read_text('utf-8'))
+  return recorded['data_fingerprint'] == source.fingerprint
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes indented JSON, whole or not at all."""
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
+  temporary.replace(path)
+
+
+def _check_same_run(workdir, config, source) -> None:
+  before = config_lib.flat(config_lib.load(workdir / 'config.json'))
+  now = config_lib.flat(config)
+  differing = [
+      f'{name}: {before[name]!r} there, {now[name]!r} now'
+      for name in now
+      if before[name] != now[name] and name not in _FREE_FIELDS
+  ]
+  if not _same_data(workdir, source):
+    differing.append('the images or masks themselves')
+  if differing:
+    raise errors.InputError(
+        f'{workdir} holds a run that differs in\n'
+        + errors.listing(differing)
+        + '\nGive --workdir a new folder, or undo the change to resume.'
+    )
+
+
+def _environment(source, split) -> dict[str, Any]:
+  device = jax.devices()[0]
+  return {
+      'command': sys.argv,
+      'python': platform.python_version(),
+      'packages': {
+          name: importlib.metadata.version(name) for name in _PACKAGES
+      },
+      'device': device.device_kind,
+      'platform': device.platform,
+      'num_devices': jax.device_count(),
+      'num_processes': jax.process_count(),
+      'commit': _commit(),
+      'data_source': source.name,
+      'data_fingerprint': source.fingerprint,
+      'split_sha256': splits.split_hash(split),
+  }
+
+
+def _commit() -> str:
+  """The commit of the code, '' where it is not known."""
+  here = pathlib.Path(__file__).parent
+  try:
+    done = subprocess.run(
+        ['git', '-C', here, 'rev-parse', 'HEAD'],
+        capture_output=True, text=True, check=True,
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return ''
+  return done.stdout.strip()
