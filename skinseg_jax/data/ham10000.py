@@ -63,7 +63,11 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       data_dir: Where TFDS keeps data sets; None is TFDS's default.
       raw_dir: Directory of the raw files; None downloads them.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+
+    Raises:
+      InputError: If files are missing in `raw_dir`.
     """
+    self.raw_paths = raw_files.find(raw_dir) if raw_dir else None
     self._raw_dir = raw_dir
     self._mask_threshold = mask_threshold
     super().__init__(data_dir=data_dir, file_format='array_record')
@@ -90,7 +94,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
 
   def _log_download_bytes(self) -> None:
     """Says what is coming, in place of TFDS's line about unknown sizes."""
-    if self._raw_dir is None:
+    if self.raw_paths is None:
       size = sum(self.url_infos[url].size for url in URLS.values())
       print(
         f'Downloading HAM10000 ({size / 1e9:.1f} GB, less what is there'
@@ -102,11 +106,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       print(f'Building {self.data_dir} from {self._raw_dir}', flush=True)
 
   def _shard_iterators_per_split(self, dl_manager):
-    if self._raw_dir is None:
-      paths = _download(dl_manager)
-    else:
-      paths = raw_files.find(self._raw_dir)
-    raw = raw_files.list_files(paths)
+    raw = raw_files.list_files(self.raw_paths or _download(dl_manager))
     verified = verification.verify(raw, mask_threshold=self._mask_threshold)
     image_ids = sorted(raw.images)
     self.info.metadata.update(
@@ -221,14 +221,17 @@ class Ham10000Source:
       raw_dir=raw_dir,
       mask_threshold=mask_threshold,
     )
-    if builder.is_prepared():
-      if raw_dir is not None:
-        _check_same(builder, raw_dir)
-    else:
-      _check_free(builder)
+    if not builder.data_path.exists():
       builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
       )
+    elif not builder.is_prepared():  # TFDS itself would take it for one.
+      raise errors.InputError(
+        f'{builder.data_dir} is there, but is no whole data set; remove it or'
+        ' choose another data.data_dir (--data_dir).'
+      )
+    elif builder.raw_paths:
+      _check_same(builder)
     return cls(builder, mask_threshold)
 
   def __len__(self) -> int:
@@ -263,18 +266,9 @@ def _check_whole(builder: Ham10000) -> None:
     )
 
 
-def _check_free(builder: Ham10000) -> None:
-  """Refuses a directory that is no data set; TFDS would take it for one."""
-  if builder.data_path.exists():
-    raise errors.InputError(
-      f'{builder.data_dir} is there, but is no whole data set; remove it or'
-      ' choose another data.data_dir (--data_dir).'
-    )
-
-
-def _check_same(builder: Ham10000, raw_dir: pathlib.Path) -> None:
+def _check_same(builder: Ham10000) -> None:
   """Refuses raw files other than those the data set was made from."""
-  raw = raw_files.list_files(raw_files.find(raw_dir))
+  raw = raw_files.list_files(builder.raw_paths)
   manifest = builder.info.metadata
   faults = raw.unreadable + raw.problems
   if not faults and raw.listing_digest() == manifest['listing_digest']:
@@ -283,11 +277,11 @@ def _check_same(builder: Ham10000, raw_dir: pathlib.Path) -> None:
     f'{name} ({size} bytes)' for name, size in sorted(sizes.items())
   )
   raise errors.InputError(
-    f'{builder.data_dir} was made from other files than {raw_dir} holds:\n'
+    f'{builder.data_dir} was made from other files than these:\n'
     + errors.listing(
       [
         f'made from: {describe(manifest["files"])}',
-        f'there now: {describe(raw.sizes)}',
+        f'given now: {describe(raw.sizes)}',
         *faults,
       ]
     )

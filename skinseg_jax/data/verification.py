@@ -43,16 +43,20 @@ def verify(raw: raw_files.RawFiles, *, mask_threshold: int) -> Verified:
   check = lambda image_id: _check(
     raw.images.get(image_id), raw.masks.get(image_id), mask_threshold
   )
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    checks = list(
-      tqdm.tqdm(pool.map(check, ids), 'Checking', len(ids), unit=' images')
+  pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+  try:
+    bar = tqdm.tqdm(
+      pool.map(check, ids), 'Checking', len(ids), unit=' images', mininterval=1
     )
+    checks = list(bar)
+  finally:  # Ctrl-C does not wait for the thousands that are queued.
+    pool.shutdown(cancel_futures=True)
   problems = raw.unreadable + raw.problems
   for found in checks:
     problems += found.problems
   if problems:
     raise errors.InputError(
-      f'the raw files do not fit ({len(problems)} problems):\n'
+      f'the raw files do not fit; problems: {len(problems)}\n'
       + errors.listing(problems)
     )
   return Verified(

@@ -1,0 +1,388 @@
+"""Which images train and which validate, and what that division hides.
+
+Nothing here draws random numbers: lesions are taken in the order of hashes of
+the seed and their name, so that a split depends neither on the order of rows
+nor on the version of a library.
+"""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import pathlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import errors
+
+SUBSETS = ('train', 'validation')
+_COLUMNS = ('image_id', 'subset')
+# The paper's split, in the order of ids.
+_PAPER_IDS = [f'ISIC_{number:07d}' for number in range(24306, 34321)]
+_PAPER_TRAIN = 8016
+# Spreadsheets take a cell that begins with one of these for a formula.
+_FORMULA = ('=', '+', '-', '@')
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Image ids of each subset, in the order of ids."""
+
+  train: list[str]
+  validation: list[str]
+
+  def subset(self, name: str) -> list[str]:
+    """Image ids of 'train' or 'validation'.
+
+    Raises:
+      InputError: If `name` is neither.
+    """
+    if name not in SUBSETS:
+      raise errors.InputError(
+        f'no subset {name!r}; allowed is {" or ".join(SUBSETS)}.'
+      )
+    return getattr(self, name)
+
+
+def make_split(
+  config: config_lib.DataConfig, metadata: list[dict[str, str]]
+) -> Split:
+  """Divides the images as `config.split`, `folds` and `fold` say.
+
+  - 'paper': the first 8,016 images of HAM10000 train, the last 1,999 validate.
+  - 'lesion': no lesion is on both sides; each class has its share of images
+    on each, within one image where the sizes of lesions allow it. The class of
+    a lesion is that of its first image.
+  - 'random': by image.
+  - a csv with columns `image_id` and `subset` (train or validation); images
+    that it does not list are left out.
+
+  With `folds`, each image validates in one of the folds 0 to `folds` - 1.
+
+  Args:
+    config: Checked by `config.validate`.
+    metadata: Rows of a source, in any order. An image without `lesion_id` is
+      a lesion of its own.
+
+  Raises:
+    InputError: If the images are not those of the paper, the csv does not fit,
+      or a side would be empty.
+  """
+  image_ids = sorted(row['image_id'] for row in metadata)
+  match config.split:
+    case 'paper':
+      split = _paper_split(image_ids)
+    case 'lesion':
+      validation = _validation_ids(config, _lesions_by_class(metadata))
+      split = _split(image_ids, validation)
+    case 'random':
+      validation = _validation_ids(config, [[[name] for name in image_ids]])
+      split = _split(image_ids, validation)
+    case path:
+      split = _read(pathlib.Path(path), known=set(image_ids))
+  _check_sides(config, split, num_images=len(image_ids))
+  return split
+
+
+def write_split(split: Split, path: pathlib.Path) -> None:
+  """Writes `image_id,subset` in the order of ids, whole or not at all.
+
+  Raises:
+    InputError: If an id is not fit for a csv file.
+  """
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_bytes(_to_csv(split))
+  temporary.replace(path)
+
+
+def read_split(path: pathlib.Path) -> Split:
+  """Reads what `write_split` wrote, or another csv of that kind.
+
+  Raises:
+    InputError: If it cannot be read; lists all rows that do not fit.
+  """
+  return _read(path, known=None)
+
+
+def split_hash(split: Split) -> str:
+  """SHA-256, in hex, of the file that `write_split` writes.
+
+  Raises:
+    InputError: If an id is not fit for a csv file.
+  """
+  return hashlib.sha256(_to_csv(split)).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitReport:
+  """What a split holds, and what validation shares with training.
+
+  Attributes:
+    images: Number of images by subset.
+    lesions: Number of lesions by subset.
+    classes: Number of images by subset, by class (dx), in the order of names.
+    leaked_images: Validation images that show a lesion which training shows.
+    leaked_lesions: The number of those lesions.
+    left_out: Images of the data set that are in no subset.
+    without_lesion: Images in a subset whose `lesion_id` is unknown; each counts
+      as a lesion of its own.
+  """
+
+  images: dict[str, int]
+  lesions: dict[str, int]
+  classes: dict[str, dict[str, int]]
+  leaked_images: int
+  leaked_lesions: int
+  left_out: int
+  without_lesion: int
+
+  @property
+  def leaked_share(self) -> float:
+    """Share of the validation images that leak, 0 to 1."""
+    return self.leaked_images / self.images['validation']
+
+  def as_dict(self) -> dict[str, Any]:
+    """All figures, for JSON."""
+    shares = {
+      subset: {dx: n / self.images[subset] for dx, n in counts.items()}
+      for subset, counts in self.classes.items()
+    }
+    return {
+      **dataclasses.asdict(self),
+      'leaked_share': self.leaked_share,
+      'class_shares': shares,
+    }
+
+  def table(self) -> str:
+    """All figures, for a terminal of 80 columns."""
+    total = sum(self.images.values())
+    names = list(self.classes['train'])
+    width = max(map(len, ['lesions', *names])) + 1
+    rows = [
+      f'{"":{width}}' + ''.join(f'{s:>18}' for s in SUBSETS),
+      f'{"images":{width}}'
+      + ''.join(_cells(self.images[s], total) for s in SUBSETS),
+      f'{"lesions":{width}}'
+      + ''.join(f'{self.lesions[s]:>9,}{"":9}' for s in SUBSETS),
+    ]
+    for dx in names:
+      cells = (_cells(self.classes[s][dx], self.images[s]) for s in SUBSETS)
+      rows.append(f'{dx:{width}}' + ''.join(cells))
+    return '\n'.join(row.rstrip() for row in rows + self._notes())
+
+  def _notes(self) -> list[str]:
+    """What the table says below its rows."""
+    lines = ['No validation image shows a lesion that training also shows.']
+    if self.leaked_images:
+      lines = [
+        f'{self.leaked_images:,} validation images ({self.leaked_share:.1%})'
+        f' show one of {self.leaked_lesions:,} lesions that training also'
+        ' shows.'
+      ]
+    if self.without_lesion:
+      lines.append(
+        f'{self.without_lesion:,} images have no lesion_id; whether they leak'
+        ' cannot be known.'
+      )
+    if self.left_out:
+      lines.append(f'{self.left_out:,} images are in neither subset.')
+    return lines
+
+
+def report(split: Split, metadata: list[dict[str, str]]) -> SplitReport:
+  """Counts images, lesions, classes and leaks of a split of `metadata`."""
+  rows_by_id = {row['image_id']: row for row in metadata}
+  rows = {s: [rows_by_id[i] for i in split.subset(s)] for s in SUBSETS}
+  lesions = {s: [_lesion(row) for row in rows[s]] for s in SUBSETS}
+  shared = set(lesions['train']) & set(lesions['validation'])
+  used = rows['train'] + rows['validation']
+  names = sorted({_class(row) for row in used})
+  counts = {s: collections.Counter(map(_class, rows[s])) for s in SUBSETS}
+  return SplitReport(
+    images={s: len(rows[s]) for s in SUBSETS},
+    lesions={s: len(set(lesions[s])) for s in SUBSETS},
+    classes={s: {name: counts[s][name] for name in names} for s in SUBSETS},
+    leaked_images=sum(lesion in shared for lesion in lesions['validation']),
+    leaked_lesions=len(shared),
+    left_out=len(metadata) - len(used),
+    without_lesion=sum(not row['lesion_id'] for row in used),
+  )
+
+
+def _cells(count: int, total: int) -> str:
+  return f'{count:>9,}{count / total:>9.1%}'
+
+
+def _lesion(row: dict[str, str]) -> tuple[str, str]:
+  """A name for the lesion; the image's where the lesion is unknown."""
+  return (row['lesion_id'], '' if row['lesion_id'] else row['image_id'])
+
+
+def _class(row: dict[str, str]) -> str:
+  return row['dx'] or 'unknown'
+
+
+def _split(image_ids: list[str], validation: Collection[str]) -> Split:
+  return Split(
+    train=[name for name in image_ids if name not in validation],
+    validation=[name for name in image_ids if name in validation],
+  )
+
+
+def _paper_split(image_ids: list[str]) -> Split:
+  if image_ids != _PAPER_IDS:
+    wrong = [
+      *(f'{i}: missing' for i in sorted(set(_PAPER_IDS) - set(image_ids))),
+      *(f'{i}: unknown' for i in sorted(set(image_ids) - set(_PAPER_IDS))),
+    ]
+    raise errors.InputError(
+      "data.split 'paper' needs the 10,015 images of HAM10000, which are"
+      f' {_PAPER_IDS[0]} to {_PAPER_IDS[-1]}; these are {len(image_ids):,}'
+      f" images. Use data.split 'lesion', or complete the data:\n"
+      + errors.listing(wrong)
+    )
+  return Split(image_ids[:_PAPER_TRAIN], image_ids[_PAPER_TRAIN:])
+
+
+def _lesions_by_class(metadata: list[dict[str, str]]) -> list[list[list[str]]]:
+  """Image ids of each lesion, by class."""
+  lesions = collections.defaultdict(list)
+  classes = collections.defaultdict(list)
+  for row in sorted(metadata, key=lambda row: row['image_id']):
+    images = lesions[_lesion(row)]
+    if not images:
+      classes[_class(row)].append(images)
+    images.append(row['image_id'])
+  return [classes[name] for name in sorted(classes)]
+
+
+def _validation_ids(
+  config: config_lib.DataConfig, strata: list[list[list[str]]]
+) -> set[str]:
+  """Draws the validation images; a group of a stratum stays together."""
+
+  def rank(group):
+    text = f'{config.seed} {group[0]}'
+    return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).digest()
+
+  strata = [sorted(groups, key=rank) for groups in strata]
+  if not config.folds:
+    return _draw(strata, config.validation_fraction)
+  # One fold after the other, each from what the others have left.
+  for fold in range(config.fold + 1):
+    drawn = _draw(strata, 1 / (config.folds - fold))
+    strata = [[g for g in groups if g[0] not in drawn] for groups in strata]
+  return drawn
+
+
+def _draw(strata: list[list[list[str]]], fraction: float) -> set[str]:
+  """Takes groups with `fraction` of the images of each stratum."""
+  drawn = set()
+  seen = 0
+  for groups in strata:
+    sizes = [len(group) for group in groups]
+    # Rounded as running totals: many small strata err by one image together.
+    target = round(fraction * (seen + sum(sizes))) - round(fraction * seen)
+    seen += sum(sizes)
+    for index in _choose(sizes, target, fraction * sum(sizes)):
+      drawn.update(groups[index])
+  return drawn
+
+
+def _choose(sizes: list[int], target: int, ideal: float) -> list[int]:
+  """Chooses items, the first where possible, that sum to nearly `target`.
+
+  Args:
+    sizes: Sizes of the items, each at least 1.
+    target: What they should sum to; no other choice comes nearer.
+    ideal: The target before rounding: it decides between equally near sums.
+
+  Returns:
+    Indices of the chosen items.
+  """
+  most = target + max(sizes, default=0)
+  reachable = [1]  # Bit s of entry i: some of the first i items sum to s.
+  for size in sizes:
+    if reachable[-1] >> target & 1:
+      break
+    sums = reachable[-1] | reachable[-1] << size
+    reachable.append(sums & ((2 << most) - 1))
+  rest = min(
+    (total for total in range(most + 1) if reachable[-1] >> total & 1),
+    key=lambda total: (abs(total - target), abs(total - ideal)),
+  )
+  chosen = []
+  for index in reversed(range(len(reachable) - 1)):
+    if not reachable[index] >> rest & 1:
+      chosen.append(index)
+      rest -= sizes[index]
+  return chosen
+
+
+def _check_sides(
+  config: config_lib.DataConfig, split: Split, num_images: int
+) -> None:
+  empty = [name for name in SUBSETS if not split.subset(name)]
+  if empty:
+    raise errors.InputError(
+      f'data.split {config.split!r} leaves no image for {" or ".join(empty)}'
+      f' (of {num_images} images); allowed is at least one for each. Change'
+      f' data.validation_fraction ({config.validation_fraction}), data.folds'
+      f' ({config.folds}) or data.split, or give more images.'
+    )
+
+
+def _to_csv(split: Split) -> bytes:
+  subsets = {name: s for s in SUBSETS for name in split.subset(s)}
+  unfit = [
+    repr(name)
+    for name in sorted(subsets)
+    if not name or name.startswith(_FORMULA) or not name.isprintable()
+  ]
+  if unfit:
+    raise errors.InputError(
+      'these image ids cannot go into a csv file; an id must not be empty,'
+      f' begin with one of {" ".join(_FORMULA)}, or hold an unprintable'
+      ' character; rename the images:\n' + errors.listing(unfit)
+    )
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerows([_COLUMNS, *sorted(subsets.items())])
+  return text.getvalue().encode()
+
+
+def _read(path: pathlib.Path, known: Collection[str] | None) -> Split:
+  """Reads a csv; with `known`, other ids than those do not fit."""
+  try:
+    with path.open(encoding='utf-8-sig', newline='') as file:
+      rows = csv.DictReader(file, strict=True)
+      lacking = [c for c in _COLUMNS if c not in (rows.fieldnames or [])]
+      lines = [(rows.line_num, row) for row in rows]
+  except (OSError, csv.Error, ValueError) as error:  # ValueError: not UTF-8.
+    raise errors.InputError(
+      f'the split file {path} cannot be read: {error}'
+    ) from error
+  if lacking:
+    raise errors.InputError(
+      f'{path} lacks the column {" and ".join(lacking)}; its first line must'
+      f' hold {",".join(_COLUMNS)}.'
+    )
+  subsets, problems = {}, []
+  for line, row in lines:
+    image_id, subset = (row[column] or '' for column in _COLUMNS)
+    if image_id in subsets:
+      problems.append(f'line {line}: {image_id!r} again')
+    elif known is not None and image_id not in known:
+      problems.append(f'line {line}: no image {image_id!r} in the data')
+    if subset not in SUBSETS:
+      problems.append(f'line {line}: subset {subset!r}')
+    subsets[image_id] = subset
+  if problems:
+    raise errors.InputError(
+      f'{path} does not fit; each line must hold an image of the data, once,'
+      f' and as subset {" or ".join(SUBSETS)}:\n' + errors.listing(problems)
+    )
+  members = lambda name: sorted(i for i in subsets if subsets[i] == name)
+  return Split(train=members('train'), validation=members('validation'))

@@ -1,0 +1,112 @@
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import errors
+
+_CONFIGS = sorted(
+    (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
+)
+
+
+def _get_config(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+@pytest.mark.parametrize('path', _CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_names_its_command(path):
+  config_lib.validate(_get_config(path))
+  command = f'python -m skinseg_jax.main --config configs/{path.name}'
+  assert command in path.read_text()
+
+
+def test_the_papers_config_is_the_papers_recipe():
+  (path,) = (p for p in _CONFIGS if p.stem == 'ham10000_paper')
+  values = config_lib.flat(_get_config(path))
+  assert {name: values[name] for name in (
+      'data.image_size', 'data.split', 'model.width', 'train.batch_size',
+      'train.epochs', 'train.learning_rate', 'augmentation.horizontal_flip',
+      'augmentation.vertical_flip', 'evaluation.threshold',
+  )} == {
+      'data.image_size': (224, 224), 'data.split': 'paper', 'model.width': 64,
+      'train.batch_size': 32, 'train.epochs': 20, 'train.learning_rate': 1e-3,
+      'augmentation.horizontal_flip': 0.5, 'augmentation.vertical_flip': 0.1,
+      'evaluation.threshold': 0.5,
+  }
+
+
+def test_json_round_trip():
+  config = config_lib.Config()
+  config.data.image_size = (32, 48)
+  text = json.dumps(config_lib.to_dict(config))
+  assert config_lib.from_dict(json.loads(text)) == config
+
+
+def test_equal_configs_hash_alike_and_differing_ones_do_not():
+  one, two = config_lib.Config(), config_lib.Config()
+  assert hash(one) == hash(two)
+  two.augmentation.rotation_degrees = 1.0
+  assert one != two
+
+
+@pytest.mark.parametrize(('field', 'value', 'message'), [
+    ('data.image_size', (224, 100), r'\(224, 96\)'),
+    ('data.image_size', 224, '2 integers'),
+    ('data.source', 'isic', "'ham10000' or 'folder' or 'synthetic'"),
+    ('data.split', 'paper', 'a split of HAM10000'),
+    ('data.folds', 1, 'at least 2'),
+    ('data.fold', 5, '0 to data.folds - 1'),
+    ('data.validation_fraction', 1.0, r'\(0, 1\)'),
+    ('model.compute_dtype', 'float16', "'float32' or 'bfloat16'"),
+    ('train.batch_size', 0, 'at least 1'),
+    ('train.epochs', 2.5, 'allowed is a int'),
+    ('train.learning_rate', -1.0, 'above 0'),
+    ('augmentation.horizontal_flip', 1.5, '0 to 1'),
+    ('evaluation.threshold', 0.0, r'\(0, 1\)'),
+])
+def test_what_does_not_fit_is_refused(field, value, message):
+  config = config_lib.Config()
+  config.data.source = 'synthetic'
+  section, name = field.split('.')
+  setattr(getattr(config, section), name, value)
+  with pytest.raises(errors.InputError, match=message) as caught:
+    config_lib.validate(config)
+  assert field in str(caught.value)
+
+
+def test_all_problems_are_listed_at_once():
+  config = config_lib.Config()
+  config.train.epochs, config.model.width = 0, 0
+  with pytest.raises(errors.InputError, match=r'(?s)width.*epochs'):
+    config_lib.validate(config)
+
+
+def test_unknown_override_names_the_nearest_field():
+  with pytest.raises(errors.InputError, match='nearest: data.image_size'):
+    config_lib.check_overrides(['--config.data.image_sise=(32,32)'])
+  with pytest.raises(errors.InputError, match='nearest: train.epochs'):
+    config_lib.check_overrides(['--config.epochs=3'])
+  config_lib.check_overrides(['--config.train.epochs=3', '--workdir=x'])
+
+
+def test_run_config_with_unknown_field(tmp_path):
+  values = config_lib.to_dict(config_lib.Config())
+  values['train']['epoch'] = 3
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(values))
+  with pytest.raises(errors.InputError, match='nearest: train.epochs'):
+    config_lib.load(path)
+
+
+def test_missing_and_broken_run_config(tmp_path):
+  with pytest.raises(errors.InputError, match='--workdir'):
+    config_lib.load(tmp_path / 'config.json')
+  (tmp_path / 'config.json').write_text('{')
+  with pytest.raises(errors.InputError, match='is no run config'):
+    config_lib.load(tmp_path / 'config.json')
