@@ -21,12 +21,12 @@ def image_keys(seed: int, step: jax.Array, batch_size: int) -> jax.Array:
   """One key per image of the global batch: the same on 1 device and on 8."""
   step_key = jax.random.fold_in(jax.random.key(seed), step)
   return jax.vmap(jax.random.fold_in, (None, 0))(
-      step_key, jnp.arange(batch_size)
+    step_key, jnp.arange(batch_size)
   )
 
 
 def random_matrix(
-    key: jax.Array, config: config_lib.AugmentationConfig
+  key: jax.Array, config: config_lib.AugmentationConfig
 ) -> jax.Array:
   """Draws the map of one image.
 
@@ -36,17 +36,19 @@ def random_matrix(
   """
   angle_key, horizontal_key, vertical_key = jax.random.split(key, 3)
   degrees = config.rotation_degrees * jax.random.uniform(
-      angle_key, minval=-1.0, maxval=1.0
+    angle_key, minval=-1.0, maxval=1.0
   )
-  flips = jnp.stack([
+  flips = jnp.stack(
+    [
       jax.random.bernoulli(vertical_key, config.vertical_flip),
       jax.random.bernoulli(horizontal_key, config.horizontal_flip),
-  ])
+    ]
+  )
   return rotation(degrees) * jnp.where(flips, -1.0, 1.0)[None]
 
 
 def resample(
-    image: jax.Array, mask: jax.Array, matrix: jax.Array, *, border: str
+  image: jax.Array, mask: jax.Array, matrix: jax.Array, *, border: str
 ) -> tuple[jax.Array, jax.Array]:
   """Resamples one image bilinearly and its mask by the nearest pixel.
 
@@ -66,18 +68,18 @@ def resample(
   if border == 'mirror':
     rows, columns = _mirror(rows, height), _mirror(columns, width)
   return (
-      _bilinear(image, rows, columns) / 255.0,
-      _pick(mask, jnp.floor(rows + 0.5), jnp.floor(columns + 0.5)),
+    _bilinear(image, rows, columns) / 255.0,
+    _pick(mask, jnp.floor(rows + 0.5), jnp.floor(columns + 0.5)),
   )
 
 
 def augment(
-    images: jax.Array,
-    masks: jax.Array,
-    step: jax.Array,
-    *,
-    seed: int,
-    config: config_lib.AugmentationConfig,
+  images: jax.Array,
+  masks: jax.Array,
+  step: jax.Array,
+  *,
+  seed: int,
+  config: config_lib.AugmentationConfig,
 ) -> tuple[jax.Array, jax.Array]:
   """Augments a global batch.
 
@@ -94,7 +96,7 @@ def augment(
 
   def one(key, image, mask):
     return resample(
-        image, mask, random_matrix(key, config), border=config.border
+      image, mask, random_matrix(key, config), border=config.border
     )
 
   return jax.vmap(one)(image_keys(seed, step, len(images)), images, masks)
@@ -105,9 +107,9 @@ def _source_coordinates(matrix_row, height, width, centre) -> jax.Array:
   row_offsets = jnp.arange(height) - (height - 1) / 2
   column_offsets = jnp.arange(width) - (width - 1) / 2
   return (
-      matrix_row[0] * row_offsets[:, None]
-      + matrix_row[1] * column_offsets[None, :]
-      + centre
+    matrix_row[0] * row_offsets[:, None]
+    + matrix_row[1] * column_offsets[None, :]
+    + centre
   )
 
 
@@ -120,9 +122,7 @@ def _mirror(coordinates: jax.Array, size: int) -> jax.Array:
 def _pick(values: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
   """values[rows, columns], 0 where that lies outside."""
   height, width = values.shape[:2]
-  inside = (
-      (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-  )
+  inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
   rows = jnp.clip(rows, 0, height - 1).astype(jnp.int32)
   columns = jnp.clip(columns, 0, width - 1).astype(jnp.int32)
   # One flat index gathers faster than two.

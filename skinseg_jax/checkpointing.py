@@ -39,23 +39,25 @@ class Checkpoints:
   def __init__(self, directory: pathlib.Path):
     self._directory = directory.absolute()
     self._checkpointer = ocp.training.Checkpointer(
-        self._directory,
-        save_decision_policy=(
-            ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        ),
-        preservation_policy=_policies.AnyPreservationPolicy([
-            _policies.LatestN(1),
-            _policies.BestN(
-                get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]),
-        cleanup_tmp_directories=True,
+      self._directory,
+      save_decision_policy=(
+        ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+      ),
+      preservation_policy=_policies.AnyPreservationPolicy(
+        [
+          _policies.LatestN(1),
+          _policies.BestN(
+            get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      ),
+      cleanup_tmp_directories=True,
     )
 
   def save(
-      self, step: int, checkpoint: Checkpoint, metrics: dict[str, float] | None
+    self, step: int, checkpoint: Checkpoint, metrics: dict[str, float] | None
   ) -> None:
     """Saves; writing to disk goes on while training does.
 
@@ -65,14 +67,14 @@ class Checkpoints:
       metrics: Scores by which to choose the best; None without an evaluation.
     """
     self._checkpointer.save_checkpointables_async(
-        step,
-        {
-            'model': checkpoint.model,
-            'optimizer': checkpoint.optimizer,
-            'data': checkpoint.data,
-            'progress': checkpoint.progress,
-        },
-        metrics=metrics,
+      step,
+      {
+        'model': checkpoint.model,
+        'optimizer': checkpoint.optimizer,
+        'data': checkpoint.data,
+        'progress': checkpoint.progress,
+      },
+      metrics=metrics,
     )
 
   def restore_latest(self, like: Checkpoint) -> tuple[int, Checkpoint] | None:
@@ -84,12 +86,15 @@ class Checkpoints:
     latest = self._checkpointer.latest
     if latest is None:
       return None
-    items = self._load(latest.step, {
+    items = self._load(
+      latest.step,
+      {
         'model': like.model,
         'optimizer': like.optimizer,
         'data': None,
         'progress': None,
-    })
+      },
+    )
     return latest.step, Checkpoint(**items)
 
   def restore_model(self, step: int, like: Any) -> Any:
@@ -109,8 +114,8 @@ class Checkpoints:
     steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
     if not steps:
       raise errors.InputError(
-          f'no checkpoint in {self._directory}; train first, with'
-          ' `python -m skinseg_jax.main`.'
+        f'no checkpoint in {self._directory}; train first, with'
+        ' `python -m skinseg_jax.main`.'
       )
     scored = {s: m[BEST_METRIC] for s, m in steps.items() if m}
     if which == 'last':
@@ -120,8 +125,8 @@ class Checkpoints:
     if which.isdecimal() and int(which) in steps:
       return int(which)
     raise errors.InputError(
-        f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
-        f' and the steps {sorted(steps)}.'
+      f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
+      f' and the steps {sorted(steps)}.'
     )
 
   def metrics(self, step: int) -> dict[str, float]:
@@ -143,16 +148,16 @@ class Checkpoints:
       saved = self._checkpointer.checkpointables_metadata(step).metadata
       _check_fits(path, saved['model'], like['model'])
       abstract = {
-          name: jax.tree.map(ocp.arrays.to_shape_dtype_struct, tree)
-          for name, tree in like.items()
+        name: jax.tree.map(ocp.arrays.to_shape_dtype_struct, tree)
+        for name, tree in like.items()
       }
       return self._checkpointer.load_checkpointables(step, abstract)
     except errors.InputError:
       raise
     except Exception as error:  # Orbax raises whatever its parts raise.
       raise errors.InputError(
-          f'the checkpoint {path} cannot be read ({type(error).__name__}); it'
-          ' may be damaged. Remove its folder to fall back on another one.'
+        f'the checkpoint {path} cannot be read ({type(error).__name__}); it'
+        ' may be damaged. Remove its folder to fall back on another one.'
       ) from error
 
 
@@ -162,7 +167,7 @@ def _check_fits(path: pathlib.Path, saved: Any, like: Any) -> None:
   if shapes(saved) != shapes(like):
     size = lambda tree: sum(math.prod(shape) for shape in shapes(tree))
     raise errors.InputError(
-        f'the checkpoint {path} holds another model ({size(saved):,} values)'
-        f' than the config describes ({size(like):,}); set model.width to what'
-        ' it was trained with, or choose another --workdir.'
+      f'the checkpoint {path} holds another model ({size(saved):,} values)'
+      f' than the config describes ({size(like):,}); set model.width to what'
+      ' it was trained with, or choose another --workdir.'
     )

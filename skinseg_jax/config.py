@@ -114,11 +114,11 @@ class Config:
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   augmentation: AugmentationConfig = dataclasses.field(
-      default_factory=AugmentationConfig
+    default_factory=AugmentationConfig
   )
   train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
   evaluation: EvaluationConfig = dataclasses.field(
-      default_factory=EvaluationConfig
+    default_factory=EvaluationConfig
   )
 
 
@@ -143,9 +143,9 @@ def check_overrides(argv: Iterable[str]) -> None:
     InputError: Naming the unknown fields and the nearest real ones.
   """
   names = [
-      arg.lstrip('-').removeprefix('config.').partition('=')[0]
-      for arg in argv
-      if arg.startswith(('--config.', '-config.'))
+    arg.lstrip('-').removeprefix('config.').partition('=')[0]
+    for arg in argv
+    if arg.startswith(('--config.', '-config.'))
   ]
   known = set(field_names())
   # absl also reads --noconfig.x for booleans; the schema has none.
@@ -156,18 +156,22 @@ def check_field_names(unknown: list[str]) -> None:
   """Raises an `InputError` that suggests the nearest fields, if any unknown."""
   if unknown:
     raise errors.InputError(
-        'no such config field:\n' + errors.listing([
-            f'{name} (nearest: {_nearest(name)})' for name in unknown
-        ])
-        + '\nskinseg_jax/config.py lists all fields.'
+      'no such config field:\n'
+      + errors.listing(
+        [f'{name} (nearest: {_nearest(name)})' for name in unknown]
+      )
+      + '\nskinseg_jax/config.py lists all fields.'
     )
 
 
 def _nearest(name: str) -> str:
   """The real field most like `name`; the last part counts where it is one."""
   known = field_names()
-  last = [field for field in known
-          if field.rpartition('.')[2] == name.rpartition('.')[2]]
+  last = [
+    field
+    for field in known
+    if field.rpartition('.')[2] == name.rpartition('.')[2]
+  ]
   close = last or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
   return close[0]
 
@@ -179,9 +183,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def flat(config: Config) -> dict[str, Any]:
   """All values by dotted name, such as 'train.batch_size'."""
-  return {
-      name: operator.attrgetter(name)(config) for name in field_names()
-  }
+  return {name: operator.attrgetter(name)(config) for name in field_names()}
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -204,8 +206,8 @@ def load(path) -> Config:
       return from_dict(json.load(file))
   except FileNotFoundError:
     raise errors.InputError(
-        f'{path} does not exist; give --workdir the folder of a run, which'
-        ' holds config.json.'
+      f'{path} does not exist; give --workdir the folder of a run, which'
+      ' holds config.json.'
     ) from None
   except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
     raise errors.InputError(f'{path} is no run config: {error}') from None
@@ -214,7 +216,7 @@ def load(path) -> Config:
 def _build(schema: type, values: Mapping[str, Any], prefix: str):
   types_by_name = typing.get_type_hints(schema)
   check_field_names(
-      [prefix + name for name in values if name not in types_by_name]
+    [prefix + name for name in values if name not in types_by_name]
   )
   built = {}
   for name, value in values.items():
@@ -236,12 +238,13 @@ def validate(config: Config) -> None:
   problems = [*_type_problems(config, '')]
   if not problems:  # Comparisons below need the right types.
     problems = [
-        f'{name}: got {value!r}, allowed is {allowed}'
-        for name, value, ok, allowed in _rules(config) if not ok
+      f'{name}: got {value!r}, allowed is {allowed}'
+      for name, value, ok, allowed in _rules(config)
+      if not ok
     ]
   if problems:
     raise errors.InputError(
-        'the config does not fit:\n' + errors.listing(problems)
+      'the config does not fit:\n' + errors.listing(problems)
     )
 
 
@@ -253,9 +256,9 @@ def _type_problems(node: Any, prefix: str) -> Iterable[str]:
     elif isinstance(hint, types.GenericAlias):  # tuple[int, int]
       inner = typing.get_args(hint)
       if not (
-          isinstance(value, tuple)
-          and len(value) == len(inner)
-          and all(map(isinstance, value, inner))
+        isinstance(value, tuple)
+        and len(value) == len(inner)
+        and all(map(isinstance, value, inner))
       ):
         yield f'{prefix}{name}: got {value!r}, allowed is {len(inner)} integers'
     elif hint is float and type(value) is int:
@@ -273,44 +276,100 @@ def _rules(config: Config) -> list[tuple[str, Any, bool, str]]:
   dtypes, inits = ('float32', 'bfloat16'), ('torch', 'flax')
   borders, splits = ('mirror', 'constant'), ('paper', 'lesion', 'random')
   rows = [
-      ('data.source', data.source, data.source in sources, one_of(*sources)),
-      ('data.mask_threshold', data.mask_threshold,
-       0 <= data.mask_threshold < 255, '0 (strict) to 254'),
-      ('data.num_synthetic', data.num_synthetic, data.num_synthetic >= 2,
-       'at least 2'),
-      ('data.image_size', data.image_size,
-       all(n > 0 and n % 16 == 0 for n in data.image_size),
-       'height and width in multiples of 16 (four poolings halve them), such'
-       ' as ' + _round_to_16(data.image_size)),
-      ('data.split', data.split,
-       data.split in splits or data.split.endswith('.csv'),
-       one_of(*splits) + ' or a path that ends in .csv'),
-      ('data.split', data.split,
-       data.split != 'paper' or data.source == 'ham10000',
-       "'lesion', 'random' or a csv: 'paper' is a split of HAM10000"),
-      ('data.validation_fraction', data.validation_fraction,
-       0 < data.validation_fraction < 1, 'in (0, 1)'),
-      ('data.folds', data.folds, data.folds == 0 or data.folds >= 2,
-       '0 (none) or at least 2'),
-      ('data.folds', data.folds,
-       data.folds == 0 or data.split in ('lesion', 'random'),
-       f"0 with data.split '{data.split}'; k-fold goes with 'lesion' or"
-       " 'random'"),
-      ('data.fold', data.fold, 0 <= data.fold < max(data.folds, 1),
-       '0 to data.folds - 1'),
-      ('model.width', model.width, model.width >= 1, 'at least 1'),
-      ('model.compute_dtype', model.compute_dtype,
-       model.compute_dtype in dtypes, one_of(*dtypes)),
-      ('model.initializer', model.initializer, model.initializer in inits,
-       one_of(*inits)),
-      ('augmentation.rotation_degrees', augment.rotation_degrees,
-       0 <= augment.rotation_degrees <= 180, '0 to 180'),
-      ('augmentation.border', augment.border, augment.border in borders,
-       one_of(*borders)),
-      ('train.learning_rate', train.learning_rate, train.learning_rate > 0,
-       'above 0'),
-      ('evaluation.threshold', evaluation.threshold,
-       0 < evaluation.threshold < 1, 'in (0, 1)'),
+    ('data.source', data.source, data.source in sources, one_of(*sources)),
+    (
+      'data.mask_threshold',
+      data.mask_threshold,
+      0 <= data.mask_threshold < 255,
+      '0 (strict) to 254',
+    ),
+    (
+      'data.num_synthetic',
+      data.num_synthetic,
+      data.num_synthetic >= 2,
+      'at least 2',
+    ),
+    (
+      'data.image_size',
+      data.image_size,
+      all(n > 0 and n % 16 == 0 for n in data.image_size),
+      'height and width in multiples of 16 (four poolings halve them), such'
+      ' as ' + _round_to_16(data.image_size),
+    ),
+    (
+      'data.split',
+      data.split,
+      data.split in splits or data.split.endswith('.csv'),
+      one_of(*splits) + ' or a path that ends in .csv',
+    ),
+    (
+      'data.split',
+      data.split,
+      data.split != 'paper' or data.source == 'ham10000',
+      "'lesion', 'random' or a csv: 'paper' is a split of HAM10000",
+    ),
+    (
+      'data.validation_fraction',
+      data.validation_fraction,
+      0 < data.validation_fraction < 1,
+      'in (0, 1)',
+    ),
+    (
+      'data.folds',
+      data.folds,
+      data.folds == 0 or data.folds >= 2,
+      '0 (none) or at least 2',
+    ),
+    (
+      'data.folds',
+      data.folds,
+      data.folds == 0 or data.split in ('lesion', 'random'),
+      f"0 with data.split '{data.split}'; k-fold goes with 'lesion' or"
+      " 'random'",
+    ),
+    (
+      'data.fold',
+      data.fold,
+      0 <= data.fold < max(data.folds, 1),
+      '0 to data.folds - 1',
+    ),
+    ('model.width', model.width, model.width >= 1, 'at least 1'),
+    (
+      'model.compute_dtype',
+      model.compute_dtype,
+      model.compute_dtype in dtypes,
+      one_of(*dtypes),
+    ),
+    (
+      'model.initializer',
+      model.initializer,
+      model.initializer in inits,
+      one_of(*inits),
+    ),
+    (
+      'augmentation.rotation_degrees',
+      augment.rotation_degrees,
+      0 <= augment.rotation_degrees <= 180,
+      '0 to 180',
+    ),
+    (
+      'augmentation.border',
+      augment.border,
+      augment.border in borders,
+      one_of(*borders),
+    ),
+    (
+      'train.learning_rate',
+      train.learning_rate,
+      train.learning_rate > 0,
+      'above 0',
+    ),
+    (
+      'evaluation.threshold',
+      evaluation.threshold,
+      0 < evaluation.threshold < 1,
+      'in (0, 1)',
+    ),
   ]
   for name in ('horizontal_flip', 'vertical_flip'):
     value = getattr(augment, name)
@@ -318,13 +377,25 @@ def _rules(config: Config) -> list[tuple[str, Any, bool, str]]:
   for name in ('batch_size', 'epochs', 'log_every_steps'):
     value = getattr(train, name)
     rows.append((f'train.{name}', value, value >= 1, 'at least 1'))
-  rows.append(('evaluation.batch_size', evaluation.batch_size,
-               evaluation.batch_size >= 1, 'at least 1'))
+  rows.append(
+    (
+      'evaluation.batch_size',
+      evaluation.batch_size,
+      evaluation.batch_size >= 1,
+      'at least 1',
+    )
+  )
   if data.source == 'folder':
     for name in ('images_dir', 'masks_dir'):
       value = getattr(data, name)
-      rows.append((f'data.{name}', value, bool(value),
-                   "a directory, where data.source is 'folder'"))
+      rows.append(
+        (
+          f'data.{name}',
+          value,
+          bool(value),
+          "a directory, where data.source is 'folder'",
+        )
+      )
   return rows
 
 

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 
-
 class InputError(ValueError):
   """Something the user gave does not fit; the message names the remedy."""
 

@@ -12,10 +12,10 @@ BLUE, ORANGE, GREY = '#0072B2', '#D55E00', '#666666'
 
 
 def training_curves(
-    records: Sequence[Mapping[str, float]],
-    path: pathlib.Path,
-    *,
-    paper_figures: bool,
+  records: Sequence[Mapping[str, float]],
+  path: pathlib.Path,
+  *,
+  paper_figures: bool,
 ) -> None:
   """Draws loss, Dice and accuracy by epoch, training and validation.
 
@@ -29,18 +29,22 @@ def training_curves(
   reference = paper.final_figures() if paper_figures else {}
   canvas = figure.Figure(figsize=(11, 3.6), layout='constrained')
   for axes, name in zip(
-      canvas.subplots(1, 3), ('loss', 'dice', 'accuracy'), strict=True
+    canvas.subplots(1, 3), ('loss', 'dice', 'accuracy'), strict=True
   ):
     for key, label, colour in (
-        ('epoch', 'training (augmented)', BLUE),
-        ('validation', 'validation', ORANGE),
+      ('epoch', 'training (augmented)', BLUE),
+      ('validation', 'validation', ORANGE),
     ):
       axes.plot(
-          numbers, [record[f'{key}/{name}'] for record in epochs],
-          marker='o', markersize=4, color=colour, label=label,
+        numbers,
+        [record[f'{key}/{name}'] for record in epochs],
+        marker='o',
+        markersize=4,
+        color=colour,
+        label=label,
       )
     for (what, value), style in zip(
-        reference.get(name, {}).items(), ('--', ':'), strict=False
+      reference.get(name, {}).items(), ('--', ':'), strict=False
     ):
       axes.axhline(value, color=GREY, linestyle=style, label=f'paper, {what}')
     axes.set(xlabel='epoch', title=name.capitalize())

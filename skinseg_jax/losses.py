@@ -20,10 +20,10 @@ def bce_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
   """
   if logits.shape != (*masks.shape, 1):
     raise ValueError(
-        'logits must be [B, H, W, 1] for masks [B, H, W], got'
-        f' {logits.shape} and {masks.shape}.'
+      'logits must be [B, H, W, 1] for masks [B, H, W], got'
+      f' {logits.shape} and {masks.shape}.'
     )
   losses = optax.sigmoid_binary_cross_entropy(
-      logits[..., 0], masks.astype(jnp.float32)
+    logits[..., 0], masks.astype(jnp.float32)
   )
   return losses.mean(axis=(1, 2))

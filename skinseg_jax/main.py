@@ -13,10 +13,10 @@ from skinseg_jax import config as config_lib
 from skinseg_jax import errors
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'File that returns the config; see configs/.'
+  'config', None, 'File that returns the config; see configs/.'
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', '', 'Folder of the run. Default: runs/<config name>.'
+  'workdir', '', 'Folder of the run. Default: runs/<config name>.'
 )
 
 
@@ -30,6 +30,7 @@ def run(argv: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)  # Libraries' notes are not the user's.
   # Imported after the flags are known to be right: it takes seconds.
   from skinseg_jax import train
+
   train.train_and_evaluate(config, workdir)
 
 
@@ -49,8 +50,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
     raise errors.InputError(f'not understood: {" ".join(rest[1:])}')
   if not flags.FLAGS['config'].present:
     raise errors.InputError(
-        'which experiment? Give --config, such as'
-        ' --config configs/quickstart.py'
+      'which experiment? Give --config, such as --config configs/quickstart.py'
     )
   path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   if not path.is_file():
@@ -58,8 +58,8 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
   config = _CONFIG.value
   if not isinstance(config, config_lib.Config):
     raise errors.InputError(
-        f'{path}: get_config() must return a skinseg_jax.config.Config, got'
-        f' {type(config).__name__}.'
+      f'{path}: get_config() must return a skinseg_jax.config.Config, got'
+      f' {type(config).__name__}.'
     )
   config_lib.validate(config)
   workdir = _WORKDIR.value or f'runs/{path.stem}'

@@ -61,9 +61,10 @@ def read(workdir: pathlib.Path) -> list[dict[str, float]]:
 def _to_line(values: Mapping[str, float]) -> str:
   # JSON has no NaN.
   clean = {
-      name: None if isinstance(value, float) and not math.isfinite(value)
-      else value
-      for name, value in values.items()
+    name: None
+    if isinstance(value, float) and not math.isfinite(value)
+    else value
+    for name, value in values.items()
   }
   return json.dumps(clean) + '\n'
 
@@ -71,11 +72,12 @@ def _to_line(values: Mapping[str, float]) -> str:
 def _summary_writer(workdir: pathlib.Path):
   try:
     from clu import metric_writers
+
     return metric_writers.SummaryWriter(str(workdir))
   except ImportError as error:
     print(
-        f'TensorBoard is off ({error}); metrics.jsonl has every number.'
-        ' `pip install tensorflow-cpu tensorboard` turns it on.',
-        file=sys.stderr,
+      f'TensorBoard is off ({error}); metrics.jsonl has every number.'
+      ' `pip install tensorflow-cpu tensorboard` turns it on.',
+      file=sys.stderr,
     )
     return None

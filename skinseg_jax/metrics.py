@@ -19,7 +19,7 @@ JACCARD_THRESHOLD = 0.65
 
 
 def confusion_counts(
-    logits: jax.Array, masks: jax.Array, *, threshold: float = 0.5
+  logits: jax.Array, masks: jax.Array, *, threshold: float = 0.5
 ) -> dict[str, jax.Array]:
   """Counts true and false pixels of every image.
 
@@ -36,16 +36,16 @@ def confusion_counts(
   """
   if logits.shape != (*masks.shape, 1):
     raise ValueError(
-        'logits must be [B, H, W, 1] for masks [B, H, W], got'
-        f' {logits.shape} and {masks.shape}.'
+      'logits must be [B, H, W, 1] for masks [B, H, W], got'
+      f' {logits.shape} and {masks.shape}.'
     )
   pred, true = jax.nn.sigmoid(logits[..., 0]) > threshold, masks > 0
   count = lambda x: jnp.sum(x, axis=(1, 2), dtype=jnp.int32)
   return {
-      'tp': count(pred & true),
-      'fp': count(pred & ~true),
-      'fn': count(~pred & true),
-      'tn': count(~pred & ~true),
+    'tp': count(pred & true),
+    'fp': count(pred & ~true),
+    'fn': count(~pred & true),
+    'tn': count(~pred & ~true),
   }
 
 
@@ -62,17 +62,17 @@ def ratios(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """
   tp, fp, fn, tn = (np.asarray(counts[name], np.int64) for name in COUNTS)
   return {
-      'accuracy': _ratio(tp + tn, tp + fp + fn + tn, tp + tn),
-      'precision': _ratio(tp, tp + fp, fn),
-      'recall': _ratio(tp, tp + fn, fp),
-      'specificity': _ratio(tn, tn + fp, fn),
-      'dice': _ratio(2 * tp, 2 * tp + fp + fn, 0),
-      'iou': _ratio(tp, tp + fp + fn, 0),
+    'accuracy': _ratio(tp + tn, tp + fp + fn + tn, tp + tn),
+    'precision': _ratio(tp, tp + fp, fn),
+    'recall': _ratio(tp, tp + fn, fp),
+    'specificity': _ratio(tn, tn + fp, fn),
+    'dice': _ratio(2 * tp, 2 * tp + fp + fn, 0),
+    'iou': _ratio(tp, tp + fp + fn, 0),
   }
 
 
 def _ratio(part, whole, missed) -> np.ndarray:
-  """part / whole; of nothing, 1 if nothing was missed either, else 0."""
+  """Part / whole; of nothing, 1 if nothing was missed either, else 0."""
   return np.where(whole > 0, part / np.maximum(whole, 1), missed == 0)
 
 
@@ -83,9 +83,7 @@ def thresholded_jaccard(iou: np.ndarray) -> np.ndarray:
 
 def pool(counts: Mapping[str, np.ndarray]) -> dict[str, int]:
   """Sums the counts of all images, exactly."""
-  return {
-      name: int(np.sum(counts[name], dtype=np.int64)) for name in COUNTS
-  }
+  return {name: int(np.sum(counts[name], dtype=np.int64)) for name in COUNTS}
 
 
 def baselines(counts: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -97,8 +95,8 @@ def baselines(counts: Mapping[str, int]) -> dict[str, dict[str, float]]:
   lesion = counts['tp'] + counts['fn']
   skin = counts['fp'] + counts['tn']
   constant = {
-      'all_background': {'tp': 0, 'fp': 0, 'fn': lesion, 'tn': skin},
-      'all_lesion': {'tp': lesion, 'fp': skin, 'fn': 0, 'tn': 0},
+    'all_background': {'tp': 0, 'fp': 0, 'fn': lesion, 'tn': skin},
+    'all_lesion': {'tp': lesion, 'fp': skin, 'fn': 0, 'tn': 0},
   }
   return {name: as_floats(ratios(c)) for name, c in constant.items()}
 

@@ -21,9 +21,9 @@ def final_figures() -> dict[str, dict[str, float]]:
   """The paper's last loss, Dice and accuracy, by what they were taken on."""
   validation = metrics.as_floats(metrics.ratios(COUNTS))
   return {
-      'loss': {'training': TRAINING_LOSS},
-      'dice': {'validation': validation['dice'], 'training': TRAINING_DICE},
-      'accuracy': {'validation': validation['accuracy']},
+    'loss': {'training': TRAINING_LOSS},
+    'dice': {'validation': validation['dice'], 'training': TRAINING_DICE},
+    'accuracy': {'validation': validation['accuracy']},
   }
 
 
@@ -38,10 +38,10 @@ def comparison(summary: Mapping[str, Any]) -> str:
     A table in plain text, in percent.
   """
   columns = {
-      'this run': summary['pooled'],
-      'paper': metrics.as_floats(metrics.ratios(COUNTS)),
-      'all background': summary['baselines']['all_background'],
-      'all lesion': summary['baselines']['all_lesion'],
+    'this run': summary['pooled'],
+    'paper': metrics.as_floats(metrics.ratios(COUNTS)),
+    'all background': summary['baselines']['all_background'],
+    'all lesion': summary['baselines']['all_lesion'],
   }
   lines = [f'{"%":12}' + ''.join(f'{name:>16}' for name in columns)]
   for score in columns['paper']:
@@ -49,6 +49,6 @@ def comparison(summary: Mapping[str, Any]) -> str:
     lines.append(f'{score:12}' + ''.join(cells))
   size = 'x'.join(map(str, summary['image_size']))
   lines.append(
-      f'(pooled over all pixels; this run at {size}, the paper at 224x224)'
+    f'(pooled over all pixels; this run at {size}, the paper at 224x224)'
   )
   return '\n'.join(lines)

@@ -15,13 +15,27 @@ from skinseg_jax import errors
 from skinseg_jax.data import sources, splits
 
 # May differ from the checkpoint's config when a run is resumed.
-_FREE_FIELDS = frozenset({
-    'data.raw_dir', 'data.data_dir', 'train.epochs', 'train.log_every_steps',
+_FREE_FIELDS = frozenset(
+  {
+    'data.raw_dir',
+    'data.data_dir',
+    'train.epochs',
+    'train.log_every_steps',
     'evaluation.batch_size',
-})
+  }
+)
 _PACKAGES = (
-    'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'clu',
-    'tensorflow-datasets', 'numpy', 'pillow', 'skinseg_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'grain',
+  'clu',
+  'tensorflow-datasets',
+  'numpy',
+  'pillow',
+  'skinseg_jax',
 )
 
 
@@ -36,10 +50,10 @@ def evaluation_dir(workdir: pathlib.Path, subset: str) -> pathlib.Path:
 
 
 def begin(
-    workdir: pathlib.Path,
-    config: config_lib.Config,
-    source: sources.Source,
-    split: splits.Split,
+  workdir: pathlib.Path,
+  config: config_lib.Config,
+  source: sources.Source,
+  split: splits.Split,
 ) -> None:
   """Writes what the run is, or checks that it is the one begun there before.
 
@@ -57,8 +71,8 @@ def begin(
     write_json(workdir / 'config.json', config_lib.to_dict(config))
   except OSError as error:
     raise errors.InputError(
-        f'cannot write to the run folder {workdir}: {error.strerror}; choose'
-        ' another with --workdir.'
+      f'cannot write to the run folder {workdir}: {error.strerror}; choose'
+      ' another with --workdir.'
     ) from error
 
 
@@ -70,8 +84,8 @@ def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
   """
   if not _same_data(workdir, source):
     raise errors.InputError(
-        f'the data of source {source.name!r} is not what {workdir} was trained'
-        ' on: images, masks or ids differ. Restore them, or train anew.'
+      f'the data of source {source.name!r} is not what {workdir} was trained'
+      ' on: images, masks or ids differ. Restore them, or train anew.'
     )
 
 
@@ -91,36 +105,34 @@ def _check_same_run(workdir, config, source) -> None:
   before = config_lib.flat(config_lib.load(workdir / 'config.json'))
   now = config_lib.flat(config)
   differing = [
-      f'{name}: {before[name]!r} there, {now[name]!r} now'
-      for name in now
-      if before[name] != now[name] and name not in _FREE_FIELDS
+    f'{name}: {before[name]!r} there, {now[name]!r} now'
+    for name in now
+    if before[name] != now[name] and name not in _FREE_FIELDS
   ]
   if not _same_data(workdir, source):
     differing.append('the images or masks themselves')
   if differing:
     raise errors.InputError(
-        f'{workdir} holds a run that differs in\n'
-        + errors.listing(differing)
-        + '\nGive --workdir a new folder, or undo the change to resume.'
+      f'{workdir} holds a run that differs in\n'
+      + errors.listing(differing)
+      + '\nGive --workdir a new folder, or undo the change to resume.'
     )
 
 
 def _environment(source, split) -> dict[str, Any]:
   device = jax.devices()[0]
   return {
-      'command': sys.argv,
-      'python': platform.python_version(),
-      'packages': {
-          name: importlib.metadata.version(name) for name in _PACKAGES
-      },
-      'device': device.device_kind,
-      'platform': device.platform,
-      'num_devices': jax.device_count(),
-      'num_processes': jax.process_count(),
-      'commit': _commit(),
-      'data_source': source.name,
-      'data_fingerprint': source.fingerprint,
-      'split_sha256': splits.split_hash(split),
+    'command': sys.argv,
+    'python': platform.python_version(),
+    'packages': {name: importlib.metadata.version(name) for name in _PACKAGES},
+    'device': device.device_kind,
+    'platform': device.platform,
+    'num_devices': jax.device_count(),
+    'num_processes': jax.process_count(),
+    'commit': _commit(),
+    'data_source': source.name,
+    'data_fingerprint': source.fingerprint,
+    'split_sha256': splits.split_hash(split),
   }
 
 
@@ -129,8 +141,10 @@ def _commit() -> str:
   here = pathlib.Path(__file__).parent
   try:
     done = subprocess.run(
-        ['git', '-C', here, 'rev-parse', 'HEAD'],
-        capture_output=True, text=True, check=True,
+      ['git', '-C', here, 'rev-parse', 'HEAD'],
+      capture_output=True,
+      text=True,
+      check=True,
     )
   except (OSError, subprocess.CalledProcessError):
     return ''

@@ -13,31 +13,29 @@ import tqdm
 from flax import nnx
 
 from skinseg_jax import (
-    augmentation,
-    checkpointing,
-    errors,
-    evaluate,
-    figures,
-    losses,
-    metric_writer,
-    metrics,
-    paper,
-    run_folder,
-    train_state,
+  augmentation,
+  checkpointing,
+  errors,
+  evaluate,
+  figures,
+  losses,
+  metric_writer,
+  metrics,
+  paper,
+  run_folder,
+  train_state,
 )
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
 
 
-@functools.partial(
-    jax.jit, static_argnames='config', donate_argnames='state'
-)
+@functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
 def train_step(
-    graphdef: nnx.GraphDef,
-    state: Any,
-    batch: Mapping[str, jax.Array],
-    *,
-    config: config_lib.Config,
+  graphdef: nnx.GraphDef,
+  state: Any,
+  batch: Mapping[str, jax.Array],
+  *,
+  config: config_lib.Config,
 ) -> tuple[Any, dict[str, jax.Array]]:
   """One update.
 
@@ -53,8 +51,11 @@ def train_step(
   """
   model, optimizer = nnx.merge(graphdef, state)
   images, masks = augmentation.augment(
-      batch['image'], batch['mask'], optimizer.step[...],
-      seed=config.train.seed, config=config.augmentation,
+    batch['image'],
+    batch['mask'],
+    optimizer.step[...],
+    seed=config.train.seed,
+    config=config.augmentation,
   )
 
   def loss_fn(model):
@@ -89,9 +90,9 @@ class Totals:
     """Mean loss; Dice and accuracy pooled over all pixels."""
     ratios = metrics.ratios(dataclasses.asdict(self))
     return {
-        'loss': self.loss / self.steps,
-        'dice': float(ratios['dice']),
-        'accuracy': float(ratios['accuracy']),
+      'loss': self.loss / self.steps,
+      'dice': float(ratios['dice']),
+      'accuracy': float(ratios['accuracy']),
     }
 
 
@@ -104,28 +105,33 @@ class Trainer:
   """
 
   def __init__(
-      self,
-      config: config_lib.Config,
-      workdir: pathlib.Path,
-      data: cache.CachedData,
-      split: splits.Split,
+    self,
+    config: config_lib.Config,
+    workdir: pathlib.Path,
+    data: cache.CachedData,
+    split: splits.Split,
   ):
     self._config, self._workdir, self._split = config, workdir, split
     sharding = input_pipeline.data_sharding()
     indices = input_pipeline.select(data, split.train)
     batches = input_pipeline.training_batches(
-        data, indices, batch_size=config.train.batch_size,
-        seed=config.train.seed, sharding=sharding,
+      data,
+      indices,
+      batch_size=config.train.batch_size,
+      seed=config.train.seed,
+      sharding=sharding,
     )
     self._validation = input_pipeline.evaluation_batches(
-        data, input_pipeline.select(data, split.validation),
-        batch_size=config.evaluation.batch_size, sharding=sharding,
+      data,
+      input_pipeline.select(data, split.validation),
+      batch_size=config.evaluation.batch_size,
+      sharding=sharding,
     )
     self._static = train_state.create(config, sharding)
     self._state = self._static.state
     self._iterator = iter(batches)
     self._checkpoints = checkpointing.Checkpoints(
-        run_folder.checkpoints_dir(workdir)
+      run_folder.checkpoints_dir(workdir)
     )
     self.step = 0
     self.steps_per_epoch = len(indices) // config.train.batch_size
@@ -144,14 +150,16 @@ class Trainer:
     epoch, done = divmod(self.step, self.steps_per_epoch)
     began = time.perf_counter()
     with tqdm.tqdm(
-        desc=f'epoch {epoch + 1}/{train.epochs}', unit='image', disable=None,
-        total=self.steps_per_epoch * train.batch_size,
-        initial=done * train.batch_size,
+      desc=f'epoch {epoch + 1}/{train.epochs}',
+      unit='image',
+      disable=None,
+      total=self.steps_per_epoch * train.batch_size,
+      initial=done * train.batch_size,
     ) as bar:
       while self.step < (epoch + 1) * self.steps_per_epoch:
         log_at = min(
-            (self.step // train.log_every_steps + 1) * train.log_every_steps,
-            (epoch + 1) * self.steps_per_epoch,
+          (self.step // train.log_every_steps + 1) * train.log_every_steps,
+          (epoch + 1) * self.steps_per_epoch,
         )
         window = self._train_until(log_at, bar)
         bar.set_postfix(loss=f'{window["loss"]:.4f}')
@@ -163,8 +171,10 @@ class Trainer:
     with jax.transfer_guard('disallow'):
       while self.step < step:
         self._state, step_metrics = train_step(
-            self._static.graphdef, self._state, next(self._iterator),
-            config=self._config,
+          self._static.graphdef,
+          self._state,
+          next(self._iterator),
+          config=self._config,
         )
         pending.append(step_metrics)
         self.step += 1
@@ -175,16 +185,19 @@ class Trainer:
       self._epoch_totals.add(step_metrics)
     if not np.isfinite(window.loss):
       raise errors.DivergenceError(
-          f'the loss is not finite between steps {first + 1} and {self.step};'
-          ' the last checkpoint is intact. Lower train.learning_rate, or set'
-          " model.compute_dtype to 'float32'."
+        f'the loss is not finite between steps {first + 1} and {self.step};'
+        ' the last checkpoint is intact. Lower train.learning_rate, or set'
+        " model.compute_dtype to 'float32'."
       )
     images = (self.step - first) * self._config.train.batch_size
     scores = window.scores()
-    self._writer.write(self.step, {
+    self._writer.write(
+      self.step,
+      {
         **{f'train/{name}': value for name, value in scores.items()},
         'train/images_per_second': images / (time.perf_counter() - began),
-    })
+      },
+    )
     return scores
 
   def _finish_epoch(self, epoch: int, seconds: float) -> None:
@@ -194,34 +207,38 @@ class Trainer:
     scored = self.score_validation()
     pooled = metrics.ratios(metrics.pool(scored))
     validation = {
-        'loss': float(scored['loss'].mean(dtype=np.float64)),
-        'dice': float(pooled['dice']),
-        'accuracy': float(pooled['accuracy']),
+      'loss': float(scored['loss'].mean(dtype=np.float64)),
+      'dice': float(pooled['dice']),
+      'accuracy': float(pooled['accuracy']),
     }
     images = self.steps_per_epoch * self._config.train.batch_size
     scalars = {
-        'epoch/number': epoch,
-        **{f'epoch/{name}': value for name, value in training.items()},
-        **{f'validation/{name}': value for name, value in validation.items()},
-        'epoch/seconds': seconds,
-        'epoch/images_per_second': images / seconds,
-        'validation/seconds': time.perf_counter() - began,
+      'epoch/number': epoch,
+      **{f'epoch/{name}': value for name, value in training.items()},
+      **{f'validation/{name}': value for name, value in validation.items()},
+      'epoch/seconds': seconds,
+      'epoch/images_per_second': images / seconds,
+      'validation/seconds': time.perf_counter() - began,
     }
     self._writer.write(self.step, scalars)
     self._writer.flush()
     self._save(scalars)
-    show = lambda s: ', '.join(f'{name} {value:.4f}' for name, value in s.items())
+    show = lambda s: ', '.join(
+      f'{name} {value:.4f}' for name, value in s.items()
+    )
     print(
-        f'epoch {epoch}: {show(training)}; validation {show(validation)};'
-        f' {seconds:.0f} s, {images / seconds:.0f} images/s',
-        flush=True,
+      f'epoch {epoch}: {show(training)}; validation {show(validation)};'
+      f' {seconds:.0f} s, {images / seconds:.0f} images/s',
+      flush=True,
     )
 
   def score_validation(self) -> dict[str, np.ndarray]:
     """Scores all validation images with the weights as they are now."""
     return evaluate.score(
-        self._static.eval_graphdef, self.model_state, self._validation,
-        threshold=self._config.evaluation.threshold,
+      self._static.eval_graphdef,
+      self.model_state,
+      self._validation,
+      threshold=self._config.evaluation.threshold,
     )
 
   def best(self) -> tuple[int, float]:
@@ -238,20 +255,20 @@ class Trainer:
 
   def _save(self, scores: dict[str, float]) -> None:
     self._checkpoints.save(
-        self.step,
-        checkpointing.Checkpoint(
-            model=self._state[0],
-            optimizer=self._state[1],
-            data=self._iterator.get_state(),
-            progress=dataclasses.asdict(self._epoch_totals),
-        ),
-        scores,
+      self.step,
+      checkpointing.Checkpoint(
+        model=self._state[0],
+        optimizer=self._state[1],
+        data=self._iterator.get_state(),
+        progress=dataclasses.asdict(self._epoch_totals),
+      ),
+      scores,
     )
 
   def _restore(self) -> None:
     """Continues from the last checkpoint of this folder, if there is one."""
     restored = self._checkpoints.restore_latest(
-        checkpointing.Checkpoint(self._state[0], self._state[1], None, None)
+      checkpointing.Checkpoint(self._state[0], self._state[1], None, None)
     )
     if restored is None:
       return
@@ -264,7 +281,7 @@ class Trainer:
 
 
 def train_and_evaluate(
-    config: config_lib.Config, workdir: pathlib.Path
+  config: config_lib.Config, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Prepares what is missing, trains, scores and reports.
 
@@ -291,7 +308,7 @@ def train_and_evaluate(
   run_folder.write_json(workdir / 'split.json', table.as_dict())
   print(table.table(), flush=True)
   data = cache.open_cache(
-      source, config.data.image_size, pathlib.Path(config.data.data_dir)
+    source, config.data.image_size, pathlib.Path(config.data.data_dir)
   )
 
   # Model.
@@ -300,9 +317,9 @@ def train_and_evaluate(
     print(train_state.overview(trainer.model_state), flush=True)
   dropped = len(split.train) % config.train.batch_size
   print(
-      f'{trainer.steps_per_epoch} updates an epoch, reshuffled each epoch;'
-      f' each leaves out {dropped} of {len(split.train)} images',
-      flush=True,
+    f'{trainer.steps_per_epoch} updates an epoch, reshuffled each epoch;'
+    f' each leaves out {dropped} of {len(split.train)} images',
+    flush=True,
   )
 
   # Loop.
@@ -318,18 +335,23 @@ def _report(config, workdir, trainer, split) -> dict[str, Any]:
   """Scores the last epoch, writes the results and prints them."""
   scored = trainer.score_validation()
   summary = evaluate.summarise(
-      scored, image_size=config.data.image_size,
-      threshold=config.evaluation.threshold, checkpoint_step=trainer.step,
+    scored,
+    image_size=config.data.image_size,
+    threshold=config.evaluation.threshold,
+    checkpoint_step=trainer.step,
   )
   best_step, best_dice = trainer.best()
   summary['best_checkpoint'] = {'step': best_step, 'dice': best_dice}
   evaluate.write_results(
-      run_folder.evaluation_dir(workdir, 'validation'),
-      summary, split.validation, scored,
+    run_folder.evaluation_dir(workdir, 'validation'),
+    summary,
+    split.validation,
+    scored,
   )
   figures.training_curves(
-      metric_writer.read(workdir), workdir / 'figures' / 'curves.png',
-      paper_figures=config.data.split == 'paper',
+    metric_writer.read(workdir),
+    workdir / 'figures' / 'curves.png',
+    paper_figures=config.data.split == 'paper',
   )
   print(evaluate.describe(summary))
   print(f'best by validation Dice: step {best_step}, {best_dice:.4f}')

@@ -32,22 +32,22 @@ def create_model(config: config_lib.ModelConfig, seed: int) -> unet.UNet:
   """A U-Net with fresh weights; the same seed gives the same weights."""
   # The default generator takes four times as long to compile.
   return unet.UNet(
-      config.width,
-      dtype=jnp.dtype(config.compute_dtype),
-      initializer=config.initializer,
-      rngs=nnx.Rngs(jax.random.key(seed, impl='rbg')),
+    config.width,
+    dtype=jnp.dtype(config.compute_dtype),
+    initializer=config.initializer,
+    rngs=nnx.Rngs(jax.random.key(seed, impl='rbg')),
   )
 
 
 def create_optimizer(
-    config: config_lib.TrainConfig,
+  config: config_lib.TrainConfig,
 ) -> optax.GradientTransformation:
   """Adam with PyTorch's constants: betas 0.9 and 0.999, epsilon 1e-8."""
   return optax.adam(config.learning_rate)
 
 
 def create(
-    config: config_lib.Config, sharding: jax.sharding.NamedSharding
+  config: config_lib.Config, sharding: jax.sharding.NamedSharding
 ) -> TrainState:
   """Makes the state of step 0, a copy on every device of `sharding`'s mesh."""
   graphdefs = []
@@ -55,7 +55,7 @@ def create(
   def init():
     model = create_model(config.model, config.train.seed)
     optimizer = nnx.Optimizer(
-        model, create_optimizer(config.train), wrt=nnx.Param
+      model, create_optimizer(config.train), wrt=nnx.Param
     )
     graphdefs.append(nnx.graphdef(nnx.view(model, use_running_average=True)))
     graphdef, state = nnx.split((model, optimizer))
@@ -67,7 +67,7 @@ def create(
     state = jax.jit(init)()
   eval_graphdef, graphdef = graphdefs
   replicated = jax.sharding.NamedSharding(
-      sharding.mesh, jax.sharding.PartitionSpec()
+    sharding.mesh, jax.sharding.PartitionSpec()
   )
   state = jax.device_put(state, replicated)
   return TrainState(graphdef, eval_graphdef, state)
@@ -76,12 +76,12 @@ def create(
 def overview(model_state: Any) -> str:
   """Table of all parameters and running statistics, with their number."""
   return parameter_overview.get_parameter_overview(
-      nnx.to_pure_dict(model_state), include_stats=False
+    nnx.to_pure_dict(model_state), include_stats=False
   )
 
 
 def count(model_state: Any, kind: type[nnx.Variable]) -> int:
   """Number of values of one kind: `nnx.Param` or `nnx.BatchStat`."""
   return sum(
-      leaf.size for leaf in jax.tree.leaves(nnx.filter_state(model_state, kind))
+    leaf.size for leaf in jax.tree.leaves(nnx.filter_state(model_state, kind))
   )

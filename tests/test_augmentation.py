@@ -17,7 +17,7 @@ _MODES = {'mirror': 'mirror', 'constant': 'grid-constant'}  # Ours: scipy's.
 def _example(height=48, width=64, seed=0):
   rng = np.random.default_rng(seed)
   image = rng.integers(0, 256, (height, width, 3), np.uint8)
-  mask = (ndimage.gaussian_filter(rng.normal(size=(height, width)), 4) > 0)
+  mask = ndimage.gaussian_filter(rng.normal(size=(height, width)), 4) > 0
   return image, mask.astype(np.uint8)
 
 
@@ -26,17 +26,17 @@ def _example(height=48, width=64, seed=0):
 def test_rotation_equals_scipy(degrees, border):
   image, mask = _example()
   got_image, got_mask = augmentation.resample(
-      image, mask, augmentation.rotation(degrees), border=border
+    image, mask, augmentation.rotation(degrees), border=border
   )
   rotate = lambda x, order: ndimage.rotate(
-      x, -degrees, reshape=False, order=order, mode=_MODES[border]
+    x, -degrees, reshape=False, order=order, mode=_MODES[border]
   )
   np.testing.assert_allclose(
-      got_image, rotate(image.astype(np.float64), 1) / 255, atol=1e-3
+    got_image, rotate(image.astype(np.float64), 1) / 255, atol=1e-3
   )
   # float32 and float64 may round a coordinate on a tie to different pixels.
   assert np.mean(np.asarray(got_mask) != rotate(mask, 0)) <= (
-      0 if degrees % 90 else 0.05
+    0 if degrees % 90 else 0.05
   )
   assert set(np.unique(got_mask)) <= {0, 1}
 
@@ -46,10 +46,10 @@ def test_flips_by_hand():
   image[0, 0] = 255
   mask = image[..., 0] // 255
   config = config_lib.AugmentationConfig(
-      rotation_degrees=0.0, horizontal_flip=1.0, vertical_flip=1.0
+    rotation_degrees=0.0, horizontal_flip=1.0, vertical_flip=1.0
   )
   images, masks = augmentation.augment(
-      image[None], mask[None], jnp.int32(0), seed=0, config=config
+    image[None], mask[None], jnp.int32(0), seed=0, config=config
   )
   assert np.argwhere(masks[0]).tolist() == [[15, 15]]
   assert images[0, 15, 15].tolist() == [1, 1, 1]
@@ -62,8 +62,11 @@ def test_image_and_mask_stay_aligned():
   _, mask = _example(64, 64)
   image = np.repeat(255 * mask[..., None], 3, axis=-1)
   images, masks = augmentation.augment(
-      np.stack([image] * 16), np.stack([mask] * 16), jnp.int32(3), seed=1,
-      config=config_lib.AugmentationConfig(rotation_degrees=180.0),
+    np.stack([image] * 16),
+    np.stack([mask] * 16),
+    jnp.int32(3),
+    seed=1,
+    config=config_lib.AugmentationConfig(rotation_degrees=180.0),
   )
   agree = (np.asarray(images[..., 0]) > 0.5) == (np.asarray(masks) == 1)
   # Bilinear and nearest differ only where the border curves within a pixel.
@@ -75,7 +78,7 @@ def test_image_and_mask_stay_aligned():
 def test_flip_and_angle_rates():
   keys = augmentation.image_keys(0, jnp.int32(0), 4000)
   matrices = jax.vmap(
-      lambda k: augmentation.random_matrix(k, config_lib.AugmentationConfig())
+    lambda k: augmentation.random_matrix(k, config_lib.AugmentationConfig())
   )(keys)
   # cos > 0 within 35 degrees, so the signs of the diagonal are the flips.
   vertical, horizontal = (matrices[:, i, i] < 0 for i in (0, 1))
@@ -90,10 +93,15 @@ def test_flip_and_angle_rates():
 def test_every_step_and_image_differs_and_repeats():
   image, mask = _example(32, 32)
   images, masks = np.stack([image] * 4), np.stack([mask] * 4)
-  run = lambda step: np.asarray(augmentation.augment(
-      images, masks, jnp.int32(step), seed=0,
+  run = lambda step: np.asarray(
+    augmentation.augment(
+      images,
+      masks,
+      jnp.int32(step),
+      seed=0,
       config=config_lib.AugmentationConfig(),
-  )[0])
+    )[0]
+  )
   first, second = run(0), run(1)
   assert np.array_equal(first, run(0))
   assert len({x.tobytes() for x in [*first, *second]}) == 8
@@ -121,8 +129,9 @@ def test_one_device_and_eight_give_the_same_batch(tmp_path):
     path = tmp_path / f'{devices}.npz'
     flag = f'--xla_force_host_platform_device_count={devices}'
     subprocess.run(
-        [sys.executable, '-c', _ON_DEVICES, str(devices), path], check=True,
-        env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
+      [sys.executable, '-c', _ON_DEVICES, str(devices), path],
+      check=True,
+      env={**os.environ, 'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
     )
     with np.load(path) as arrays:
       results.append([arrays[name] for name in arrays.files])

@@ -7,9 +7,7 @@ import pytest
 from skinseg_jax import config as config_lib
 from skinseg_jax import errors
 
-_CONFIGS = sorted(
-    (pathlib.Path(__file__).parents[1] / 'configs').glob('*.py')
-)
+_CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
 
 
 def _get_config(path):
@@ -29,15 +27,29 @@ def test_every_config_is_valid_and_names_its_command(path):
 def test_the_papers_config_is_the_papers_recipe():
   (path,) = (p for p in _CONFIGS if p.stem == 'ham10000_paper')
   values = config_lib.flat(_get_config(path))
-  assert {name: values[name] for name in (
-      'data.image_size', 'data.split', 'model.width', 'train.batch_size',
-      'train.epochs', 'train.learning_rate', 'augmentation.horizontal_flip',
-      'augmentation.vertical_flip', 'evaluation.threshold',
-  )} == {
-      'data.image_size': (224, 224), 'data.split': 'paper', 'model.width': 64,
-      'train.batch_size': 32, 'train.epochs': 20, 'train.learning_rate': 1e-3,
-      'augmentation.horizontal_flip': 0.5, 'augmentation.vertical_flip': 0.1,
-      'evaluation.threshold': 0.5,
+  assert {
+    name: values[name]
+    for name in (
+      'data.image_size',
+      'data.split',
+      'model.width',
+      'train.batch_size',
+      'train.epochs',
+      'train.learning_rate',
+      'augmentation.horizontal_flip',
+      'augmentation.vertical_flip',
+      'evaluation.threshold',
+    )
+  } == {
+    'data.image_size': (224, 224),
+    'data.split': 'paper',
+    'model.width': 64,
+    'train.batch_size': 32,
+    'train.epochs': 20,
+    'train.learning_rate': 1e-3,
+    'augmentation.horizontal_flip': 0.5,
+    'augmentation.vertical_flip': 0.1,
+    'evaluation.threshold': 0.5,
   }
 
 
@@ -55,7 +67,9 @@ def test_equal_configs_hash_alike_and_differing_ones_do_not():
   assert one != two
 
 
-@pytest.mark.parametrize(('field', 'value', 'message'), [
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
     ('data.image_size', (224, 100), r'\(224, 96\)'),
     ('data.image_size', 224, '2 integers'),
     ('data.source', 'isic', "'ham10000' or 'folder' or 'synthetic'"),
@@ -69,7 +83,8 @@ def test_equal_configs_hash_alike_and_differing_ones_do_not():
     ('train.learning_rate', -1.0, 'above 0'),
     ('augmentation.horizontal_flip', 1.5, '0 to 1'),
     ('evaluation.threshold', 0.0, r'\(0, 1\)'),
-])
+  ],
+)
 def test_what_does_not_fit_is_refused(field, value, message):
   config = config_lib.Config()
   config.data.source = 'synthetic'

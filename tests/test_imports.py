@@ -9,17 +9,31 @@ _ROOT = pathlib.Path(skinseg_jax.__file__).parent
 
 # From the bottom up; a module may import those of lower ranks.
 _RANKS = {
-    'errors': 0,
-    'config': 1,
-    'data.preprocessing': 2, 'data.raw_files': 3, 'data.verification': 4,
-    'data.sources': 5,  # Opens the sources, inside a function.
-    'data.ham10000': 6, 'data.folder': 6, 'data.synthetic': 6,
-    'data.splits': 6, 'data.cache': 6, 'data.input_pipeline': 7,
-    'augmentation': 8, 'models.unet': 8, 'losses': 8, 'metrics': 8,
-    'train_state': 9, 'paper': 9,
-    'checkpointing': 10, 'metric_writer': 10, 'run_folder': 10,
-    'figures': 11,
-    'evaluate': 12, 'train': 13, 'main': 14,
+  'errors': 0,
+  'config': 1,
+  'data.preprocessing': 2,
+  'data.raw_files': 3,
+  'data.verification': 4,
+  'data.sources': 5,  # Opens the sources, inside a function.
+  'data.ham10000': 6,
+  'data.folder': 6,
+  'data.synthetic': 6,
+  'data.splits': 6,
+  'data.cache': 6,
+  'data.input_pipeline': 7,
+  'augmentation': 8,
+  'models.unet': 8,
+  'losses': 8,
+  'metrics': 8,
+  'train_state': 9,
+  'paper': 9,
+  'checkpointing': 10,
+  'metric_writer': 10,
+  'run_folder': 10,
+  'figures': 11,
+  'evaluate': 12,
+  'train': 13,
+  'main': 14,
 }
 
 
@@ -46,36 +60,42 @@ def test_every_module_has_a_rank():
 
 def test_nobody_imports_upwards():
   upwards = [
-      f'{name} imports {other}'
-      for name, tree in _modules()
-      for other in _imports(tree)
-      if _RANKS[other] >= _RANKS[name]
+    f'{name} imports {other}'
+    for name, tree in _modules()
+    for other in _imports(tree)
+    if _RANKS[other] >= _RANKS[name]
   ]
   assert not upwards
 
 
 def _outside(module, tree):
   return any(
-      (isinstance(node, ast.Import)
-       and any(a.name.split('.')[0] == module for a in node.names))
-      or (isinstance(node, ast.ImportFrom) and node.module
-          and node.module.split('.')[0] == module)
-      for node in ast.walk(tree)
+    (
+      isinstance(node, ast.Import)
+      and any(a.name.split('.')[0] == module for a in node.names)
+    )
+    or (
+      isinstance(node, ast.ImportFrom)
+      and node.module
+      and node.module.split('.')[0] == module
+    )
+    for node in ast.walk(tree)
   )
 
 
 def test_who_may_import_what():
   allowed = {
-      'jax': lambda name: not name.startswith('data.')
-      or name == 'data.input_pipeline',
-      'orbax': lambda name: name == 'checkpointing',
-      'tensorflow': lambda name: False,
-      'torch': lambda name: False,
+    'jax': lambda name: (
+      not name.startswith('data.') or name == 'data.input_pipeline'
+    ),
+    'orbax': lambda name: name == 'checkpointing',
+    'tensorflow': lambda name: False,
+    'torch': lambda name: False,
   }
   wrong = [
-      f'{name} imports {module}'
-      for name, tree in _modules()
-      for module, may in allowed.items()
-      if _outside(module, tree) and not may(name)
+    f'{name} imports {module}'
+    for name, tree in _modules()
+    for module, may in allowed.items()
+    if _outside(module, tree) and not may(name)
   ]
   assert not wrong

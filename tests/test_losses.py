@@ -12,7 +12,7 @@ def test_bce_by_hand():
   logits = jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1)
   masks = jnp.array([1, 0], jnp.uint8).reshape(1, 1, 2)
   assert losses.bce_with_logits(logits, masks)[0] == pytest.approx(
-      1.41004, abs=1e-5
+    1.41004, abs=1e-5
   )
 
 
@@ -23,10 +23,10 @@ def test_bce_equals_torch():
   logits = rng.normal(0, 20, (3, 8, 8, 1)).astype(np.float32)
   masks = rng.integers(0, 2, (3, 8, 8)).astype(np.uint8)
   expected = torch.nn.functional.binary_cross_entropy_with_logits(
-      torch.from_numpy(logits[..., 0]), torch.from_numpy(masks).float()
+    torch.from_numpy(logits[..., 0]), torch.from_numpy(masks).float()
   )
   assert losses.bce_with_logits(logits, masks).mean() == pytest.approx(
-      expected.item(), rel=1e-6
+    expected.item(), rel=1e-6
   )
 
 

@@ -13,7 +13,10 @@ def test_counts_by_hand():
   masks = jnp.array([1, 1, 0, 0], jnp.uint8).reshape(1, 2, 2)
   counts = metrics.confusion_counts(logits, masks)
   assert {name: int(c[0]) for name, c in counts.items()} == {
-      'tp': 1, 'fp': 1, 'fn': 1, 'tn': 1,
+    'tp': 1,
+    'fp': 1,
+    'fn': 1,
+    'tn': 1,
   }
 
 
@@ -21,7 +24,7 @@ def test_threshold_is_a_probability():
   # sigmoid(1) = .731.
   logits, masks = jnp.ones((1, 1, 1, 1)), jnp.ones((1, 1, 1), jnp.uint8)
   hit = lambda t: int(
-      metrics.confusion_counts(logits, masks, threshold=t)['tp'][0]
+    metrics.confusion_counts(logits, masks, threshold=t)['tp'][0]
   )
   assert (hit(0.73), hit(0.74)) == (1, 0)
 
@@ -34,8 +37,8 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_the_papers_percentages_follow_from_its_counts():
   scores = metrics.ratios(paper.COUNTS)
   printed = [
-      f'{100 * scores[name]:.2f}'
-      for name in ('accuracy', 'precision', 'recall', 'dice')
+    f'{100 * scores[name]:.2f}'
+    for name in ('accuracy', 'precision', 'recall', 'dice')
   ]
   assert printed == ['95.47', '97.21', '84.04', '90.15']
   assert sum(paper.COUNTS.values()) == 1999 * 224 * 224
@@ -50,21 +53,21 @@ def test_ratios_equal_scikit_learn():
     assert scores['accuracy'] == pytest.approx(sk.accuracy_score(true, pred))
     assert scores['precision'] == pytest.approx(sk.precision_score(true, pred))
     assert scores['recall'] == pytest.approx(sk.recall_score(true, pred))
-    assert scores['specificity'] == pytest.approx(
-        sk.recall_score(~true, ~pred)
-    )
+    assert scores['specificity'] == pytest.approx(sk.recall_score(~true, ~pred))
     assert scores['dice'] == pytest.approx(sk.f1_score(true, pred))
     assert scores['iou'] == pytest.approx(sk.jaccard_score(true, pred))
 
 
 def test_empty_masks():
   # Columns: both empty; only the truth; only the prediction; both full.
-  scores = metrics.ratios({
+  scores = metrics.ratios(
+    {
       'tp': np.array([0, 0, 0, 9]),
       'fp': np.array([0, 4, 0, 0]),
       'fn': np.array([0, 0, 4, 0]),
       'tn': np.array([9, 5, 5, 0]),
-  })
+    }
+  )
   for name in ('precision', 'recall', 'dice', 'iou'):
     assert scores[name].tolist() == [1, 0, 0, 1], name
   assert scores['specificity'].tolist() == [1, 5 / 9, 1, 1]
@@ -85,7 +88,7 @@ def test_baselines_of_the_papers_truth():
   # lesion has Dice 2 * .24653 / 1.24653 = .3955.
   baselines = metrics.baselines(paper.COUNTS)
   assert baselines['all_background']['accuracy'] == pytest.approx(
-      0.7535, abs=5e-5
+    0.7535, abs=5e-5
   )
   assert baselines['all_lesion']['dice'] == pytest.approx(0.3955, abs=5e-5)
   assert baselines['all_background']['dice'] == 0

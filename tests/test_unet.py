@@ -14,8 +14,8 @@ def _abstract(width):
 
 
 @pytest.mark.parametrize(
-    ('width', 'parameters', 'statistics'),
-    [(64, 31_037_633, 11_776), (16, 1_942_577, 2_944)],
+  ('width', 'parameters', 'statistics'),
+  [(64, 31_037_633, 11_776), (16, 1_942_577, 2_944)],
 )
 def test_number_of_parameters(width, parameters, statistics):
   state = nnx.state(_abstract(width))
@@ -37,7 +37,7 @@ def test_logits_have_the_size_of_the_image_in_float32(dtype):
   logits, *state = jax.eval_shape(build_and_run, jnp.zeros((2, 32, 48, 3)))
   assert (logits.shape, logits.dtype) == ((2, 32, 48, 1), jnp.float32)
   assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
-      jnp.dtype('float32')
+    jnp.dtype('float32')
   }
 
 
@@ -51,16 +51,16 @@ def test_running_statistics_by_hand():
   # After one step from 0 and 1 with momentum .9: mean .1 * m, variance
   # .9 + .1 * v (biased).
   block = unet.DoubleConv(
-      3, 4, dtype=jnp.float32, initializer='torch', rngs=nnx.Rngs(0)
+    3, 4, dtype=jnp.float32, initializer='torch', rngs=nnx.Rngs(0)
   )
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
   conv = np.asarray(block.conv1(x), np.float64)
   block(x)
   np.testing.assert_allclose(
-      block.norm1.mean[...], 0.1 * conv.mean((0, 1, 2)), atol=1e-6
+    block.norm1.mean[...], 0.1 * conv.mean((0, 1, 2)), atol=1e-6
   )
   np.testing.assert_allclose(
-      block.norm1.var[...], 0.9 + 0.1 * conv.var((0, 1, 2)), atol=1e-6
+    block.norm1.var[...], 0.9 + 0.1 * conv.var((0, 1, 2)), atol=1e-6
   )
 
 
@@ -69,25 +69,24 @@ def test_initial_weights_are_distributed_as_torchs():
   torch = pytest.importorskip('torch')
   model = unet.UNet(16, rngs=nnx.Rngs(0))
   for ours, theirs in [
-      (model.downs[1].conv1.kernel, torch.nn.Conv2d(16, 32, 3).weight),
-      (model.ups[0].kernel, torch.nn.ConvTranspose2d(256, 128, 2, 2).weight),
-      (model.ups[0].bias, torch.nn.ConvTranspose2d(256, 128, 2, 2).bias),
+    (model.downs[1].conv1.kernel, torch.nn.Conv2d(16, 32, 3).weight),
+    (model.ups[0].kernel, torch.nn.ConvTranspose2d(256, 128, 2, 2).weight),
+    (model.ups[0].bias, torch.nn.ConvTranspose2d(256, 128, 2, 2).bias),
   ]:
     ours, theirs = np.asarray(ours[...]), theirs.detach().numpy()
     # The largest of n uniform draws is within bound * 5 / n of the bound,
     # with probability 1 - exp(-5).
     assert np.abs(ours).max() == pytest.approx(
-        np.abs(theirs).max(), rel=12 / ours.size
+      np.abs(theirs).max(), rel=12 / ours.size
     )
-    assert ours.std() == pytest.approx(
-        theirs.std(), rel=3 / np.sqrt(ours.size)
-    )
+    assert ours.std() == pytest.approx(theirs.std(), rel=3 / np.sqrt(ours.size))
 
 
 def test_the_seed_decides_the_weights():
   kernel = lambda seed: np.asarray(
-      train_state.create_model(config_lib.ModelConfig(width=1), seed)
-      .head.kernel[...]
+    train_state.create_model(config_lib.ModelConfig(width=1), seed).head.kernel[
+      ...
+    ]
   )
   assert np.array_equal(kernel(1), kernel(1))
   assert not np.array_equal(kernel(1), kernel(2))

@@ -26,12 +26,12 @@ def select(data: cache.CachedData, image_ids: Sequence[str]) -> np.ndarray:
 
 
 def training_batches(
-    data: cache.CachedData,
-    indices: np.ndarray,
-    *,
-    batch_size: int,
-    seed: int,
-    sharding: jax.sharding.NamedSharding,
+  data: cache.CachedData,
+  indices: np.ndarray,
+  *,
+  batch_size: int,
+  seed: int,
+  sharding: jax.sharding.NamedSharding,
 ) -> grain.IterDataset:
   """Endless batches, shuffled anew each epoch; the incomplete last is dropped.
 
@@ -51,28 +51,28 @@ def training_batches(
   """
   if batch_size > len(indices):
     raise errors.InputError(
-        f'train.batch_size is {batch_size}, but there are only'
-        f' {len(indices)} training images; allowed is 1 to {len(indices)}.'
+      f'train.batch_size is {batch_size}, but there are only'
+      f' {len(indices)} training images; allowed is 1 to {len(indices)}.'
     )
   _check_divides('train.batch_size', batch_size, sharding)
   rows = _process_rows(batch_size)
   return _to_devices(
-      grain.MapDataset.source(indices)
-      .shuffle(seed)
-      # Batched before it is repeated: no batch spans two epochs.
-      .batch(batch_size, drop_remainder=True)
-      .repeat()
-      .map(lambda batch: _gather(data, batch[rows])),
-      sharding,
+    grain.MapDataset.source(indices)
+    .shuffle(seed)
+    # Batched before it is repeated: no batch spans two epochs.
+    .batch(batch_size, drop_remainder=True)
+    .repeat()
+    .map(lambda batch: _gather(data, batch[rows])),
+    sharding,
   )
 
 
 def evaluation_batches(
-    data: cache.CachedData,
-    indices: np.ndarray,
-    *,
-    batch_size: int,
-    sharding: jax.sharding.NamedSharding,
+  data: cache.CachedData,
+  indices: np.ndarray,
+  *,
+  batch_size: int,
+  sharding: jax.sharding.NamedSharding,
 ) -> grain.IterDataset:
   """Every image once, in order; the last batch is padded.
 
@@ -92,15 +92,16 @@ def evaluation_batches(
     return {**_gather(data, padded[rows]), 'valid': valid[rows]}
 
   return _to_devices(
-      grain.MapDataset.source(indices).batch(batch_size).map(gather), sharding
+    grain.MapDataset.source(indices).batch(batch_size).map(gather), sharding
   )
 
 
 def data_sharding() -> jax.sharding.NamedSharding:
   """Batches split along their first axis over all devices (axis 'data')."""
   mesh = jax.make_mesh(
-      (jax.device_count(),), ('data',),
-      axis_types=(jax.sharding.AxisType.Auto,),
+    (jax.device_count(),),
+    ('data',),
+    axis_types=(jax.sharding.AxisType.Auto,),
   )
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
 
@@ -109,9 +110,9 @@ def _check_divides(field: str, batch_size: int, sharding) -> None:
   devices = sharding.mesh.size
   if batch_size % devices:
     raise errors.InputError(
-        f'{field} is {batch_size}, but must be a multiple of the'
-        f' {devices} devices, such as'
-        f' {max(1, round(batch_size / devices)) * devices}.'
+      f'{field} is {batch_size}, but must be a multiple of the'
+      f' {devices} devices, such as'
+      f' {max(1, round(batch_size / devices)) * devices}.'
     )
 
 
@@ -123,7 +124,7 @@ def _process_rows(batch_size: int) -> slice:
 
 
 def _gather(
-    data: cache.CachedData, indices: np.ndarray
+  data: cache.CachedData, indices: np.ndarray
 ) -> dict[str, np.ndarray]:
   return {'image': data.images[indices], 'mask': data.masks[indices]}
 
@@ -133,15 +134,15 @@ def _to_devices(dataset: grain.MapDataset, sharding) -> grain.IterDataset:
 
   def put(batch):
     return {
-        name: jax.make_array_from_process_local_data(sharding, rows)
-        for name, rows in batch.items()
+      name: jax.make_array_from_process_local_data(sharding, rows)
+      for name, rows in batch.items()
     }
 
   options = grain.ReadOptions(
-      num_threads=_THREADS, prefetch_buffer_size=_BUFFERED_BATCHES
+    num_threads=_THREADS, prefetch_buffer_size=_BUFFERED_BATCHES
   )
   batches = dataset.to_iter_dataset(options).map(put)
   # One batch is on its way to the device while another is computed on.
   return grain.experimental.ThreadPrefetchIterDataset(
-      batches, prefetch_buffer_size=2
+    batches, prefetch_buffer_size=2
   )

@@ -52,24 +52,29 @@ def open_source(config: config_lib.DataConfig) -> Source:
   match config.source:
     case 'ham10000':
       from skinseg_jax.data import ham10000
+
       return ham10000.Ham10000Source.prepare(
-          data_dir=pathlib.Path(config.data_dir),
-          raw_dir=pathlib.Path(config.raw_dir) if config.raw_dir else None,
-          mask_threshold=config.mask_threshold,
+        data_dir=pathlib.Path(config.data_dir),
+        raw_dir=pathlib.Path(config.raw_dir) if config.raw_dir else None,
+        mask_threshold=config.mask_threshold,
       )
     case 'folder':
       from skinseg_jax.data import folder
+
       return folder.FolderSource(
-          images_dir=pathlib.Path(config.images_dir),
-          masks_dir=pathlib.Path(config.masks_dir),
-          metadata_csv=pathlib.Path(config.metadata_csv)
-          if config.metadata_csv else None,
-          mask_threshold=config.mask_threshold,
+        images_dir=pathlib.Path(config.images_dir),
+        masks_dir=pathlib.Path(config.masks_dir),
+        metadata_csv=pathlib.Path(config.metadata_csv)
+        if config.metadata_csv
+        else None,
+        mask_threshold=config.mask_threshold,
       )
     case 'synthetic':
       from skinseg_jax.data import synthetic
+
       return synthetic.SyntheticSource(
-          num_images=config.num_synthetic, size=config.image_size,
-          seed=config.seed,
+        num_images=config.num_synthetic,
+        size=config.image_size,
+        seed=config.seed,
       )
   raise ValueError(f'unknown source {config.source!r}')

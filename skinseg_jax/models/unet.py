@@ -33,21 +33,25 @@ class DoubleConv(nnx.Module):
   """(3x3 convolution, batch norm, ReLU) twice; height and width stay."""
 
   def __init__(
-      self,
-      in_features: int,
-      features: int,
-      *,
-      dtype: jnp.dtype,
-      initializer: str,
-      rngs: nnx.Rngs,
+    self,
+    in_features: int,
+    features: int,
+    *,
+    dtype: jnp.dtype,
+    initializer: str,
+    rngs: nnx.Rngs,
   ):
     conv = functools.partial(
-        nnx.Conv, kernel_size=(3, 3), use_bias=False, dtype=dtype, rngs=rngs,
-        **_init(initializer, 9 * in_features),
+      nnx.Conv,
+      kernel_size=(3, 3),
+      use_bias=False,
+      dtype=dtype,
+      rngs=rngs,
+      **_init(initializer, 9 * in_features),
     )
     # 0.9 is torch's momentum of 0.1; the Flax default is 0.99.
     norm = functools.partial(
-        nnx.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
+      nnx.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
     )
     self.conv1, self.norm1 = conv(in_features, features), norm(features)
     self.conv2, self.norm2 = conv(features, features), norm(features)
@@ -72,12 +76,12 @@ class UNet(nnx.Module):
   """
 
   def __init__(
-      self,
-      width: int,
-      *,
-      dtype: jnp.dtype = jnp.float32,
-      initializer: str = 'torch',
-      rngs: nnx.Rngs,
+    self,
+    width: int,
+    *,
+    dtype: jnp.dtype = jnp.float32,
+    initializer: str = 'torch',
+    rngs: nnx.Rngs,
   ):
     """Builds the model.
 
@@ -89,28 +93,36 @@ class UNet(nnx.Module):
       rngs: Source of the initial weights.
     """
     block = functools.partial(
-        DoubleConv, dtype=dtype, initializer=initializer, rngs=rngs
+      DoubleConv, dtype=dtype, initializer=initializer, rngs=rngs
     )
     widths = [width * 2**level for level in range(5)]
     self.dtype = dtype
     self.downs = nnx.List(
-        [block(i, o) for i, o in zip([3, *widths], widths[:4], strict=False)]
+      [block(i, o) for i, o in zip([3, *widths], widths[:4], strict=False)]
     )
     self.bottleneck = block(widths[3], widths[4])
     # The kernel is [2, 2, out, in], as torch's [in, out, 2, 2] permuted.
-    self.ups = nnx.List([
+    self.ups = nnx.List(
+      [
         nnx.ConvTranspose(
-            2 * features, features, (2, 2), (2, 2), padding='VALID',
-            transpose_kernel=True, dtype=dtype, rngs=rngs,
-            **_init(initializer, 4 * features),
+          2 * features,
+          features,
+          (2, 2),
+          (2, 2),
+          padding='VALID',
+          transpose_kernel=True,
+          dtype=dtype,
+          rngs=rngs,
+          **_init(initializer, 4 * features),
         )
         for features in reversed(widths[:4])
-    ])
+      ]
+    )
     self.up_blocks = nnx.List(
-        [block(2 * features, features) for features in reversed(widths[:4])]
+      [block(2 * features, features) for features in reversed(widths[:4])]
     )
     self.head = nnx.Conv(
-        width, 1, (1, 1), dtype=dtype, rngs=rngs, **_init(initializer, width)
+      width, 1, (1, 1), dtype=dtype, rngs=rngs, **_init(initializer, width)
     )
 
   def __call__(self, images: jax.Array) -> jax.Array:
@@ -127,8 +139,8 @@ class UNet(nnx.Module):
     """
     if images.shape[1] % 16 or images.shape[2] % 16:
       raise ValueError(
-          'height and width must be multiples of 16 (four poolings halve'
-          f' them), got {images.shape[1:3]}.'
+        'height and width must be multiples of 16 (four poolings halve'
+        f' them), got {images.shape[1:3]}.'
       )
     x, skips = images.astype(self.dtype), []
     for down in self.downs:
