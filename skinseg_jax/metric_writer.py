@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -70,6 +71,9 @@ def _to_line(values: Mapping[str, float]) -> str:
 
 
 def _summary_writer(workdir: pathlib.Path):
+  # TensorFlow only writes files here: no notes on how it would compute.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   try:
     from clu import metric_writers
 

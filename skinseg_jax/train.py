@@ -313,8 +313,13 @@ def train_and_evaluate(
 
   # Model.
   trainer = Trainer(config, workdir, data, split)
-  if trainer.step == 0:
-    print(train_state.overview(trainer.model_state), flush=True)
+  parameters = train_state.overview(trainer.model_state)
+  (workdir / 'parameters.txt').write_text(parameters + '\n', encoding='utf-8')
+  print(
+    f'{train_state.count(trainer.model_state, nnx.Param):,} parameters and'
+    f' {train_state.count(trainer.model_state, nnx.BatchStat):,} running'
+    ' statistics (parameters.txt lists them)'
+  )
   dropped = len(split.train) % config.train.batch_size
   print(
     f'{trainer.steps_per_epoch} updates an epoch, reshuffled each epoch;'

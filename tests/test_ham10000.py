@@ -236,14 +236,18 @@ def test_grey_masks_need_their_threshold(prepare, tmp_path, images):
     prepare(None, 0)
 
 
-def test_tensorflow_is_not_imported(raw_dir, tmp_path):
+def test_tensorflow_is_not_needed(raw_dir, tmp_path):
   code = f"""if True:
     import pathlib, sys
-    class NoTensorFlow:
+    class Finder:  # Finds all modules but TensorFlow.
+      def __init__(self, finder):
+        self.finder = finder
+      def __getattr__(self, name):
+        return getattr(self.finder, name)
       def find_spec(self, name, path=None, target=None):
-        if name == 'tensorflow':
-          raise ModuleNotFoundError(name)
-    sys.meta_path.insert(0, NoTensorFlow())
+        if name.partition('.')[0] != 'tensorflow':
+          return self.finder.find_spec(name, path, target)
+    sys.meta_path[:] = map(Finder, sys.meta_path)
     from skinseg_jax.data import ham10000
     for _ in range(2):  # Builds, then opens.
       source = ham10000.Ham10000Source.prepare(
@@ -346,6 +350,36 @@ def test_registered_files_are_the_urls():
   # 2.78 GB: 1,366,522,108 + 1,403,566,547 + 10,808,743 + 690,218 bytes.
   assert sum(info.size for info in infos.values()) == 2_781_587_616
   assert {len(info.checksum) for info in infos.values()} == {64}
+
+
+def run_script(*args: str) -> subprocess.CompletedProcess[str]:
+  script = pathlib.Path(__file__).parents[1] / 'scripts/prepare_ham10000.py'
+  return subprocess.run(
+    [sys.executable, script, *args], capture_output=True, text=True
+  )
+
+
+def test_script_builds_data_set_and_cache(prepare, raw_dir, tmp_path):
+  args = (f'--raw_dir={raw_dir}', f'--data_dir={tmp_path / "data"}')
+  done = run_script(*args, '--image_size=32')
+  assert done.returncode == 0, done.stderr
+  assert 'images: 7\n' in done.stdout
+  assert f'fingerprint: {prepare(raw_dir).fingerprint}\n' in done.stdout
+  assert 'cache: 32 x 32 pixels' in done.stdout
+
+
+def test_script_ends_with_one_message(raw_dir, tmp_path):
+  (raw_dir / 'HAM10000_images_part_1.zip').write_bytes(b'PK')
+  args = (f'--raw_dir={raw_dir}', f'--data_dir={tmp_path / "data"}')
+  for done, expected in (
+    (run_script(*args), 'HAM10000_images_part_1.zip: not a whole zip'),
+    (run_script('--raw_dir=nowhere'), 'no such directory: nowhere'),
+    (run_script('raw'), 'unknown arguments: raw'),
+  ):
+    assert done.returncode == 2
+    assert done.stderr.count('error: ') == 1
+    assert expected in done.stderr
+    assert 'Traceback' not in done.stderr
 
 
 @pytest.mark.ham10000

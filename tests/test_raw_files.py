@@ -205,7 +205,7 @@ def no_image(raw_dir):
 
 
 def mask_of_other_size(raw_dir):
-  replace_mask(raw_dir, THIRD, fake_ham10000.grey_png(np.zeros((45, 59))))
+  replace_mask(raw_dir, THIRD, fake_ham10000.grey_png(255 * np.eye(45, 59)))
 
 
 def grey_mask(raw_dir):

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import io
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from skinseg_jax import config as config_lib
@@ -156,21 +156,18 @@ class SplitReport:
     }
 
   def table(self) -> str:
-    """All figures, for a terminal of 80 columns."""
+    """All figures, for a terminal."""
     total = sum(self.images.values())
-    names = list(self.classes['train'])
-    width = max(map(len, ['lesions', *names])) + 1
-    rows = [
-      f'{"":{width}}' + ''.join(f'{s:>18}' for s in SUBSETS),
-      f'{"images":{width}}'
-      + ''.join(_cells(self.images[s], total) for s in SUBSETS),
-      f'{"lesions":{width}}'
-      + ''.join(f'{self.lesions[s]:>9,}{"":9}' for s in SUBSETS),
-    ]
-    for dx in names:
-      cells = (_cells(self.classes[s][dx], self.images[s]) for s in SUBSETS)
-      rows.append(f'{dx:{width}}' + ''.join(cells))
-    return '\n'.join(row.rstrip() for row in rows + self._notes())
+    rows = {
+      '': [f'{subset:>18}' for subset in SUBSETS],
+      'images': [_cells(self.images[s], total) for s in SUBSETS],
+      'lesions': [f'{self.lesions[s]:>9,}{"":9}' for s in SUBSETS],
+    }
+    for dx in self.classes['train']:
+      rows[dx] = [_cells(self.classes[s][dx], self.images[s]) for s in SUBSETS]
+    width = max(map(len, rows)) + 1
+    lines = [f'{name:{width}}{"".join(cells)}' for name, cells in rows.items()]
+    return '\n'.join(line.rstrip() for line in lines + self._notes())
 
   def _notes(self) -> list[str]:
     """What the table says below its rows."""

@@ -57,6 +57,7 @@ class DoubleConv(nnx.Module):
     self.conv2, self.norm2 = conv(features, features), norm(features)
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, H, W, in_features] to [B, H, W, features]."""
     x = nnx.relu(self.norm1(self.conv1(x)))
     return nnx.relu(self.norm2(self.conv2(x)))
 

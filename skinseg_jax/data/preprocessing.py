@@ -1,0 +1,285 @@
+"""Decodes and resizes images and masks: bytes in, uint8 arrays out.
+
+The only place that knows about image files. Everything here may be called from
+many threads at once.
+"""
+
+import contextlib
+import functools
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import (
+  BmpImagePlugin,
+  ExifTags,
+  Image,
+  ImageOps,
+  JpegImagePlugin,
+  PngImagePlugin,
+  TiffImagePlugin,
+  WebPImagePlugin,
+)
+
+from skinseg_jax import errors
+
+# Part of every cache's key: raise it whenever a pixel may come out differently.
+VERSION = 1
+
+_MAX_PIXELS = 100_000_000
+
+# By the first bytes of a file. Pillow's own `Image.open` would warn of files
+# that are large, but allowed here.
+_OPENERS = {
+  b'\xff\xd8\xff': JpegImagePlugin.JpegImageFile,
+  b'\x89PNG\r\n\x1a\n': PngImagePlugin.PngImageFile,
+  b'BM': BmpImagePlugin.BmpImageFile,
+  b'II*\0': TiffImagePlugin.TiffImageFile,
+  b'MM\0*': TiffImagePlugin.TiffImageFile,
+  b'RIFF': WebPImagePlugin.WebPImageFile,
+}
+
+# Warning filters belong to the process: one thread at a time may change them.
+_warnings_lock = threading.Lock()
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+  """Decodes a JPEG, PNG, BMP, TIFF or WebP file.
+
+  EXIF orientation is applied; transparency is dropped, as OpenCV does; 16-bit
+  grey values are divided by 257.
+
+  Args:
+    data: The file.
+    name: What messages call it.
+
+  Returns:
+    RGB, uint8 [height, width, 3].
+
+  Raises:
+    InputError: If the file is of another format, damaged, of 32-bit pixels, or
+      larger than 100 megapixels; the latter is told from its header.
+  """
+  with _naming(name):
+    image = _load(data, name)
+    if _is_16_bit(image):
+      return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode == 'P' and image.has_transparency_data:
+      image = image.convert('RGBA')  # Straight to RGB, Pillow warns.
+    return np.asarray(image.convert('RGB'))
+
+
+def decode_mask(data: bytes, name: str, *, threshold: int = 0) -> np.ndarray:
+  """Decodes a mask of any format that `decode_image` reads.
+
+  What counts is how bright a pixel looks, never a palette's index. Transparent
+  is black; EXIF orientation is applied.
+
+  Args:
+    data: The file.
+    name: What messages call it.
+    threshold: Grey value, on a scale of 0 to 255, above which a pixel is
+      lesion. 0 is strict: only 0 and the format's white, 0 and 255, or 0 and 1
+      are allowed, or one of the two alone.
+
+  Returns:
+    1 for lesion and 0 for skin, uint8 [height, width].
+
+  Raises:
+    InputError: As for `decode_image`, or if a strict mask has other values.
+  """
+  with _naming(name):
+    grey = _grey(_load(data, name))
+    if threshold:
+      return (_to_8_bit(grey) > threshold).view(np.uint8)
+    white = grey.max()
+    lesion = grey > 0
+    allowed = (0, 1, 255, np.iinfo(grey.dtype).max)
+    if white not in allowed or not np.array_equal(lesion, grey == white):
+      raise errors.InputError(
+        f'{name}: not binary, holds {_describe_values(grey)}; allowed are 0'
+        ' and 255 or 0 and 1, unless data.mask_threshold is set to the grey'
+        ' value above which a pixel is lesion, such as 127'
+      )
+    return lesion.view(np.uint8)
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+  """Height and width that the file will decode to, mostly from its header.
+
+  Raises:
+    InputError: As for `decode_image`, as far as the header tells.
+  """
+  with _naming(name):
+    image = _open(data, name)
+    width, height = image.size
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    # Pillow gives the size of a TIFF file as it is after turning.
+    if orientation in (5, 6, 7, 8) and image.format != 'TIFF':
+      width, height = height, width
+    return height, width
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes by OpenCV's rule INTER_LINEAR, which does not antialias.
+
+  Pixel centres lie at halves and weights are rounded to 11 bits, as in
+  OpenCV's `resize.cpp`; builds of OpenCV that use other libraries inside can
+  differ by one grey level.
+
+  Args:
+    image: uint8 [height, width, channels].
+    size: Height and width to resize to, in pixels.
+
+  Returns:
+    uint8 [size[0], size[1], channels].
+  """
+  if image.shape[:2] == size:
+    return image
+  height, width, channels = image.shape
+  # One axis for columns and channels: numpy is slow over a last axis of 3.
+  flat = image.reshape(height, width * channels)
+  left, right = _linear(width, size[1], channels)
+  across = np.multiply(flat.take(left[0], axis=1), left[1], dtype=np.int32)
+  across += np.multiply(flat.take(right[0], axis=1), right[1], dtype=np.int32)
+  across >>= 4
+  top, bottom = _linear(height, size[0], 1)
+  upper = across.take(top[0], axis=0) * top[1][:, None]
+  lower = across.take(bottom[0], axis=0) * bottom[1][:, None]
+  upper >>= 16
+  lower >>= 16
+  upper += lower
+  upper += 2
+  upper >>= 2
+  return upper.astype(np.uint8).reshape(*size, channels)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes by OpenCV's rule INTER_NEAREST, exactly.
+
+  Args:
+    mask: [height, width].
+    size: Height and width to resize to, in pixels.
+
+  Returns:
+    [size[0], size[1]], of the type of `mask`.
+  """
+  if mask.shape == size:
+    return mask
+  rows = _nearest(mask.shape[0], size[0])
+  columns = _nearest(mask.shape[1], size[1])
+  return mask.take(rows, axis=0).take(columns, axis=1)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+  """Turns whatever Pillow raises into an `InputError` that names the file."""
+  try:
+    yield
+  except errors.InputError:
+    raise
+  except Exception as error:  # Pillow's errors have no common base.
+    raise errors.InputError(f'{name}: cannot be decoded ({error})') from error
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+  """Reads the header."""
+  for magic, opener in _OPENERS.items():
+    if data.startswith(magic):
+      image = opener(io.BytesIO(data))
+      break
+  else:
+    raise errors.InputError(
+      f'{name}: no JPEG, PNG, BMP, TIFF or WebP file'
+      + (', but empty' if not data else '')
+    )
+  width, height = image.size
+  if width * height > _MAX_PIXELS:
+    raise errors.InputError(
+      f'{name}: {width} x {height} pixels; at most 100 megapixels are allowed'
+    )
+  return image
+
+
+def _load(data: bytes, name: str) -> Image.Image:
+  """Decodes the pixels and turns them upright."""
+  image = _open(data, name)
+  if image.mode in ('I', 'F'):
+    raise errors.InputError(
+      f'{name}: 32 bits a pixel; allowed are 1, 8 and 16 bits a channel'
+    )
+  # Below its limit Pillow does not warn.
+  large = image.width * image.height > (Image.MAX_IMAGE_PIXELS or _MAX_PIXELS)
+  with _without_size_warning() if large else contextlib.nullcontext():
+    ImageOps.exif_transpose(image, in_place=True)
+  return image
+
+
+@contextlib.contextmanager
+def _without_size_warning() -> Iterator[None]:
+  with _warnings_lock, warnings.catch_warnings():
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+    yield
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+  return image.mode.startswith('I;16')
+
+
+def _to_8_bit(grey: np.ndarray) -> np.ndarray:
+  """Scales 0 to 65535 to 0 to 255, rounding; leaves 8 bits as they are."""
+  if grey.dtype == np.uint8:
+    return grey
+  return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+  """Brightness over a black ground, uint8 or uint16 [height, width]."""
+  if _is_16_bit(image):
+    return np.asarray(image)
+  if not image.has_transparency_data:
+    return np.asarray(image.convert('L'))
+  grey, alpha = np.moveaxis(
+    np.asarray(image.convert('RGBA').convert('LA'), np.uint16), 2, 0
+  )
+  return ((grey * alpha + 127) // 255).astype(np.uint8)
+
+
+def _describe_values(grey: np.ndarray) -> str:
+  values = [str(value) for value in np.unique(grey)]
+  if len(values) <= 4:
+    return f'the grey values {", ".join(values)}'
+  return f'{len(values)} grey values ({", ".join(values[:4])}, ...)'
+
+
+@functools.lru_cache(maxsize=64)
+def _linear(
+  source: int, target: int, channels: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  """Index and weight, out of 2048, of both neighbours of each target pixel.
+
+  Each int [target * channels], for axes that hold channels innermost.
+  """
+  position = (np.arange(target) + 0.5) * (1 / (target / source)) - 0.5
+  position = position.astype(np.float32)
+  first = np.floor(position)
+  fraction = position - first
+  first = first.astype(np.intp)
+  weigh = lambda share: np.rint(share * np.float32(2048)).astype(np.int32)
+  # Beyond the border both neighbours are the border's pixel.
+  spread = lambda index: np.add.outer(
+    index.clip(0, source - 1) * channels, np.arange(channels)
+  ).ravel()
+  return (
+    (spread(first), weigh(1 - fraction).repeat(channels)),
+    (spread(first + 1), weigh(fraction).repeat(channels)),
+  )
+
+
+@functools.lru_cache(maxsize=64)
+def _nearest(source: int, target: int) -> np.ndarray:
+  """The source pixel of each target pixel."""
+  position = np.floor(np.arange(target) * (1 / (target / source)))
+  return np.minimum(position.astype(np.intp), source - 1)

@@ -1,0 +1,73 @@
+import builtins
+import json
+
+import pytest
+
+from skinseg_jax import metric_writer
+
+
+def _event_scalars(workdir):
+  """Scalars of all event files by step and name."""
+  event_accumulator = pytest.importorskip(
+    'tensorboard.backend.event_processing.event_accumulator'
+  )
+  tensor_util = pytest.importorskip('tensorboard.util.tensor_util')
+  accumulator = event_accumulator.EventAccumulator(str(workdir))
+  accumulator.Reload()
+  scalars = {}
+  for name in accumulator.Tags()['tensors']:
+    for event in accumulator.Tensors(name):
+      value = tensor_util.make_ndarray(event.tensor_proto)
+      scalars[event.step, name] = value.item()
+  return scalars
+
+
+def test_event_file_holds_the_scalars_of_the_jsonl(tmp_path):
+  writer = metric_writer.MetricWriter(tmp_path)
+  writer.write(5, {'train/loss': 0.25, 'train/dice': 0.5})
+  writer.write(10, {'validation/loss': 0.125})
+  writer.close()
+  assert metric_writer.read(tmp_path) == [
+    {'step': 5, 'train/loss': 0.25, 'train/dice': 0.5},
+    {'step': 10, 'validation/loss': 0.125},
+  ]
+  assert _event_scalars(tmp_path) == {
+    (5, 'train/loss'): 0.25,
+    (5, 'train/dice'): 0.5,
+    (10, 'validation/loss'): 0.125,
+  }
+
+
+def test_lines_after_the_resumed_step_and_half_lines_go(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4')
+  writer = metric_writer.MetricWriter(tmp_path, resume_step=2)
+  writer.write(3, {'train/loss': 1.0})
+  writer.close()
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  assert lines == [{'step': 1}, {'step': 2}, {'step': 3, 'train/loss': 1.0}]
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+  writer = metric_writer.MetricWriter(tmp_path)
+  writer.write(1, {'train/loss': float('nan')})
+  writer.close()
+  assert metric_writer.read(tmp_path) == [{'step': 1, 'train/loss': None}]
+
+
+def test_without_tensorflow_it_says_so_once_and_works(
+  tmp_path, monkeypatch, capsys
+):
+  real_import = builtins.__import__
+
+  def no_clu_writers(name, *args, **kwargs):
+    if name == 'clu' and 'metric_writers' in (args[2] or ()):
+      raise ImportError("No module named 'tensorflow'")
+    return real_import(name, *args, **kwargs)
+
+  monkeypatch.setattr(builtins, '__import__', no_clu_writers)
+  writer = metric_writer.MetricWriter(tmp_path)
+  writer.write(1, {'train/loss': 1.0})
+  writer.close()
+  assert metric_writer.read(tmp_path) == [{'step': 1, 'train/loss': 1.0}]
+  assert capsys.readouterr().err.count('TensorBoard is off') == 1
