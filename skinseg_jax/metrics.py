@@ -3,6 +3,8 @@
 Rule for empty masks: where truth and prediction are both empty, Dice, IoU,
 precision and recall are 1, as in the ISIC challenge; where only one of them
 is, they are 0. Specificity follows the same rule with lesion and skin swapped.
+Matthews' correlation (MCC) has no value where truth or prediction is constant:
+it is then 1 if they agree everywhere, else 0.
 """
 
 from collections.abc import Mapping
@@ -57,8 +59,8 @@ def ratios(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       for pooled scores, [N] for one per image.
 
   Returns:
-    `accuracy`, `precision`, `recall`, `specificity`, `dice`, `iou`, float64 in
-    [0, 1] of that shape.
+    `accuracy`, `precision`, `recall`, `specificity`, `dice`, `iou` in [0, 1]
+    and `mcc` in [-1, 1], float64 of that shape.
   """
   tp, fp, fn, tn = (np.asarray(counts[name], np.int64) for name in COUNTS)
   return {
@@ -68,12 +70,52 @@ def ratios(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     'specificity': _ratio(tn, tn + fp, fn),
     'dice': _ratio(2 * tp, 2 * tp + fp + fn, 0),
     'iou': _ratio(tp, tp + fp + fn, 0),
+    'mcc': _mcc(tp, fp, fn, tn),
   }
 
 
 def _ratio(part, whole, missed) -> np.ndarray:
   """Part / whole; of nothing, 1 if nothing was missed either, else 0."""
   return np.where(whole > 0, part / np.maximum(whole, 1), missed == 0)
+
+
+def _mcc(tp, fp, fn, tn) -> np.ndarray:
+  """Matthews, 1975 (doi:10.1016/0005-2795(75)90109-9)."""
+  # In floating point: the product of four counts overflows 64-bit integers.
+  tp, fp, fn, tn = (np.asarray(count, np.float64) for count in (tp, fp, fn, tn))
+  scale = np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))
+  mcc = (tp * tn - fp * fn) / np.where(scale > 0, scale, 1)
+  return np.where(scale > 0, np.clip(mcc, -1, 1), fp + fn == 0)
+
+
+def isic_scores(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Scores each image as the ISIC challenges of 2017 and 2018 did, part 1.
+
+  Their result is the mean over images. The definitions are those of
+  arXiv:1710.05006 and arXiv:1902.03368; the cases without a value follow the
+  challenge's own program (github.com/ImageMarkup/isic-challenge-scoring):
+  Dice and Jaccard are 1 where truth and prediction are both empty,
+  sensitivity is 1 wherever the truth is empty and specificity wherever it is
+  all lesion, whatever was predicted. Only in these last two do they differ
+  from `recall` and `specificity` of `ratios`.
+
+  Args:
+    counts: `tp`, `fp`, `fn`, `tn`, integers, [N].
+
+  Returns:
+    `accuracy`, `sensitivity`, `specificity`, `dice`, `jaccard` and
+    `threshold_jaccard`, float64 [N] in [0, 1].
+  """
+  tp, fp, fn, tn = (np.asarray(counts[name], np.int64) for name in COUNTS)
+  scores = ratios(counts)
+  return {
+    'accuracy': scores['accuracy'],
+    'sensitivity': _ratio(tp, tp + fn, 0),
+    'specificity': _ratio(tn, tn + fp, 0),
+    'dice': scores['dice'],
+    'jaccard': scores['iou'],
+    'threshold_jaccard': thresholded_jaccard(scores['iou']),
+  }
 
 
 def thresholded_jaccard(iou: np.ndarray) -> np.ndarray:

@@ -7,9 +7,7 @@ import pytest
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-_HAM10000 = (
-    pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
-)
+_HAM10000 = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
 
 
 @pytest.fixture(scope='session')

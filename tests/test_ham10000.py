@@ -179,6 +179,12 @@ def test_directory_that_is_no_data_set(prepare, raw_dir, tmp_path):
     prepare(raw_dir)
 
 
+def test_directory_that_cannot_be_written(prepare, raw_dir, tmp_path):
+  (tmp_path / 'data').write_text('a file')
+  with pytest.raises(errors.InputError, match=r'cannot be written.*data_dir'):
+    prepare(raw_dir)
+
+
 def test_lost_and_cut_records_are_noticed(prepare, raw_dir, tmp_path):
   prepare(raw_dir)
   (path,) = (tmp_path / 'data').rglob('*.array_record*')

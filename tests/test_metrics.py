@@ -56,6 +56,7 @@ def test_ratios_equal_scikit_learn():
     assert scores['specificity'] == pytest.approx(sk.recall_score(~true, ~pred))
     assert scores['dice'] == pytest.approx(sk.f1_score(true, pred))
     assert scores['iou'] == pytest.approx(sk.jaccard_score(true, pred))
+    assert scores['mcc'] == pytest.approx(sk.matthews_corrcoef(true, pred))
 
 
 def test_empty_masks():
@@ -71,6 +72,60 @@ def test_empty_masks():
   for name in ('precision', 'recall', 'dice', 'iou'):
     assert scores[name].tolist() == [1, 0, 0, 1], name
   assert scores['specificity'].tolist() == [1, 5 / 9, 1, 1]
+  assert scores['mcc'].tolist() == [1, 0, 0, 1]
+
+
+def test_mcc_by_hand_and_beyond_64_bits():
+  # (6 * 3 - 1 * 2) / sqrt(7 * 8 * 4 * 5) = 16 / sqrt(1120); the product of
+  # counts 10^8 times as large, 1120 * 10^32, is no 64-bit integer.
+  counts = {'tp': 6, 'fp': 1, 'fn': 2, 'tn': 3}
+  for scale in (1, 10**8):
+    scaled = {name: scale * count for name, count in counts.items()}
+    assert metrics.ratios(scaled)['mcc'] == pytest.approx(16 / 1120**0.5)
+
+
+def test_mcc_is_minus_one_where_all_is_wrong():
+  wrong = {'tp': 0, 'fp': 5, 'fn': 4, 'tn': 0}
+  assert metrics.ratios(wrong)['mcc'] == pytest.approx(-1)
+
+
+def test_isic_scores_as_the_challenge_counts_them():
+  # Truth 2 x 2 of 4 x 4; the prediction is, column by column: empty, apart,
+  # overlapping in a quarter, in a half, three quarters of it, equal, all.
+  scores = metrics.isic_scores(
+    {
+      'tp': np.array([0, 0, 1, 2, 3, 4, 4]),
+      'fp': np.array([0, 4, 3, 2, 0, 0, 12]),
+      'fn': np.array([4, 4, 3, 2, 1, 0, 0]),
+      'tn': np.array([12, 8, 9, 10, 12, 12, 0]),
+    }
+  )
+  by_hand = {
+    'accuracy': [12 / 16, 8 / 16, 10 / 16, 12 / 16, 15 / 16, 1, 4 / 16],
+    'sensitivity': [0, 0, 1 / 4, 2 / 4, 3 / 4, 1, 1],
+    'specificity': [1, 8 / 12, 9 / 12, 10 / 12, 1, 1, 0],
+    'dice': [0, 0, 2 / 8, 4 / 8, 6 / 7, 1, 8 / 20],
+    'jaccard': [0, 0, 1 / 7, 2 / 6, 3 / 4, 1, 4 / 16],
+    'threshold_jaccard': [0, 0, 0, 0, 3 / 4, 1, 0],
+  }
+  assert {name: values.tolist() for name, values in scores.items()} == by_hand
+
+
+def test_isic_scores_where_the_truth_is_empty_or_full():
+  # Columns: both empty; truth empty, 4 pixels predicted; truth full, 4 of 9
+  # missed; both full.
+  scores = metrics.isic_scores(
+    {
+      'tp': np.array([0, 0, 5, 9]),
+      'fp': np.array([0, 4, 0, 0]),
+      'fn': np.array([0, 0, 4, 0]),
+      'tn': np.array([9, 5, 0, 0]),
+    }
+  )
+  assert scores['sensitivity'].tolist() == [1, 1, 5 / 9, 1]
+  assert scores['specificity'].tolist() == [1, 5 / 9, 1, 1]
+  assert scores['dice'].tolist() == [1, 0, 10 / 14, 1]
+  assert scores['jaccard'].tolist() == [1, 0, 5 / 9, 1]
 
 
 def test_thresholded_jaccard_keeps_the_threshold_itself():

@@ -90,8 +90,7 @@ def open_cache(
           print(f'{directory} is damaged ({fault}); building it again.',
                 file=sys.stderr)  # fmt: skip
           shutil.rmtree(directory)
-      _check_disk(directory.parent, needed)
-      _build(source, image_size, shaped_by, directory)
+      _build(source, image_size, shaped_by, directory, needed)
   except OSError as error:
     raise errors.InputError(
       f'{directory} cannot be written ({error}); it needs {needed} bytes. Make'
@@ -139,11 +138,13 @@ def _build(
   image_size: tuple[int, int],
   shaped_by: dict,
   directory: pathlib.Path,
+  needed: int,
 ) -> None:
-  """Writes the whole cache, or nothing."""
+  """Writes the whole cache of `needed` bytes, or nothing."""
   partial = directory.with_name(f'.{directory.name}.partial')
   if partial.exists():  # A build was interrupted; we hold the lock.
     shutil.rmtree(partial)
+  _check_disk(directory.parent, needed)
   partial.mkdir()
   try:
     _write_arrays(source, image_size, partial)
@@ -202,8 +203,8 @@ def _write_arrays(
       if isinstance(result, errors.InputError):
         problems.append(str(result))
       elif not problems:
-        images.write(result[0].data)
-        masks.write(result[1].data)
+        images.write(result[0].tobytes())
+        masks.write(result[1].tobytes())
     _sync(images)
     _sync(masks)
   if problems:

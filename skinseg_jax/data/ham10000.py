@@ -213,8 +213,8 @@ class Ham10000Source:
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
 
     Raises:
-      InputError: If raw files are missing or unfit, or the data set that is
-        there was made from others.
+      InputError: If raw files are missing or unfit, the data set that is there
+        was made from others, or it cannot be written.
     """
     builder = Ham10000(
       data_dir=data_dir.absolute(),
@@ -222,9 +222,7 @@ class Ham10000Source:
       mask_threshold=mask_threshold,
     )
     if not builder.data_path.exists():
-      builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-      )
+      _build(builder)
     elif not builder.is_prepared():  # TFDS itself would take it for one.
       raise errors.InputError(
         f'{builder.data_dir} is there, but is no whole data set; remove it or'
@@ -249,6 +247,19 @@ class Ham10000Source:
         record['mask'], f'{image_id} (mask)', threshold=self._mask_threshold
       ),
     }
+
+
+def _build(builder: Ham10000) -> None:
+  """Builds under another name; TFDS renames what is whole."""
+  try:
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
+  except OSError as error:
+    raise errors.InputError(
+      f'{builder.data_dir} cannot be written ({error}); make room, or choose'
+      ' another data.data_dir (--data_dir).'
+    ) from error
 
 
 def _check_whole(builder: Ham10000) -> None:

@@ -97,7 +97,7 @@ def decode_mask(data: bytes, name: str, *, threshold: int = 0) -> np.ndarray:
     white = grey.max()
     lesion = grey > 0
     allowed = (0, 1, 255, np.iinfo(grey.dtype).max)
-    if white not in allowed or not np.array_equal(lesion, grey == white):
+    if white not in allowed or np.any(lesion & (grey != white)):
       raise errors.InputError(
         f'{name}: not binary, holds {_describe_values(grey)}; allowed are 0'
         ' and 255 or 0 and 1, unless data.mask_threshold is set to the grey'
@@ -107,7 +107,7 @@ def decode_mask(data: bytes, name: str, *, threshold: int = 0) -> np.ndarray:
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
-  """Height and width that the file will decode to, mostly from its header.
+  """Height and width that the file will decode to, from its header.
 
   Raises:
     InputError: As for `decode_image`, as far as the header tells.
@@ -115,10 +115,13 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
   with _naming(name):
     image = _open(data, name)
     width, height = image.size
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if image.format == 'PNG' and b'eXIf' in data:
+      image.load()  # EXIF may lie behind the pixels.
+    # PNG's own getexif always decodes the pixels, to look behind them.
+    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     # Pillow gives the size of a TIFF file as it is after turning.
     if orientation in (5, 6, 7, 8) and image.format != 'TIFF':
-      width, height = height, width
+      height, width = width, height
     return height, width
 
 

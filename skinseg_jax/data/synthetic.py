@@ -41,24 +41,16 @@ class _Class(NamedTuple):
   deep: tuple[float, float]
   # How much the border departs from an ellipse, relative to the radius.
   irregularity: tuple[float, float]
-  # How much pigment varies within, relative to its mean.
-  variety: tuple[float, float]
 
 
 _CLASSES = {
-  'akiec': _Class(
-    0.09, (0.1, 0.4), (0.5, 1.0), (0, 0.1), (0.2, 0.4), (0.3, 0.5)
-  ),
-  'bcc': _Class(
-    0.12, (0.1, 0.5), (0.3, 0.8), (0.2, 0.7), (0.1, 0.4), (0.3, 0.6)
-  ),
-  'bkl': _Class(0.14, (0.5, 1.1), (0, 0.3), (0, 0.3), (0.1, 0.3), (0.2, 0.5)),
-  'df': _Class(0.07, (0.5, 0.9), (0.1, 0.4), (0, 0.1), (0.05, 0.2), (0.2, 0.4)),
-  'mel': _Class(0.15, (0.8, 1.8), (0, 0.5), (0.2, 0.9), (0.3, 0.6), (0.4, 0.7)),
-  'nv': _Class(0.36, (0.5, 1.5), (0, 0.2), (0, 0.2), (0.05, 0.25), (0.1, 0.4)),
-  'vasc': _Class(
-    0.07, (0, 0.2), (1, 2.2), (0.1, 0.5), (0.05, 0.25), (0.1, 0.4)
-  ),
+  'akiec': _Class(0.09, (0.1, 0.4), (0.5, 1), (0, 0.1), (0.2, 0.4)),
+  'bcc': _Class(0.12, (0.1, 0.5), (0.3, 0.8), (0.2, 0.7), (0.1, 0.4)),
+  'bkl': _Class(0.14, (0.5, 1.1), (0, 0.3), (0, 0.3), (0.1, 0.3)),
+  'df': _Class(0.07, (0.5, 0.9), (0.1, 0.4), (0, 0.1), (0.05, 0.2)),
+  'mel': _Class(0.15, (0.8, 1.8), (0, 0.5), (0.2, 0.9), (0.3, 0.6)),
+  'nv': _Class(0.36, (0.5, 1.5), (0, 0.2), (0, 0.2), (0.05, 0.25)),
+  'vasc': _Class(0.07, (0, 0.2), (1, 2.2), (0.1, 0.5), (0.05, 0.25)),
 }
 
 
@@ -88,14 +80,18 @@ class _Waves(NamedTuple):
 
   def values(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Values, float32 [len(y), len(x)], at columns `x` and rows `y`."""
-    columns = np.outer(self.vectors[:, 0], x).astype(np.float32)
+    columns = np.outer(self.vectors[:, 0], x)
     rows = np.outer(self.vectors[:, 1], y) + self.phases[:, None]
-    rows, amplitudes = rows.astype(np.float32), self.amplitudes[:, None]
-    scaled = amplitudes.astype(np.float32)
-    # cos(a + b) makes a sum of outer products out of a sum of waves.
-    return (scaled * np.cos(rows)).T @ np.cos(columns) - (
-      scaled * np.sin(rows)
-    ).T @ np.sin(columns)
+    # cos(a + b) makes one product of matrices out of a sum of waves.
+    left = self.amplitudes[:, None] * np.stack([np.cos(rows), -np.sin(rows)])
+    right = np.stack([np.cos(columns), np.sin(columns)])
+    left = left.reshape(-1, len(y)).T.astype(np.float32)
+    right = right.reshape(-1, len(x)).astype(np.float32)
+    # By slices that BLAS computes in one thread: to hand them to several
+    # takes longer, and readers have threads of their own.
+    step = max(1, 200_000 // right.size)
+    slices = [left[i : i + step] @ right for i in range(0, len(y), step)]
+    return np.concatenate(slices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +107,7 @@ class _Lesion:
   harmonics: np.ndarray
   # Width over which pigment fades at the border, relative to the radius.
   fading: float
-  # Mean of each pigment in it, and how much they vary.
+  # Mean of each pigment in it, and how much they vary, relative to that.
   levels: np.ndarray
   variety: float
   # How pronounced network and pale centre are, 0 to 1.
@@ -128,33 +124,29 @@ def _draw_lesion(seed: int, number: int) -> _Lesion:
   names = list(_CLASSES)
   dx = rng.choice(names, p=[_CLASSES[name].probability for name in names])
   look = _CLASSES[dx]
-  orders = np.arange(1, 13)
-  sizes = rng.exponential(size=12) / orders ** rng.uniform(1, 2)
+  irregularity = rng.uniform(*look.irregularity)
+  sizes = rng.exponential(size=12) / np.arange(1, 13) ** rng.uniform(1, 2)
+  sizes *= irregularity / max(1, sizes[:3].sum())
   # Below 1 in sum, so that the radius stays positive.
-  sizes *= rng.uniform(*look.irregularity) / max(1, sizes[:3].sum())
   sizes *= min(1, 0.75 / sizes.sum())
   phases = np.exp(1j * rng.uniform(0, 2 * np.pi, size=12))
-  fair = rng.random() < 0.75
+  darker = rng.uniform(0.4, 1) if rng.random() < 0.25 else 0.0
   return _Lesion(
     dx=str(dx),
     area=float(np.clip(rng.lognormal(np.log(0.17), 0.6), 0.03, 0.42)),
     aspect=rng.uniform(1, 1.6),
     harmonics=np.concatenate([[1], sizes * phases]),
     fading=rng.uniform(0.05, 0.35),
-    levels=np.array([
-      rng.uniform(*look.melanin), rng.uniform(*look.blood),
-      rng.uniform(*look.deep),
-    ]),
-    variety=rng.uniform(*look.variety),
+    levels=np.array(
+      [rng.uniform(*span) for span in (look.melanin, look.blood, look.deep)]
+    ),
+    variety=rng.uniform(0.1, 0.3) + 0.6 * irregularity,
     network=rng.uniform(0, 0.7) if dx in ('nv', 'mel', 'df') else 0.0,
     pale_center=rng.uniform(0.3, 0.7) if dx == 'df' else 0.0,
-    skin=np.array([
-      rng.uniform(0.02, 0.4) if fair else rng.uniform(0.4, 1.4),
-      rng.uniform(0.1, 0.4), 0.0,
-    ]),
+    skin=np.array([rng.uniform(0.02, 0.4) + darker, rng.uniform(0.1, 0.4)]),
     patches=[_Waves.draw(rng, 16, 2, 14) for _ in range(3)],
     mesh=_Waves.draw(rng, 24, 40, 60),
-  )  # fmt: skip
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,12 +159,13 @@ class _View:
   angle: float
   zoom: float
   # Logarithms: of the colour of white, and of the change of light along x, y.
-  balance: np.ndarray
+  white: np.ndarray
   slope: np.ndarray
   # Where a round dark rim begins, relative to half the diagonal; 0 for none.
   rim: float
   rim_width: float
-  # Standard deviations of blur (of the shorter side) and noise (grey levels).
+  # Radius of the blur, relative to the shorter side, and standard deviation of
+  # the noise before it, in grey levels.
   blur: float
   noise: float
   patches: _Waves
@@ -185,191 +178,166 @@ def _draw_view(rng: np.random.Generator) -> _View:
     center=rng.normal(0, 0.13, 2) if centered else rng.uniform(-0.75, 0.75, 2),
     angle=rng.uniform(0, 2 * np.pi),
     zoom=rng.uniform(0.9, 1.15),
-    balance=(_GROUND + rng.normal(0, 0.04, 3) + rng.normal(0, 0.08)).astype(
-      np.float32
-    ),
+    white=_GROUND + rng.normal(0, 0.04, 3) + rng.normal(0, 0.08),
     slope=rng.normal(0, 0.08, 2),
     rim=rng.uniform(0.75, 0.95) if rng.random() < 0.35 else 0.0,
     rim_width=rng.uniform(0.01, 0.05),
     blur=rng.uniform(0.001, 0.004),
-    noise=np.float32(rng.uniform(2, 9)),
+    noise=rng.uniform(2, 9),
     patches=_Waves.draw(rng, 12, 1, 6),
     texture=_Waves.draw(rng, 40, 15, 90),
   )
 
 
-class _Grid(NamedTuple):
-  """Pixel centres: columns [width] and rows [height]."""
+class _Frame:
+  """A lesion seen in a view, at the pixels of an image.
 
-  x: np.ndarray
-  y: np.ndarray
+  Attributes:
+    x: Columns of pixel centres, [width].
+    y: Rows of pixel centres, [height].
+    depth: Distance from the lesion's centre over that of its border, float32
+      [height, width]; the lesion is where it is below 1.
+  """
 
-  @classmethod
-  def of(cls, size: tuple[int, int]) -> '_Grid':
+  def __init__(self, lesion: _Lesion, view: _View, size: tuple[int, int]):
     height, width = size
-    shorter = min(size)
-    return cls(
-      (2 * np.arange(width) + 1 - width) / shorter,
-      (2 * np.arange(height) + 1 - height) / shorter,
-    )
+    self.x = (2 * np.arange(width) + 1 - width) / min(size)
+    self.y = (2 * np.arange(height) + 1 - height) / min(size)
+    self._center = view.center
+    # From offsets in the image to those in the lesion, before it was turned
+    # and stretched.
+    cos, sin = np.cos(view.angle), np.sin(view.angle)
+    stretch = np.sqrt(lesion.aspect) ** np.array([[-1], [1]])
+    self._matrix = stretch * [[cos, -sin], [sin, cos]] / view.zoom
+    self.depth = self._depth(lesion)
+
+  def _depth(self, lesion: _Lesion) -> np.ndarray:
+    unit = np.sqrt(4 * lesion.area / np.pi)
+    across, down = (self._matrix / unit).T @ [1, 1j]
+    across = (across * (self.x - self._center[0])).astype(np.complex64)
+    down = (down * (self.y - self._center[1])).astype(np.complex64)
+    offset = across + down[:, None]
+    distance = np.maximum(np.abs(offset), np.float32(1e-6))
+    direction = offset / distance
+    # Horner's scheme for sum_k harmonics[k] direction**k.
+    harmonics = lesion.harmonics.astype(np.complex64)
+    radius = np.full_like(direction, harmonics[-1])
+    for harmonic in harmonics[-2::-1]:
+      radius *= direction
+      radius += harmonic
+    return distance / radius.real
+
+  def of_image(self, waves: _Waves) -> np.ndarray:
+    """Values of a field that is fixed to the image."""
+    return waves.values(self.x, self.y)
+
+  def of_lesion(self, waves: _Waves) -> np.ndarray:
+    """Values of a field that turns and moves with the lesion."""
+    return waves.moved(self._matrix, self._center).values(self.x, self.y)
 
 
-def _place(lesion: _Lesion, view: _View) -> np.ndarray:
-  """Matrix [2, 2] from offsets in the image to those in the lesion.
-
-  There the border is at the distance radius(angle) from the centre.
-  """
-  cos, sin = np.cos(view.angle), np.sin(view.angle)
-  stretch = np.sqrt(lesion.aspect)
-  unit = view.zoom * np.sqrt(4 * lesion.area / np.pi)
-  return np.array([
-    [cos / stretch, -sin / stretch], [sin * stretch, cos * stretch]
-  ]) / unit  # fmt: skip
-
-
-def _depth(lesion: _Lesion, view: _View, grid: _Grid) -> np.ndarray:
-  """Distance from the centre over the border's, float32 [height, width].
-
-  The lesion is where it is below 1.
-  """
-  turn = _place(lesion, view)
-  columns = (turn @ [[1], [0]]) * (grid.x - view.center[0])
-  rows = (turn @ [[0], [1]]) * (grid.y - view.center[1])
-  offset = (1j * columns[1] + columns[0]).astype(np.complex64) + (
-    1j * rows[1] + rows[0]
-  ).astype(np.complex64)[:, None]
-  distance = np.maximum(np.abs(offset), np.float32(1e-6))
-  direction = offset / distance
-  # Horner's scheme for sum_k harmonics[k] direction**k.
-  harmonics = lesion.harmonics.astype(np.complex64)
-  radius = np.full_like(direction, harmonics[-1])
-  for harmonic in harmonics[-2::-1]:
-    radius *= direction
-    radius += harmonic
-  return distance / radius.real
-
-
-def _pigments(
-  lesion: _Lesion, view: _View, grid: _Grid, depth: np.ndarray
-) -> np.ndarray:
+def _pigments(lesion: _Lesion, view: _View, frame: _Frame) -> np.ndarray:
   """Amount of each pigment at each pixel, float32 [3, height, width]."""
-  texture = view.texture.values(grid.x, grid.y)
-  uneven = view.patches.values(grid.x, grid.y)
-  # Half of the pigment is gone a little within the border, as it looks there.
-  fade = np.clip((1 + 0.5 * lesion.fading - depth) / (2 * lesion.fading), 0, 1)
+  texture = frame.of_image(view.texture)
+  uneven = frame.of_image(view.patches)
+  # A tenth of the pigment is left at the border: there it seems to end.
+  fade = (1 + 0.4 * lesion.fading - frame.depth) / (2 * lesion.fading)
+  fade = np.clip(fade, 0, 1)
   inside = fade * fade * (3 - 2 * fade)
-  turn = _place(lesion, view) * np.sqrt(4 * lesion.area / np.pi)
-  amounts = np.empty((3, *depth.shape), np.float32)
+  amounts = np.empty((3, *fade.shape), np.float32)
   for index, waves in enumerate(lesion.patches):
-    amount = waves.moved(turn, view.center).values(grid.x, grid.y)
-    amount *= lesion.variety
-    amount += 1 + 0.1 * texture
+    amount = 1 + lesion.variety * frame.of_lesion(waves) + 0.1 * texture
     if index == 0 and lesion.pale_center:
-      amount -= lesion.pale_center * np.exp(-6 * depth * depth)
+      amount -= lesion.pale_center * np.exp(-6 * frame.depth**2)
     amounts[index] = inside * np.maximum(amount, 0.25) * lesion.levels[index]
   if lesion.network:
-    lines = np.abs(lesion.mesh.moved(turn, view.center).values(grid.x, grid.y))
-    amounts[0] *= 1 + lesion.network * (0.4 - np.minimum(lines, 1.2))
+    lines = np.minimum(np.abs(frame.of_lesion(lesion.mesh)), 1.2)
+    amounts[0] *= 1 + lesion.network * (0.4 - lines)
   amounts[0] += lesion.skin[0] * (1 + 0.15 * uneven) + 0.025 * texture
   amounts[1] += lesion.skin[1] * (1 + 0.25 * uneven - 0.15 * texture)
   return amounts
 
 
-def _light(view: _View, grid: _Grid, depth: np.ndarray) -> np.ndarray:
+def _light(view: _View, frame: _Frame) -> np.ndarray:
   """Light that reaches each pixel, float32 [height, width]."""
-  light = np.exp(view.slope[1] * grid.y)[:, None] * np.exp(
-    view.slope[0] * grid.x
-  )
-  if view.rim:
-    radius = np.hypot(grid.x, grid.y[:, None])
-    edge = view.rim * np.hypot(grid.x[-1], grid.y[-1])
-    # No dark rim where it would hide a part of the lesion.
-    if not np.any((depth < 1) & (radius > edge)):
-      light = light * np.clip(1 - (radius - edge) / view.rim_width, 0.03, 1)
+  x, y = frame.x, frame.y[:, None]
+  light = np.exp(view.slope[0] * x) * np.exp(view.slope[1] * y)
+  radius = np.hypot(x, y)
+  edge = view.rim * np.hypot(x[-1], y[-1])
+  # No dark rim where it would hide a part of the lesion.
+  if view.rim and not np.any((frame.depth < 1) & (radius > edge)):
+    light *= np.clip(1 - (radius - edge) / view.rim_width, 0.03, 1)
   return light.astype(np.float32)
 
 
-def _strokes(
-  size: tuple[int, int], rng: np.random.Generator
-) -> Image.Image | None:
-  """Opacity of hair and ruler marks, or None where there are none."""
-  height, width = (2 * n for n in size)
-  num_hairs = int(rng.exponential(6)) if rng.random() < 0.5 else 0
-  ruler = rng.random() < 0.08
-  if not (num_hairs or ruler):
-    return None
-  layer = Image.new('L', (width, height))
-  draw = ImageDraw.Draw(layer)
-  shorter = min(width, height)
+def _draw_hairs(canvas: Image.Image, rng: np.random.Generator) -> None:
+  shorter = min(canvas.size)
   thickness = rng.uniform(0.004, 0.011) * shorter
   grain = rng.uniform(0, np.pi)
   t = np.linspace(0, 1, 13)[:, None]
-  for _ in range(num_hairs):
-    start = rng.uniform(0, 1, 2) * (width, height)
+  for _ in range(int(rng.exponential(6))):
+    start = rng.uniform(0, canvas.size)
     angle = grain + rng.normal(0, 0.5)
     length = rng.uniform(0.4, 1.6) * shorter
     end = start + length * np.array([np.cos(angle), np.sin(angle)])
     bend = (start + end) / 2 + rng.normal(0, 0.2, 2) * length
     points = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
-    draw.line(
+    ImageDraw.Draw(canvas).line(
       points.ravel().tolist(),
       fill=int(rng.uniform(130, 250)),
       width=max(1, round(thickness * rng.uniform(0.7, 1.3))),
     )
-  if ruler:
-    gap = rng.uniform(0.05, 0.09) * shorter
-    for number in range(int(width / gap)):
-      x = (number + 0.5) * gap
-      long = 0.07 if number % 5 == 0 else 0.04
-      draw.line((x, height, x, height - long * shorter), 220, 2)
-  return layer.reduce(2)
 
 
-def _bubbles(
-  size: tuple[int, int], rng: np.random.Generator
-) -> Image.Image | None:
-  """Opacity of the reflections of gel bubbles, or None."""
-  if rng.random() > 0.2:
-    return None
-  height, width = (2 * n for n in size)
-  layer = Image.new('L', (width, height))
-  draw = ImageDraw.Draw(layer)
+def _draw_ruler(canvas: Image.Image, rng: np.random.Generator) -> None:
+  width, height = canvas.size
+  gap = rng.uniform(0.05, 0.09) * min(canvas.size)
+  for number, x in enumerate(np.arange(gap / 2, width, gap)):
+    length = (0.07 if number % 5 == 0 else 0.04) * min(canvas.size)
+    ImageDraw.Draw(canvas).line((x, height, x, height - length), 220, 2)
+
+
+def _draw_bubbles(canvas: Image.Image, rng: np.random.Generator) -> None:
+  draw = ImageDraw.Draw(canvas)
   for _ in range(rng.integers(1, 9)):
-    x, y = rng.uniform(0, 1, 2) * (width, height)
-    r = rng.uniform(0.01, 0.05) * min(width, height)
+    x, y = rng.uniform(0, canvas.size)
+    r = rng.uniform(0.01, 0.05) * min(canvas.size)
+    box = (x - r, y - r, x + r, y + r)
+    draw.ellipse(box, outline=60, width=2)
     start = rng.uniform(0, 360)
-    draw.ellipse((x - r, y - r, x + r, y + r), outline=60, width=2)
-    draw.arc((x - r, y - r, x + r, y + r), start, start + 80, 200, 2)
-    dot = 0.25 * r
-    x, y = x - 0.4 * r, y - 0.4 * r
-    draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=220)
-  return layer.reduce(2)
+    draw.arc(box, start, start + 80, 200, 2)
+    draw.circle((x - 0.4 * r, y - 0.4 * r), 0.25 * r, fill=220)
+
+
+def _paste(image: Image.Image, drawings, color, rng) -> None:
+  """Blends in what each function draws, with smooth edges."""
+  canvas = Image.new('L', (2 * image.width, 2 * image.height))
+  for draw in drawings:
+    draw(canvas, rng)
+  image.paste(color, mask=canvas.reduce(2))
 
 
 def _render(
-  lesion: _Lesion,
-  view: _View,
-  size: tuple[int, int],
-  rng: np.random.Generator,
+  lesion: _Lesion, view: _View, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws the image [height, width, 3] and its mask [height, width]."""
-  grid = _Grid.of(size)
-  depth = _depth(lesion, view, grid)
-  pigments = _pigments(lesion, view, grid, depth)
-  dimming = np.tensordot(_PIGMENTS.T, pigments, 1)
-  colors = np.exp(view.balance[:, None, None] - dimming)
-  colors *= _light(view, grid, depth)
-  colors += view.noise * rng.standard_normal(colors.shape, np.float32)
+  frame = _Frame(lesion, view, size)
+  dimming = np.einsum('pc,phw->chw', _PIGMENTS, _pigments(lesion, view, frame))
+  colors = np.exp(view.white.astype(np.float32)[:, None, None] - dimming)
+  colors *= _light(view, frame)
+  noise = rng.standard_normal(colors.shape, np.float32)
+  colors += np.float32(view.noise) * noise
   planes = np.clip(colors, 0, 255, out=colors).astype(np.uint8)
   image = Image.merge('RGB', [Image.fromarray(plane) for plane in planes])
-  if strokes := _strokes(size, rng):
-    color = np.array([60, 45, 35]) * rng.uniform(0.3, 1.5)
-    image.paste(tuple(color.astype(int).tolist()), mask=strokes)
-  if bubbles := _bubbles(size, rng):
-    image.paste((255, 250, 245), mask=bubbles)
+  odds = {_draw_hairs: 0.5, _draw_ruler: 0.08}
+  if strokes := [draw for draw in odds if rng.random() < odds[draw]]:
+    shade = rng.uniform(0.3, 1.5)
+    _paste(image, strokes, tuple(int(shade * c) for c in (60, 45, 35)), rng)
+  if rng.random() < 0.2:
+    _paste(image, [_draw_bubbles], (255, 250, 245), rng)
   # Last, and so after the noise: a camera's noise is not that of one pixel.
   image = image.filter(ImageFilter.BoxBlur(view.blur * min(size)))
-  return np.asarray(image), (depth < 1).astype(np.uint8)
+  return np.array(image), (frame.depth < 1).astype(np.uint8)
 
 
 class SyntheticSource:
@@ -401,9 +369,8 @@ class SyntheticSource:
     self._seed = seed
     self.image_ids = [f'synthetic_{i:06d}' for i in range(num_images)]
     self.metadata = [self._row(index) for index in range(num_images)]
-    self.fingerprint = hashlib.sha256(
-      json.dumps([self.name, _VERSION, num_images, list(size), seed]).encode()
-    ).hexdigest()
+    shaping = json.dumps([self.name, _VERSION, num_images, list(size), seed])
+    self.fingerprint = hashlib.sha256(shaping.encode()).hexdigest()
 
   def _row(self, index: int) -> dict[str, str]:
     number = _lesion_number(index)
@@ -411,9 +378,7 @@ class SyntheticSource:
       'image_id': self.image_ids[index],
       'lesion_id': f'lesion_{number:06d}',
       'dx': _draw_lesion(self._seed, number).dx,
-      'sex': '',
-      'age': '',
-      'localization': '',
+      **dict.fromkeys(('sex', 'age', 'localization'), ''),
     }
 
   def __len__(self) -> int:

@@ -1,0 +1,261 @@
+"""The loop end to end, on a tiny U-Net and generated lesions."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from skinseg_jax import (
+  checkpointing,
+  errors,
+  evaluate,
+  metric_writer,
+  metrics,
+  run_folder,
+  train,
+  train_state,
+)
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import input_pipeline
+
+_VALIDATION_IMAGES = 7  # Not a multiple of the batch: the last is padded.
+_PIXELS = 32 * 32
+
+
+def _config(data_dir) -> config_lib.Config:
+  config = config_lib.Config()
+  config.data.source = 'synthetic'
+  config.data.split = 'random'
+  config.data.data_dir = str(data_dir)
+  config.data.num_synthetic = 28
+  config.data.validation_fraction = 0.25
+  config.data.image_size = (32, 32)
+  config.model.width = 2
+  config.train.batch_size = 4
+  config.train.epochs = 2
+  config.train.learning_rate = 1e-2
+  config.train.log_every_steps = 3
+  config.evaluation.batch_size = 4
+  return config
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  return _config(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module')
+def run(config, tmp_path_factory):
+  """A finished run: its folder and what the training returned."""
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  return workdir, train.train_and_evaluate(config, workdir)
+
+
+def _checkpoint(workdir, config):
+  """Model, optimiser and position of the last checkpoint, as numpy arrays."""
+  state = train_state.create(config, input_pipeline.data_sharding()).state
+  checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
+  like = checkpointing.Checkpoint(state[0], state[1], None, None)
+  step, checkpoint = checkpoints.restore_latest(like)
+  checkpoints.close()
+  leaves = jax.tree.leaves((checkpoint.model, checkpoint.optimizer))
+  return step, [np.asarray(leaf) for leaf in leaves], checkpoint.data
+
+
+def test_run_folder_is_whole(run):
+  workdir, _ = run
+  for name in (
+    'config.json',
+    'environment.json',
+    'split.csv',
+    'split.json',
+    'parameters.txt',
+    'metrics.jsonl',
+    'checkpoints/10/model',
+    'checkpoints/10/optimizer',
+    'checkpoints/10/data',
+    'evaluation/validation/summary.json',
+    'evaluation/validation/per_image.csv',
+    'figures/curves.png',
+  ):
+    assert (workdir / name).exists(), name
+  assert list(workdir.glob('events.out.tfevents.*'))
+  assert not list(workdir.rglob('*.tmp'))
+
+
+def test_environment_says_what_ran(run):
+  workdir, _ = run
+  environment = json.loads((workdir / 'environment.json').read_text())
+  assert environment['packages']['jax'] == jax.__version__
+  assert environment['platform'] == 'cpu'
+  assert len(environment['split_sha256']) == 64
+
+
+def test_no_validation_image_is_lost_or_doubled(run):
+  workdir, summary = run
+  assert summary['num_images'] == _VALIDATION_IMAGES
+  assert sum(summary['counts'].values()) == _VALIDATION_IMAGES * _PIXELS
+  with (workdir / 'evaluation/validation/per_image.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  assert len({row['image_id'] for row in rows}) == _VALIDATION_IMAGES
+  for name in metrics.COUNTS:
+    assert sum(int(row[name]) for row in rows) == summary['counts'][name]
+  means = [np.mean([float(row[name]) for row in rows]) for name in
+           ('dice', 'iou', 'threshold_jaccard')]
+  assert means == pytest.approx(
+    [summary['per_image'][name]['mean'] for name in
+     ('dice', 'iou', 'threshold_jaccard')],
+    abs=1e-6,
+  )
+
+
+def test_metrics_of_both_epochs_and_every_window(run):
+  # 21 training images in batches of 4: five updates an epoch, logged at
+  # steps 3, 5, 6, 9 and 10, and an epoch's sums at 5 and 10.
+  workdir, summary = run
+  records = metric_writer.read(workdir)
+  windows = [r for r in records if 'train/loss' in r]
+  epochs = [r for r in records if 'epoch/number' in r]
+  assert [r['step'] for r in windows] == [3, 5, 6, 9, 10]
+  assert [(r['step'], r['epoch/number']) for r in epochs] == [(5, 1), (10, 2)]
+  # An epoch's loss is the mean over its five updates: 3 and 2 of them.
+  assert epochs[0]['epoch/loss'] == pytest.approx(
+    (3 * windows[0]['train/loss'] + 2 * windows[1]['train/loss']) / 5
+  )
+  assert epochs[1]['validation/dice'] == summary['pooled']['dice']
+  assert summary['best_checkpoint']['dice'] == max(
+    r['validation/dice'] for r in epochs
+  )
+
+
+def test_one_compilation_for_training_and_one_for_evaluation(run):
+  assert train.train_step._cache_size() == 1
+  assert evaluate.eval_step._cache_size() == 1
+
+
+def test_interrupted_and_resumed_equals_undisturbed(
+  run, config, tmp_path, monkeypatch, capsys
+):
+  whole, _ = run
+
+  class InterruptionError(Exception):
+    pass
+
+  def interrupt(self):
+    if self.step == 5:
+      raise InterruptionError
+    return original(self)
+
+  original = train.Trainer.train_epoch
+  monkeypatch.setattr(train.Trainer, 'train_epoch', interrupt)
+  with pytest.raises(InterruptionError):
+    train.train_and_evaluate(config, tmp_path / 'run')
+  monkeypatch.undo()
+  train.train_and_evaluate(config, tmp_path / 'run')
+  assert 'resuming at step 5' in capsys.readouterr().out
+  step, leaves, data = _checkpoint(tmp_path / 'run', config)
+  expected_step, expected, expected_data = _checkpoint(whole, config)
+  assert (step, data) == (expected_step, expected_data)
+  assert all(map(np.array_equal, leaves, expected))
+  timeless = lambda workdir: [
+    {k: v for k, v in r.items() if 'seconds' not in k and 'per_s' not in k}
+    for r in metric_writer.read(workdir)
+  ]
+  assert timeless(tmp_path / 'run') == timeless(whole)
+
+
+def test_finished_run_started_again_trains_no_more(run, config, capsys):
+  workdir, summary = run
+  before = (workdir / 'metrics.jsonl').read_text()
+  assert train.train_and_evaluate(config, workdir) == summary
+  assert (workdir / 'metrics.jsonl').read_text() == before
+
+
+def test_folder_of_another_run_is_refused(run, config):
+  workdir, _ = run
+  other = dataclasses.replace(
+    config, train=dataclasses.replace(config.train, learning_rate=0.5)
+  )
+  with pytest.raises(
+    errors.InputError, match=r'train.learning_rate: 0.01 there, 0.5 now'
+  ):
+    train.train_and_evaluate(other, workdir)
+
+
+@pytest.mark.parametrize('checkpoint', ['last', 'best', '10'])
+def test_checkpoint_scored_again_from_the_folder_alone(run, checkpoint):
+  workdir, summary = run
+  again = evaluate.evaluate_run(
+    workdir, checkpoint=checkpoint, subset='validation'
+  )
+  records = metric_writer.read(workdir)
+  (expected,) = (
+    r['validation/dice']
+    for r in records
+    if r['step'] == again['checkpoint_step'] and 'epoch/number' in r
+  )
+  assert again['pooled']['dice'] == expected
+  if checkpoint != 'best':
+    assert again['counts'] == summary['counts']
+
+
+def test_padding_changes_no_score(run, config):
+  # 7 images in batches of 4, 7 and 16 make 1, 0 and 9 rows of padding.
+  workdir, summary = run
+  path = workdir / 'config.json'
+  original = path.read_text()
+  try:
+    for batch_size in (7, 16):
+      values = json.loads(original)
+      values['evaluation']['batch_size'] = batch_size
+      path.write_text(json.dumps(values))
+      again = evaluate.evaluate_run(
+        workdir, checkpoint='last', subset='validation'
+      )
+      assert again['counts'] == summary['counts']
+  finally:
+    path.write_text(original)
+
+
+def test_unknown_checkpoint_is_refused(run):
+  workdir, _ = run
+  with pytest.raises(errors.InputError, match="no checkpoint '3'.*10"):
+    evaluate.evaluate_run(workdir, checkpoint='3', subset='validation')
+
+
+def test_not_a_run_folder(tmp_path):
+  with pytest.raises(errors.InputError, match='holds config.json'):
+    evaluate.evaluate_run(tmp_path, checkpoint='last', subset='validation')
+
+
+def test_loss_that_is_not_finite_ends_the_run(
+  run, config, tmp_path, monkeypatch
+):
+  real_step = train.train_step
+
+  def diverging_step(graphdef, state, batch, *, config):
+    state, step_metrics = real_step(graphdef, state, batch, config=config)
+    return state, step_metrics | {'loss': np.float32(np.nan)}
+
+  monkeypatch.setattr(train, 'train_step', diverging_step)
+  with pytest.raises(errors.DivergenceError, match='between steps 1 and 3'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_overfits_one_batch(run, config):
+  state = train_state.create(config, input_pipeline.data_sharding())
+  rng = np.random.default_rng(0)
+  masks = np.zeros((4, 32, 32), np.uint8)
+  masks[:, 8:24, 8:24] = 1
+  images = (60 + 120 * masks[..., None] + rng.integers(0, 20, (4, 32, 32, 3)))
+  batch = {'image': images.astype(np.uint8), 'mask': masks}
+  arrays, losses = state.state, []
+  for _ in range(60):
+    arrays, step_metrics = train.train_step(
+      state.graphdef, arrays, batch, config=config
+    )
+    losses.append(float(step_metrics['loss']))
+  assert losses[-1] < 0.4 * losses[0]
