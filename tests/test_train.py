@@ -103,11 +103,15 @@ def test_no_validation_image_is_lost_or_doubled(run):
   assert len({row['image_id'] for row in rows}) == _VALIDATION_IMAGES
   for name in metrics.COUNTS:
     assert sum(int(row[name]) for row in rows) == summary['counts'][name]
-  means = [np.mean([float(row[name]) for row in rows]) for name in
-           ('dice', 'iou', 'threshold_jaccard')]
+  means = [
+    np.mean([float(row[name]) for row in rows])
+    for name in ('dice', 'iou', 'threshold_jaccard')
+  ]
   assert means == pytest.approx(
-    [summary['per_image'][name]['mean'] for name in
-     ('dice', 'iou', 'threshold_jaccard')],
+    [
+      summary['per_image'][name]['mean']
+      for name in ('dice', 'iou', 'threshold_jaccard')
+    ],
     abs=1e-6,
   )
 
@@ -250,7 +254,7 @@ def test_overfits_one_batch(run, config):
   rng = np.random.default_rng(0)
   masks = np.zeros((4, 32, 32), np.uint8)
   masks[:, 8:24, 8:24] = 1
-  images = (60 + 120 * masks[..., None] + rng.integers(0, 20, (4, 32, 32, 3)))
+  images = 60 + 120 * masks[..., None] + rng.integers(0, 20, (4, 32, 32, 3))
   batch = {'image': images.astype(np.uint8), 'mask': masks}
   arrays, losses = state.state, []
   for _ in range(60):

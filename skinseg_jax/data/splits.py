@@ -8,8 +8,10 @@ nor on the version of a library.
 import collections
 import csv
 import dataclasses
+import fractions
 import hashlib
 import io
+import math
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -24,6 +26,7 @@ _PAPER_IDS = [f'ISIC_{number:07d}' for number in range(24306, 34321)]
 _PAPER_TRAIN = 8016
 # Spreadsheets take a cell that begins with one of these for a formula.
 _FORMULA = ('=', '+', '-', '@')
+_HALF = fractions.Fraction(1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,29 +269,35 @@ def _validation_ids(
 
   strata = [sorted(groups, key=rank) for groups in strata]
   if not config.folds:
-    return _draw(strata, config.validation_fraction)
+    return _draw(strata, fractions.Fraction(config.validation_fraction))
   # One fold after the other, each from what the others have left.
   for fold in range(config.fold + 1):
-    drawn = _draw(strata, 1 / (config.folds - fold))
+    drawn = _draw(strata, fractions.Fraction(1, config.folds - fold))
     strata = [[g for g in groups if g[0] not in drawn] for groups in strata]
   return drawn
 
 
-def _draw(strata: list[list[list[str]]], fraction: float) -> set[str]:
+def _draw(
+  strata: list[list[list[str]]], fraction: fractions.Fraction
+) -> set[str]:
   """Takes groups with `fraction` of the images of each stratum."""
   drawn = set()
   seen = 0
   for groups in strata:
     sizes = [len(group) for group in groups]
-    # Rounded as running totals: many small strata err by one image together.
-    target = round(fraction * (seen + sum(sizes))) - round(fraction * seen)
-    seen += sum(sizes)
-    for index in _choose(sizes, target, fraction * sum(sizes)):
+    # Rounded as running totals: each stratum gets its share rounded up or
+    # down, and all together theirs.
+    ends = (seen, seen + sum(sizes))
+    first, last = (math.floor(fraction * end + _HALF) for end in ends)
+    seen = ends[1]
+    for index in _choose(sizes, last - first, fraction * sum(sizes)):
       drawn.update(groups[index])
   return drawn
 
 
-def _choose(sizes: list[int], target: int, ideal: float) -> list[int]:
+def _choose(
+  sizes: list[int], target: int, ideal: fractions.Fraction
+) -> list[int]:
   """Chooses items, the first where possible, that sum to nearly `target`.
 
   Args:
