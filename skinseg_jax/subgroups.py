@@ -6,15 +6,9 @@ bands are fixed, so that tables of different data can be compared. Intervals
 are for each group alone: of twenty groups one lies outside its own by chance.
 """
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from scipy import ndimage
-
-from skinseg_jax import bootstrap, metrics
 
 UNKNOWN = 'unknown'
 

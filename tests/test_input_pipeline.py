@@ -48,7 +48,7 @@ def test_select_finds_positions_by_id(data):
 def test_training_shuffles_anew_each_epoch_without_doubles(data, sharding):
   # 11 images in batches of 4: two an epoch, three images left out.
   iterator = _training(data, sharding)
-  epochs = [sum(_numbers(iterator, 2), []) for _ in range(4)]
+  epochs = [np.concatenate(_numbers(iterator, 2)) for _ in range(4)]
   iterator.close()
   assert all(len(set(epoch)) == 8 for epoch in epochs)
   assert len({tuple(epoch) for epoch in epochs}) == 4

@@ -135,6 +135,28 @@ def test_metrics_of_both_epochs_and_every_window(run):
   )
 
 
+def test_event_file_holds_the_scalars_of_the_jsonl(run):
+  workdir, _ = run
+  event_accumulator = pytest.importorskip(
+    'tensorboard.backend.event_processing.event_accumulator'
+  )
+  tensor_util = pytest.importorskip('tensorboard.util.tensor_util')
+  accumulator = event_accumulator.EventAccumulator(str(workdir))
+  accumulator.Reload()
+  found = {
+    (event.step, name): tensor_util.make_ndarray(event.tensor_proto).item()
+    for name in accumulator.Tags()['tensors']
+    for event in accumulator.Tensors(name)
+  }
+  written = {
+    (record['step'], name): value
+    for record in metric_writer.read(workdir)
+    for name, value in record.items()
+    if name != 'step'
+  }
+  assert found == pytest.approx(written, rel=1e-6)  # Events are float32.
+
+
 def test_one_compilation_for_training_and_one_for_evaluation(run):
   assert train.train_step._cache_size() == 1
   assert evaluate.eval_step._cache_size() == 1
