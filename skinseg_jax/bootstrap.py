@@ -57,11 +57,11 @@ class Resampling:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interval:
-  """A score with its 95 % interval; the ends are NaN for a single cluster."""
+  """A score with its 95 % interval; a single cluster has none."""
 
   value: float
-  low: float
-  high: float
+  low: float | None
+  high: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,16 +70,16 @@ class Difference:
 
   Attributes:
     value: Difference of the scores.
-    low: Lower end of the interval, NaN for a single cluster.
+    low: Lower end of the interval; none for a single cluster.
     high: Upper end, likewise.
     p_value: Smallest error level in [0, 1] at which the interval leaves 0 out;
-      NaN for a single cluster.
+      none for a single cluster.
   """
 
   value: float
-  low: float
-  high: float
-  p_value: float
+  low: float | None
+  high: float | None
+  p_value: float | None
 
 
 def resample(
@@ -142,10 +142,9 @@ def p_value(differences: np.ndarray, num_clusters: int) -> np.ndarray:
   if num_clusters < 2:
     return np.full(differences.shape[1:], np.nan)
   # Counting the data itself as a draw keeps the share above 0.
-  share = (
-    1
-    + np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
-  ) / (1 + len(differences))
+  below = (differences <= 0).sum(axis=0)
+  above = (differences >= 0).sum(axis=0)
+  share = (1 + np.minimum(below, above)) / (1 + len(differences))
   t = special.ndtri(share) / np.sqrt(num_clusters / (num_clusters - 1))
   return np.minimum(1.0, 2 * special.stdtr(num_clusters - 1, t))
 
@@ -237,7 +236,7 @@ def _intervals(resampling, values, draws) -> dict[str, Interval]:
   table = np.stack(list(draws.values()), axis=1)
   low, high = interval(table, resampling.num_clusters)
   return {
-    name: Interval(float(values[name]), float(low[i]), float(high[i]))
+    name: Interval(float(values[name]), *map(_known, (low[i], high[i])))
     for i, name in enumerate(draws)
   }
 
@@ -249,10 +248,12 @@ def _differences(resampling, values, draws) -> dict[str, Difference]:
   p = p_value(table, resampling.num_clusters)
   return {
     name: Difference(
-      float(first[name] - second[name]),
-      float(low[i]),
-      float(high[i]),
-      float(p[i]),
+      float(first[name] - second[name]), *map(_known, (low[i], high[i], p[i]))
     )
     for i, name in enumerate(first)
   }
+
+
+def _known(value: float) -> float | None:
+  """None for NaN, which JSON does not have."""
+  return None if np.isnan(value) else float(value)

@@ -59,13 +59,17 @@ def squared_errors(logits: jax.Array, masks: jax.Array) -> jax.Array:
     masks: Ground truth, 1 for lesion and 0 for skin, [B, H, W].
 
   Returns:
-    float32 [B].
+    float32 [B], right to about 2e-6 of itself at 224 x 224.
 
   Raises:
     ValueError: If the shapes do not fit.
   """
   _check(logits, masks)
-  return jnp.sum((jax.nn.sigmoid(logits[..., 0]) - masks) ** 2, axis=(1, 2))
+  squared = (jax.nn.sigmoid(logits[..., 0]) - masks) ** 2
+  squared = squared.reshape(len(masks), -1)
+  # XLA on a CPU is 25 times as slow where it fuses sigmoid and sum.
+  ones = jnp.ones(squared.shape[1])
+  return jnp.matmul(squared, ones, precision='highest')
 
 
 def _check(logits, masks):
