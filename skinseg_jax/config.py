@@ -93,6 +93,9 @@ class TrainConfig:
   learning_rate: float = 1e-3
   # Seed of initial weights, order of images and augmentation.
   seed: int = 0
+  # XLA options of the training step, 'name=value,name=value'; 'auto' takes what
+  # helps on the platform (skinseg_jax/compilation.py), '' none.
+  xla_options: str = 'auto'
   # Updates between two lines of training metrics.
   log_every_steps: int = 50
 

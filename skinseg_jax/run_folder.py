@@ -21,6 +21,7 @@ _FREE_FIELDS = frozenset(
     'data.data_dir',
     'train.epochs',
     'train.log_every_steps',
+    'train.xla_options',
     'evaluation.batch_size',
   }
 )

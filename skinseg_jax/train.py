@@ -15,6 +15,7 @@ from flax import nnx
 from skinseg_jax import (
   augmentation,
   checkpointing,
+  compilation,
   errors,
   evaluate,
   figures,
@@ -129,6 +130,7 @@ class Trainer:
     )
     self._static = train_state.create(config, sharding)
     self._state = self._static.state
+    self._train_step = self._compile(sharding)
     self._iterator = iter(batches)
     self._checkpoints = checkpointing.Checkpoints(
       run_folder.checkpoints_dir(workdir)
@@ -143,6 +145,25 @@ class Trainer:
   def model_state(self) -> Any:
     """Parameters and running statistics as they are now."""
     return self._state[0]
+
+  def _compile(self, sharding: jax.sharding.NamedSharding) -> Any:
+    """Compiles the training step for batches of the config's size."""
+    size = (self._config.train.batch_size, *self._config.data.image_size)
+    uint8 = functools.partial(
+      jax.ShapeDtypeStruct, dtype=np.uint8, sharding=sharding
+    )
+    began = time.perf_counter()
+    compiled = compilation.compile_step(
+      train_step,
+      self._static.graphdef,
+      self._state,
+      {'image': uint8((*size, 3)), 'mask': uint8(size)},
+      xla_options=self._config.train.xla_options,
+      config=self._config,
+    )
+    seconds = time.perf_counter() - began
+    print(f'compiled the training step in {seconds:.1f} s', flush=True)
+    return compiled
 
   def train_epoch(self) -> None:
     """Trains to the end of the current epoch, scores it and saves."""
@@ -170,11 +191,8 @@ class Trainer:
     first, began, pending = self.step, time.perf_counter(), []
     with jax.transfer_guard('disallow'):
       while self.step < step:
-        self._state, step_metrics = train_step(
-          self._static.graphdef,
-          self._state,
-          next(self._iterator),
-          config=self._config,
+        self._state, step_metrics = self._train_step(
+          self._static.graphdef, self._state, next(self._iterator)
         )
         pending.append(step_metrics)
         self.step += 1

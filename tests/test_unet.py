@@ -23,11 +23,6 @@ def test_number_of_parameters(width, parameters, statistics):
   assert train_state.count(state, nnx.BatchStat) == statistics
 
 
-def test_max_pool_by_hand():
-  x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-  assert unet.max_pool(x)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
-
-
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_logits_have_the_size_of_the_image_in_float32(dtype):
   def build_and_run(x):
@@ -45,23 +40,6 @@ def test_size_that_four_poolings_do_not_halve_is_refused():
   run = lambda x: unet.UNet(2, rngs=nnx.Rngs(0))(x)
   with pytest.raises(ValueError, match='multiples of 16'):
     jax.eval_shape(run, jnp.zeros((1, 40, 32, 3)))
-
-
-def test_running_statistics_by_hand():
-  # After one step from 0 and 1 with momentum .9: mean .1 * m, variance
-  # .9 + .1 * v (biased).
-  block = unet.DoubleConv(
-    3, 4, dtype=jnp.float32, initializer='torch', rngs=nnx.Rngs(0)
-  )
-  x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-  conv = np.asarray(block.conv1(x), np.float64)
-  block(x)
-  np.testing.assert_allclose(
-    block.norm1.mean[...], 0.1 * conv.mean((0, 1, 2)), atol=1e-6
-  )
-  np.testing.assert_allclose(
-    block.norm1.var[...], 0.9 + 0.1 * conv.var((0, 1, 2)), atol=1e-6
-  )
 
 
 @pytest.mark.torch

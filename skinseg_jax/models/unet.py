@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from skinseg_jax.models import blocks
+
 # PyTorch's default for convolutions: uniform in +-1 / sqrt(fan_in), for
 # kernels (torch.nn.init.kaiming_uniform_ with a = sqrt(5)) and for biases.
 _TORCH_KERNEL = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
@@ -25,7 +27,10 @@ def _init(initializer: str, fan_in: int) -> dict[str, nnx.Initializer]:
     case 'torch':
       return {'kernel_init': _TORCH_KERNEL, 'bias_init': _torch_bias(fan_in)}
     case 'flax':
-      return {}
+      return {
+        'kernel_init': nnx.initializers.lecun_normal(),
+        'bias_init': nnx.initializers.zeros,
+      }
   raise ValueError(f"initializer must be 'torch' or 'flax': {initializer!r}")
 
 
@@ -42,31 +47,18 @@ class DoubleConv(nnx.Module):
     rngs: nnx.Rngs,
   ):
     conv = functools.partial(
-      nnx.Conv,
-      kernel_size=(3, 3),
-      use_bias=False,
+      blocks.Conv3x3,
       dtype=dtype,
+      kernel_init=_init(initializer, in_features)['kernel_init'],
       rngs=rngs,
-      **_init(initializer, 9 * in_features),
     )
-    # 0.9 is torch's momentum of 0.1; the Flax default is 0.99.
-    norm = functools.partial(
-      nnx.BatchNorm, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
-    )
-    self.conv1, self.norm1 = conv(in_features, features), norm(features)
-    self.conv2, self.norm2 = conv(features, features), norm(features)
+    norm = functools.partial(blocks.BatchNormRelu, features, rngs=rngs)
+    self.conv1, self.norm1 = conv(in_features, features), norm()
+    self.conv2, self.norm2 = conv(features, features), norm()
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [B, H, W, in_features] to [B, H, W, features]."""
-    x = nnx.relu(self.norm1(self.conv1(x)))
-    return nnx.relu(self.norm2(self.conv2(x)))
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-  """2x2 maximum with stride 2; [B, H, W, C] to [B, H/2, W/2, C]."""
-  b, h, w, c = x.shape
-  # As a reshape: a window reduction cannot be differentiated in bfloat16.
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+    return self.norm2(self.conv2(self.norm1(self.conv1(x))))
 
 
 class UNet(nnx.Module):
@@ -102,16 +94,11 @@ class UNet(nnx.Module):
       [block(i, o) for i, o in zip([3, *widths], widths[:4], strict=False)]
     )
     self.bottleneck = block(widths[3], widths[4])
-    # The kernel is [2, 2, out, in], as torch's [in, out, 2, 2] permuted.
     self.ups = nnx.List(
       [
-        nnx.ConvTranspose(
+        blocks.ConvTranspose2x2(
           2 * features,
           features,
-          (2, 2),
-          (2, 2),
-          padding='VALID',
-          transpose_kernel=True,
           dtype=dtype,
           rngs=rngs,
           **_init(initializer, 4 * features),
@@ -147,7 +134,7 @@ class UNet(nnx.Module):
     for down in self.downs:
       x = down(x)
       skips.append(x)
-      x = max_pool(x)
+      x = blocks.max_pool(x)
     x = self.bottleneck(x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = block(jnp.concatenate([skips.pop(), up(x)], axis=-1))
