@@ -157,9 +157,19 @@ def test_event_file_holds_the_scalars_of_the_jsonl(run):
   assert found == pytest.approx(written, rel=1e-6)  # Events are float32.
 
 
-def test_one_compilation_for_training_and_one_for_evaluation(run):
-  assert train.train_step._cache_size() == 1
-  assert evaluate.eval_step._cache_size() == 1
+def test_one_compilation_for_training_and_one_for_evaluation(
+  config, tmp_path, caplog
+):
+  jax.clear_caches()
+  with jax.log_compiles(), caplog.at_level('WARNING'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+  compiled = [
+    record.getMessage()
+    for record in caplog.records
+    if record.getMessage().startswith('Compiling')
+  ]
+  for step in ('train_step', 'eval_step'):
+    assert sum(step in message for message in compiled) == 1, compiled
 
 
 def test_interrupted_and_resumed_equals_undisturbed(
@@ -257,18 +267,20 @@ def test_not_a_run_folder(tmp_path):
     evaluate.evaluate_run(tmp_path, checkpoint='last', subset='validation')
 
 
-def test_loss_that_is_not_finite_ends_the_run(
-  run, config, tmp_path, monkeypatch
-):
-  real_step = train.train_step
-
-  def diverging_step(graphdef, state, batch, *, config):
-    state, step_metrics = real_step(graphdef, state, batch, config=config)
-    return state, step_metrics | {'loss': np.float32(np.nan)}
-
-  monkeypatch.setattr(train, 'train_step', diverging_step)
+def test_loss_that_is_not_finite_ends_the_run(config, tmp_path):
+  diverging = dataclasses.replace(
+    config, train=dataclasses.replace(config.train, learning_rate=1e38)
+  )
   with pytest.raises(errors.DivergenceError, match='between steps 1 and 3'):
-    train.train_and_evaluate(config, tmp_path / 'run')
+    train.train_and_evaluate(diverging, tmp_path / 'run')
+
+
+def test_unknown_xla_option_is_refused(config, tmp_path):
+  unknown = dataclasses.replace(
+    config, train=dataclasses.replace(config.train, xla_options='xla_nope=1')
+  )
+  with pytest.raises(errors.InputError, match='train.xla_options.*xla_nope'):
+    train.train_and_evaluate(unknown, tmp_path / 'run')
 
 
 def test_overfits_one_batch(run, config):
