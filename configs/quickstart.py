@@ -11,7 +11,7 @@ def get_config() -> config_lib.Config:
   config.data.source = 'synthetic'
   config.data.image_size = (112, 112)
   config.model.width = 8
-  config.train.epochs = 8
-  config.train.batch_size = 16
-  config.train.log_every_steps = 8
+  config.train.epochs = 12
+  config.train.batch_size = 8
+  config.train.log_every_steps = 16
   return config

@@ -18,6 +18,10 @@ import time
 import zipfile
 from collections.abc import Iterable, Sequence
 
+# Before torch is imported: threads that wait do so asleep. Spinning, they take
+# the cores from the workers, and a step can become a hundred times slower.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
 import cv2
 import numpy as np
 import torch
@@ -200,9 +204,13 @@ def make_loader(
     num_workers=workers,
     persistent_workers=workers > 0,
     pin_memory=torch.cuda.is_available(),
-    # A worker is one thread; OpenCV's own would fight over the cores.
-    worker_init_fn=lambda _: cv2.setNumThreads(0),
+    worker_init_fn=_init_worker,
   )
+
+
+def _init_worker(_: int) -> None:
+  # A worker is one thread; OpenCV's own would fight over the cores.
+  cv2.setNumThreads(0)
 
 
 def to_device(
@@ -263,7 +271,7 @@ def train_step(
   """One update; returns loss and confusion counts, still on the device."""
   with autocast(images.device, precision):
     logits = model(images)
-  logits = logits.float()
+  logits = logits.to(masks.dtype)
   loss = functional.binary_cross_entropy_with_logits(logits, masks)
   optimizer.zero_grad(set_to_none=True)
   loss.backward()

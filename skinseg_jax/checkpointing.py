@@ -36,8 +36,19 @@ class Checkpoint:
 class Checkpoints:
   """The checkpoints of one run; the last and the best are kept."""
 
-  def __init__(self, directory: pathlib.Path):
+  def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
+    """Opens a directory.
+
+    Args:
+      directory: Of the checkpoints of one run; made if missing.
+      read_only: Make and remove nothing: the run may be training just now.
+
+    Raises:
+      InputError: If the directory is missing, where it is only to be read.
+    """
     self._directory = directory.absolute()
+    if read_only and not directory.is_dir():
+      raise self._nothing_there()
     self._checkpointer = ocp.training.Checkpointer(
       self._directory,
       save_decision_policy=(
@@ -53,7 +64,7 @@ class Checkpoints:
           ),
         ]
       ),
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=not read_only,
     )
 
   def save(
@@ -113,10 +124,7 @@ class Checkpoints:
     """
     steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
     if not steps:
-      raise errors.InputError(
-        f'no checkpoint in {self._directory}; train first, with'
-        ' `python -m skinseg_jax.main`.'
-      )
+      raise self._nothing_there()
     scored = {s: m[BEST_METRIC] for s, m in steps.items() if m}
     if which == 'last':
       return max(steps)
@@ -127,6 +135,12 @@ class Checkpoints:
     raise errors.InputError(
       f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
       f' and the steps {sorted(steps)}.'
+    )
+
+  def _nothing_there(self) -> errors.InputError:
+    return errors.InputError(
+      f'no checkpoint in {self._directory}; train first, with'
+      ' `python -m skinseg_jax.main`.'
     )
 
   def metrics(self, step: int) -> dict[str, float]:
@@ -146,6 +160,8 @@ class Checkpoints:
     path = self._directory / str(step)
     try:
       saved = self._checkpointer.checkpointables_metadata(step).metadata
+      if saved['model'] is None:  # Orbax logs what it cannot read.
+        raise ValueError('no list of arrays')
       _check_fits(path, saved['model'], like['model'])
       abstract = {
         name: jax.tree.map(ocp.arrays.to_shape_dtype_struct, tree)

@@ -1,11 +1,18 @@
-"""Scalars to `metrics.jsonl`, always, and to TensorBoard where it can be."""
+"""Scalars to `metrics.jsonl`, always, and to TensorBoard where it can be.
 
+Pictures go to TensorBoard alone: they are files already.
+"""
+
+import io
 import json
 import math
 import os
 import pathlib
 import sys
 from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
 
 
 class MetricWriter:
@@ -28,7 +35,15 @@ class MetricWriter:
     temporary.write_text(''.join(map(_to_line, kept)), encoding='utf-8')
     temporary.replace(path)
     self._file = path.open('a', encoding='utf-8')
-    self._summaries = _summary_writer(workdir)
+    try:
+      self._summaries = _summary_writer(workdir)
+    except ImportError as error:
+      self._summaries = None
+      print(
+        f'TensorBoard is off ({error}); metrics.jsonl has every number.'
+        ' `pip install tensorflow-cpu tensorboard` turns it on.',
+        file=sys.stderr,
+      )
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes scalars named like 'train/loss' under a step."""
@@ -47,6 +62,26 @@ class MetricWriter:
     self._file.close()
     if self._summaries:
       self._summaries.close()
+
+
+def write_images(
+  directory: pathlib.Path, step: int, files: Mapping[str, bytes]
+) -> None:
+  """Writes pictures for TensorBoard; without TensorFlow, nothing.
+
+  Args:
+    directory: Folder of the event file, a run of its own to TensorBoard.
+    step: Step to show them under.
+    files: PNG files by name.
+  """
+  try:
+    writer = _summary_writer(directory)
+  except ImportError:
+    return
+  for name, file in files.items():
+    picture = Image.open(io.BytesIO(file)).convert('RGB')
+    writer.write_images(step, {name: np.asarray(picture)[None]})
+  writer.close()
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
@@ -74,14 +109,6 @@ def _summary_writer(workdir: pathlib.Path):
   # TensorFlow only writes files here: no notes on how it would compute.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  try:
-    from clu import metric_writers
+  from clu import metric_writers
 
-    return metric_writers.SummaryWriter(str(workdir))
-  except ImportError as error:
-    print(
-      f'TensorBoard is off ({error}); metrics.jsonl has every number.'
-      ' `pip install tensorflow-cpu tensorboard` turns it on.',
-      file=sys.stderr,
-    )
-    return None
+  return metric_writers.SummaryWriter(str(workdir))

@@ -17,14 +17,18 @@ from skinseg_jax import (
   checkpointing,
   compilation,
   errors,
-  evaluate,
+  evaluation,
   figures,
   losses,
   metric_writer,
   metrics,
   paper,
+  results,
   run_folder,
+  scoring,
   train_state,
+  trained_model,
+  training_side,
 )
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
@@ -252,18 +256,23 @@ class Trainer:
 
   def score_validation(self) -> dict[str, np.ndarray]:
     """Scores all validation images with the weights as they are now."""
-    return evaluate.score(
+    return scoring.score(
       self._static.eval_graphdef,
       self.model_state,
       self._validation,
       threshold=self._config.evaluation.threshold,
     )
 
-  def best(self) -> tuple[int, float]:
-    """Step and pooled validation Dice of the best checkpoint."""
+  def trained_model(self) -> trained_model.TrainedModel:
+    """The model as it is now."""
     self._checkpoints.wait()
-    step = self._checkpoints.resolve('best')
-    return step, self._checkpoints.metrics(step)[checkpointing.BEST_METRIC]
+    return trained_model.TrainedModel(
+      config=self._config,
+      graphdef=self._static.eval_graphdef,
+      state=self.model_state,
+      step=self.step,
+      best=trained_model.best_checkpoint(self._checkpoints),
+    )
 
   def close(self) -> None:
     """Ends all threads; what was saved is on disk after this."""
@@ -349,35 +358,30 @@ def train_and_evaluate(
   try:
     while trainer.step < config.train.epochs * trainer.steps_per_epoch:
       trainer.train_epoch()
-    return _report(config, workdir, trainer, split)
+    run_data = training_side.RunData(source, data, split)
+    return _report(config, workdir, trainer, run_data)
   finally:
     trainer.close()
 
 
-def _report(config, workdir, trainer, split) -> dict[str, Any]:
-  """Scores the last epoch, writes the results and prints them."""
-  scored = trainer.score_validation()
-  summary = evaluate.summarise(
-    scored,
-    image_size=config.data.image_size,
-    threshold=config.evaluation.threshold,
-    checkpoint_step=trainer.step,
+def _report(config, workdir, trainer, run_data) -> dict[str, Any]:
+  """Scores the last epoch in full, writes the results and prints them."""
+  summary = evaluation.evaluate_subset(
+    workdir,
+    trainer.trained_model(),
+    run_data,
+    subset='validation',
+    options=evaluation.DEFAULT,
   )
-  best_step, best_dice = trainer.best()
-  summary['best_checkpoint'] = {'step': best_step, 'dice': best_dice}
-  evaluate.write_results(
-    run_folder.evaluation_dir(workdir, 'validation'),
-    summary,
-    split.validation,
-    scored,
-  )
+  training_side.profile(workdir, run_data)
   figures.training_curves(
     metric_writer.read(workdir),
     workdir / 'figures' / 'curves.png',
     paper_figures=config.data.split == 'paper',
   )
-  print(evaluate.describe(summary))
-  print(f'best by validation Dice: step {best_step}, {best_dice:.4f}')
+  print(results.describe(summary))
+  best = summary['best_checkpoint']
+  print(f'best by validation Dice: step {best["step"]}, {best["dice"]:.4f}')
   if config.data.split == 'paper':
     print(paper.comparison(summary))
   print(f'results in {workdir}')

@@ -58,7 +58,10 @@ def create(
   """Makes the state of step 0, a copy on every device of `sharding`'s mesh."""
   model, optimizer = nnx.eval_shape(lambda: _build(config))
   # On the CPU, so that every kind of device starts from the same weights.
-  with jax.default_device(jax.local_devices(backend='cpu')[0]):
+  platforms = jax.config.jax_platforms
+  has_cpu = not platforms or 'cpu' in platforms
+  cpu = jax.local_devices(backend='cpu')[0] if has_cpu else None
+  with jax.default_device(cpu):
     state = _init(config)
   replicated = jax.sharding.NamedSharding(
     sharding.mesh, jax.sharding.PartitionSpec()

@@ -5,6 +5,8 @@ import pathlib
 import jax
 import pytest
 
+from skinseg_jax import config as config_lib
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 _HAM10000 = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
@@ -29,3 +31,32 @@ def ham10000_source(ham10000_dir, tmp_path_factory):
     raw_dir=ham10000_dir,
     mask_threshold=0,
   )
+
+
+@pytest.fixture(scope='session')
+def tiny_config(tmp_path_factory) -> config_lib.Config:
+  """28 generated images of 32 px, 7 of them for validation; width 2."""
+  config = config_lib.Config()
+  config.data.source = 'synthetic'
+  config.data.split = 'random'
+  config.data.data_dir = str(tmp_path_factory.mktemp('data'))
+  config.data.num_synthetic = 28
+  config.data.validation_fraction = 0.25
+  config.data.image_size = (32, 32)
+  config.model.width = 2
+  config.train.batch_size = 4
+  config.train.epochs = 2
+  config.train.learning_rate = 1e-2
+  config.train.log_every_steps = 3
+  config.evaluation.batch_size = 4
+  return config
+
+
+@pytest.fixture(scope='session')
+def tiny_run(tiny_config, tmp_path_factory):
+  """A finished run of it: its folder and what the training returned."""
+  # Imported where used: tests of arrays and files need none of this.
+  from skinseg_jax import train
+
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  return workdir, train.train_and_evaluate(tiny_config, workdir)

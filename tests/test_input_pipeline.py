@@ -35,8 +35,9 @@ def _training(data, sharding, *, seed=0, batch_size=4, indices=None):
 
 
 def _numbers(iterator, batches):
-  drawn = [np.asarray(next(iterator)['image'])[:, 0, 0, 0] for _ in
-           range(batches)]
+  drawn = [
+    np.asarray(next(iterator)['image'])[:, 0, 0, 0] for _ in range(batches)
+  ]
   return [row.tolist() for row in drawn]
 
 
@@ -112,20 +113,26 @@ def test_processes_share_out_the_same_global_batches(
     evaluation = input_pipeline.evaluation_batches(
       data, np.arange(11), batch_size=4, sharding=sharding
     )
-    halves.append((
-      [next(training)['image'][:, 0, 0, 0] for _ in range(5)],
-      [b['image'][b['valid'], 0, 0, 0] for b in evaluation],
-    ))
+    halves.append(
+      (
+        [next(training)['image'][:, 0, 0, 0] for _ in range(5)],
+        [b['image'][b['valid'], 0, 0, 0] for b in evaluation],
+      )
+    )
     training.close()
   monkeypatch.undo()
   iterator = _training(data, sharding)
   whole = _numbers(iterator, 5)
   iterator.close()
-  joined = [np.concatenate(pair).tolist() for pair in
-            zip(halves[0][0], halves[1][0], strict=True)]
+  joined = [
+    np.concatenate(pair).tolist()
+    for pair in zip(halves[0][0], halves[1][0], strict=True)
+  ]
   assert joined == whole
-  scored = [np.concatenate(pair) for pair in
-            zip(halves[0][1], halves[1][1], strict=True)]
+  scored = [
+    np.concatenate(pair)
+    for pair in zip(halves[0][1], halves[1][1], strict=True)
+  ]
   assert np.concatenate(scored).tolist() == list(range(11))
 
 

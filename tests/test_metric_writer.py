@@ -55,9 +55,8 @@ def test_what_is_not_finite_is_null(tmp_path):
   assert metric_writer.read(tmp_path) == [{'step': 1, 'train/loss': None}]
 
 
-def test_without_tensorflow_it_says_so_once_and_works(
-  tmp_path, monkeypatch, capsys
-):
+@pytest.fixture
+def no_tensorflow(monkeypatch):
   real_import = builtins.__import__
 
   def no_clu_writers(name, *args, **kwargs):
@@ -66,6 +65,17 @@ def test_without_tensorflow_it_says_so_once_and_works(
     return real_import(name, *args, **kwargs)
 
   monkeypatch.setattr(builtins, '__import__', no_clu_writers)
+
+
+@pytest.mark.usefixtures('no_tensorflow')
+def test_pictures_without_tensorflow_are_left_out_silently(tmp_path, capsys):
+  metric_writer.write_images(tmp_path, 1, {'a': b''})
+  assert not list(tmp_path.iterdir())
+  assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.usefixtures('no_tensorflow')
+def test_without_tensorflow_it_says_so_once_and_works(tmp_path, capsys):
   writer = metric_writer.MetricWriter(tmp_path)
   writer.write(1, {'train/loss': 1.0})
   writer.close()

@@ -384,3 +384,25 @@ def test_what_is_no_readable_image_is_refused(data, message):
   for decode in (preprocessing.decode_image, preprocessing.decode_mask):
     with pytest.raises(errors.InputError, match=message):
       decode(data, 'x')
+
+
+@pytest.mark.parametrize(
+  ('source', 'target'),
+  [
+    ((224, 224), (450, 600)),
+    ((32, 48), (31, 17)),
+    ((64, 64), (64, 64)),
+    ((16, 16), (1, 3)),
+    ((16, 32), (300, 400)),
+  ],
+)
+def test_probability_resized_as_opencv_does(source, target):
+  probability = np.random.default_rng(0).random(source, np.float32)
+  kept = probability.copy()
+  resized = preprocessing.resize_probability(probability, target)
+  expected = cv2.resize(
+    probability, target[::-1], interpolation=cv2.INTER_LINEAR
+  )
+  assert resized.dtype == np.float32
+  assert np.abs(resized - expected).max() < 1e-6
+  assert np.array_equal(probability, kept)

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import functools
 
 import jax
 import numpy as np
@@ -19,7 +20,11 @@ reference = pytest.importorskip('torch_reference')
 
 _CPU = torch.device('cpu')
 _STEPS = 20
+_DTYPES = ('float32', 'float64')
 Setting = collections.namedtuple('Setting', 'net, static, config, batches')
+Training = collections.namedtuple(
+  'Training', 'dtype, ours, theirs, first, last'
+)
 
 
 def _setting(width, size, batches):
@@ -84,19 +89,32 @@ def setting(request):
   return _setting(16, 112, list(_real_batches(raw_dir, 112)))
 
 
-def _ours(setting):
-  """Our state of step 0 with the net's weights."""
+def _ours(setting, dtype='float32'):
+  """Our (graphdef, state) of step 0 with the net's weights, in `dtype`."""
+  config = copy.deepcopy(setting.config)
+  config.model.compute_dtype = dtype
+  static = train_state.create(config, input_pipeline.data_sharding())
   model_state = torch_weights.to_flax(
-    models.arrays(setting.net), setting.static.state[0]
+    models.arrays(setting.net), static.state[0]
   )
-  leaves = jax.tree.leaves((model_state, setting.static.state[1]))
+  leaves = jax.tree.leaves((model_state, static.state[1]))
   # Copied, for a training step reuses the buffers that it is given.
-  leaves = [leaf.copy() for leaf in leaves]
-  return jax.tree.unflatten(jax.tree.structure(setting.static.state), leaves)
+  leaves = [
+    leaf.astype(dtype if leaf.dtype == np.float32 else leaf.dtype, copy=True)
+    for leaf in leaves
+  ]
+  structure = jax.tree.structure(static.state)
+  return static.graphdef, jax.tree.unflatten(structure, leaves)
 
 
-def _for_torch(batch):
-  return reference.to_device(map(torch.from_numpy, batch), _CPU)
+def _for_torch(batch, dtype='float32'):
+  tensors = reference.to_device(list(map(torch.from_numpy, batch)), _CPU)
+  return [tensor.to(getattr(torch, dtype)) for tensor in tensors]
+
+
+def _net(setting, dtype='float32'):
+  """A copy of the net in training mode, in `dtype`."""
+  return copy.deepcopy(setting.net).to(getattr(torch, dtype)).train()
 
 
 def _relative(ours, theirs):
@@ -121,78 +139,109 @@ def test_logits_agree_in_evaluation_mode(setting):
   )
 
 
-def test_logits_and_gradients_agree_in_training_mode(setting):
-  net = copy.deepcopy(setting.net).train()
+def _gradients(setting, dtype):
+  """Logits [B, H, W] and gradients by name: ours, then theirs."""
   images, masks = setting.batches[0]
-  torch_images, torch_masks = _for_torch(setting.batches[0])
 
-  @jax.jit
-  def ours(state, images, masks):
+  @functools.partial(jax.jit, static_argnums=0)
+  def run(graphdef, state, images, masks):
     def loss_fn(model):
       logits = model(images / 255)
       return losses.bce_with_logits(logits, masks).mean(), logits
 
-    model, _ = nnx.merge(setting.static.graphdef, state)
+    model, _ = nnx.merge(graphdef, state)
     (_, logits), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
-    return logits, grads
+    return logits[..., 0], grads
 
-  logits, grads = ours(_ours(setting), images, masks)
-  theirs = net(torch_images)
-  np.testing.assert_allclose(
-    logits[..., 0], theirs.detach()[:, 0].numpy(), rtol=0, atol=1e-4
-  )
+  with jax.enable_x64(dtype == 'float64'):
+    logits, grads = run(*_ours(setting, dtype), images.astype(dtype), masks)
+    ours = np.asarray(logits), torch_weights.from_flax(grads)
+  net = _net(setting, dtype)
+  # Divided here, in the wide type where it is one.
+  torch_images = torch.from_numpy(images.astype(dtype) / 255)
+  torch_masks = _for_torch(setting.batches[0], dtype)[1]
+  logits = net(torch_images.permute(0, 3, 1, 2))
   torch.nn.functional.binary_cross_entropy_with_logits(
-    theirs, torch_masks
+    logits, torch_masks
   ).backward()
-  grads = torch_weights.from_flax(grads)
-  distances = {
-    name: _relative(grads[name], parameter.grad.numpy())
-    for name, parameter in net.named_parameters()
-  }
-  assert len(distances) == len(
-    jax.tree.leaves(nnx.filter_state(setting.static.state[0], nnx.Param))
-  )
-  assert {n: d for n, d in distances.items() if not d < 1e-3} == {}
+  grads = {name: p.grad.numpy() for name, p in net.named_parameters()}
+  return ours, (logits.detach()[:, 0].numpy(), grads)
 
 
 @pytest.fixture(scope='module')
-def trained(setting):
+def gradients(setting):
+  return {dtype: _gradients(setting, dtype) for dtype in _DTYPES}
+
+
+def _worst(ours, theirs):
+  """The largest relative distance over the arrays that `theirs` has."""
+  return max(_relative(ours[name], theirs[name]) for name in theirs)
+
+
+def test_logits_agree_in_training_mode(gradients):
+  (ours, _), (theirs, _) = gradients['float32']
+  assert ours.dtype == np.float32
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_gradients_of_every_parameter_agree(setting, gradients):
+  (_, ours), (_, theirs) = gradients['float64']
+  parameters = nnx.filter_state(setting.static.state[0], nnx.Param)
+  assert len(theirs) == len(jax.tree.leaves(parameters))
+  assert _worst(ours, theirs) < 1e-6
+
+
+def test_gradients_in_float32_are_as_near_to_the_truth_as_torchs(gradients):
+  # Rounding puts a few units on the other side of a ReLU's or a maximum's
+  # bend, in PyTorch too, where a gradient jumps: single parameters of deep
+  # levels are off by 1e-2, on either side.
+  truth = gradients['float64'][1][1]
+  (_, ours), (_, theirs) = gradients['float32']
+  assert _worst(ours, truth) < 3 * _worst(theirs, truth)
+  whole = lambda grads: np.concatenate([grads[n].ravel() for n in truth])
+  assert _relative(whole(ours), whole(theirs)) < 1e-3
+
+
+@pytest.fixture(scope='module', params=_DTYPES)
+def trained(setting, request):
   """Losses of each step, and weights after the first and the last."""
-  net = copy.deepcopy(setting.net).train()
+  dtype = request.param
+  if dtype == 'float32' and setting.config.model.width == 16:
+    pytest.skip('rounding grows; the synthetic images show float32')
+  net, ours, theirs, weights = _net(setting, dtype), [], [], []
   optimizer = reference.make_optimizer(net, setting.config.train.learning_rate)
-  state, ours, theirs, weights = _ours(setting), [], [], []
-  sharding = input_pipeline.data_sharding()
-  for images, masks in setting.batches:
-    state, step_metrics = train.train_step(
-      setting.static.graphdef,
-      state,
-      jax.device_put({'image': images, 'mask': masks}, sharding),
-      config=setting.config,
-    )
-    ours.append(float(step_metrics['loss']))
-    loss, counts = reference.train_step(
-      net, optimizer, *_for_torch((images, masks))
-    )
-    theirs.append(loss.item())
-    assert counts.sum() == masks.size
-    weights.append((torch_weights.from_flax(state[0]), models.arrays(net)))
-  return ours, theirs, weights[0], weights[-1]
+  with jax.enable_x64(dtype == 'float64'):
+    graphdef, state = _ours(setting, dtype)
+    sharding = input_pipeline.data_sharding()
+    for images, masks in setting.batches:
+      batch = jax.device_put({'image': images, 'mask': masks}, sharding)
+      state, step_metrics = train.train_step(
+        graphdef, state, batch, config=setting.config
+      )
+      ours.append(float(step_metrics['loss']))
+      loss, counts = reference.train_step(
+        net, optimizer, *_for_torch((images, masks), dtype)
+      )
+      theirs.append(loss.item())
+      assert counts.sum() == masks.size
+      weights.append((torch_weights.from_flax(state[0]), models.arrays(net)))
+  return Training(dtype, ours, theirs, weights[0], weights[-1])
 
 
 def test_losses_agree_at_every_step(trained):
-  ours, theirs, *_ = trained
-  assert len(ours) == _STEPS
-  assert theirs[-1] < theirs[0]
-  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
+  assert len(trained.ours) == _STEPS
+  assert trained.theirs[-1] < trained.theirs[0]
+  np.testing.assert_allclose(trained.ours, trained.theirs, rtol=0, atol=1e-3)
 
 
 def test_final_weights_agree(setting, trained):
-  *_, (ours, theirs) = trained
-  distances = {
-    name: _relative(ours[name], theirs[name])
-    for name, _ in setting.net.named_parameters()
-  }
-  assert {n: d for n, d in distances.items() if not d < 1e-3} == {}
+  # Adam divides each gradient by its own size, so that what is noise in it
+  # moves a weight as far as what is not: in float32, where gradients of deep
+  # levels are mostly rounding, weights part, in PyTorch from itself too.
+  if trained.dtype == 'float64':
+    ours, theirs = trained.last
+    names = dict(setting.net.named_parameters())
+    assert _worst(ours, {name: theirs[name] for name in names}) < 1e-3
 
 
 def test_running_variance_differs_by_the_factor_of_unbiased_estimates(
@@ -200,7 +249,7 @@ def test_running_variance_differs_by_the_factor_of_unbiased_estimates(
 ):
   # From 1 with momentum .9, a step leads to .9 + .1 v. Over n values, theirs
   # is v = sum of squares / (n - 1), ours / n; the means agree.
-  _, _, (ours, theirs), _ = trained
+  ours, theirs = trained.first
   size = setting.config.data.image_size[0]
   levels = {'downs': [0, 1, 2, 3], 'bottleneck': [4], 'up_blocks': [3, 2, 1, 0]}
   checked = 0

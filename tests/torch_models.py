@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-torch = pytest.importorskip('torch')
-pytest.importorskip('cv2')
 sys.path.append(str(pathlib.Path(__file__).parents[1] / 'scripts'))
-
-from torch import nn  # noqa: E402
+# Before torch, whose waiting threads it sends to sleep.
+pytest.importorskip('torch_reference')
+torch = pytest.importorskip('torch')
+nn = torch.nn
 
 
 def randomise(module, seed=0):

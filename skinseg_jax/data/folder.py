@@ -15,7 +15,6 @@ from skinseg_jax import errors
 from skinseg_jax.data import preprocessing, sources
 
 _JPEG = ('.jpg', '.jpeg')
-_EXTENSIONS = (*_JPEG, '.png', '.bmp', '.tif', '.tiff', '.webp')
 _MASK_SUFFIXES = ('_segmentation', '_mask')
 
 
@@ -125,14 +124,13 @@ def _list_files(
       found[field] = [
         path
         for path in sorted(directory.iterdir())
-        if path.suffix.lower() in _EXTENSIONS
+        if path.suffix.lower() in preprocessing.EXTENSIONS
         and not path.name.startswith('.')
         and path.is_file()
       ]
       if not found[field]:
-        problems.append(
-          f'{directory} ({field}) holds no file of {", ".join(_EXTENSIONS)}'
-        )
+        allowed = ', '.join(preprocessing.EXTENSIONS)
+        problems.append(f'{directory} ({field}) holds no file of {allowed}')
     except OSError as error:
       problems.append(f'{directory} ({field}) is no directory: {error}')
   if problems:

@@ -1,0 +1,104 @@
+"""Reads the files of one evaluation back."""
+
+import csv
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from skinseg_jax import errors, run_folder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+  """Everything that scoring a subset left behind; N images.
+
+  Attributes:
+    name: 'validation', 'train', or that of external data.
+    home: Folder for pages about it: of the validation images the run's own,
+      else the one beside the scores.
+    summary: Contents of `summary.json`.
+    rows: Rows of `per_image.csv`, in its order.
+    subgroups: Rows of `subgroups.table` by attribute.
+    failures: Rows of `subgroups.failures`, the worst first.
+    packed: Predicted masks, eight pixels a byte, uint8 [N, ceil(H * W / 8)].
+  """
+
+  name: str
+  home: pathlib.Path
+  summary: Mapping[str, Any]
+  rows: Sequence[Mapping[str, str]]
+  subgroups: Mapping[str, Sequence[Mapping[str, Any]]]
+  failures: Sequence[Mapping[str, Any]]
+  packed: np.ndarray
+
+  @functools.cached_property
+  def image_ids(self) -> list[str]:
+    """Ids in the order of the rows."""
+    return [row['image_id'] for row in self.rows]
+
+  def column(self, name: str) -> np.ndarray:
+    """Numbers of a column, float64 [N]; NaN where a cell is empty."""
+    return np.array([float(row[name] or math.nan) for row in self.rows])
+
+  def prediction(self, index: int) -> np.ndarray:
+    """Predicted mask of an image, 1 for lesion, uint8 [H, W]."""
+    height, width = self.summary['image_size']
+    bits = np.unpackbits(self.packed[index], count=height * width)
+    return bits.reshape(height, width)
+
+  def ranked(self) -> list[int]:
+    """Indices of the images by IoU, the worst first, ties by id."""
+    iou = self.column('iou')
+    return sorted(
+      range(len(iou)), key=lambda i: (iou[i], self.rows[i]['image_id'])
+    )
+
+
+def read(workdir: pathlib.Path, name: str) -> Evaluation:
+  """Reads the folder that scoring wrote.
+
+  Args:
+    workdir: Folder of a run.
+    name: Which of its evaluations.
+
+  Raises:
+    InputError: If a file is missing or damaged.
+  """
+  directory = run_folder.evaluation_dir(workdir, name)
+  try:
+    with (directory / 'per_image.csv').open(encoding='utf-8', newline='') as f:
+      rows = list(csv.DictReader(f))
+    # Opened here, since NumPy leaves a damaged file open.
+    with (
+      (directory / 'predictions.npz').open('rb') as f,
+      np.load(f, allow_pickle=False) as arrays,
+    ):
+      packed, image_ids = arrays['masks'], arrays['image_ids'].tolist()
+    evaluation = Evaluation(
+      name=name,
+      home=workdir if name == 'validation' else directory,
+      summary=_json(directory / 'summary.json'),
+      rows=rows,
+      subgroups=_json(directory / 'subgroups.json'),
+      failures=_json(directory / 'failures.json'),
+      packed=packed,
+    )
+    if evaluation.image_ids != image_ids:
+      raise ValueError('per_image.csv and predictions.npz list other images')
+    return evaluation
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    raise errors.InputError(
+      f'{directory} holds no whole evaluation ({error}); score again:'
+      f' python -m skinseg_jax.evaluate --workdir {workdir}'
+    ) from error
+
+
+def _json(path: pathlib.Path) -> Any:
+  return json.loads(path.read_text('utf-8'))

@@ -1,0 +1,91 @@
+"""Where an evaluation comes from, in words: run, config, data and model."""
+
+import json
+import pathlib
+import shlex
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import evaluation_files, pages
+
+_HAM10000 = (
+  'HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161,'
+  ' 2018; masks: Tschandl et al., Nature Medicine 26, 2020): 10,015'
+  ' dermoscopic images of 7,470 lesions from Vienna and Queensland, licence'
+  ' CC BY-NC 4.0, not for commercial use.'
+)
+_SYNTHETIC = (
+  'Generated images of made-up lesions with exact masks: good for trying the'
+  ' program out; scores on them say nothing about skin.'
+)
+
+
+def identity(
+  workdir: pathlib.Path, evaluation: evaluation_files.Evaluation
+) -> dict[str, str]:
+  """What ran, on what, with what."""
+  environment = json.loads((workdir / 'environment.json').read_text('utf-8'))
+  summary = evaluation.summary
+  data = summary['data']
+  best = summary.get('best_checkpoint')
+  text = {
+    'Trained on data': f'{environment["data_source"]}, fingerprint'
+    f' {environment["data_fingerprint"]}',
+    'Scored on data': f'{data["name"]}, fingerprint {data["fingerprint"]}',
+    'Split': data['split'],
+    'SHA-256 of the split': data['split_sha256'],
+    'Checkpoint': f'step {summary["checkpoint_step"]:,}'
+    + (
+      f' (best by validation Dice: step {best["step"]:,},'
+      f' {pages.percent(best["dice"])})'
+      if best
+      else ''
+    ),
+    'Training command': shlex.join(['python', *environment['command']]),
+    'Trained on device': f'{environment["device"]} ({environment["platform"]})'
+    f', number: {environment["num_devices"]}',
+    'Commit of the code': environment['commit'],
+    'Versions': ', '.join(
+      f'{package} {version}'
+      for package, version in {
+        'Python': environment['python'],
+        **environment['packages'],
+      }.items()
+    ),
+  }
+  return {term: value or 'not known' for term, value in text.items()}
+
+
+def differences(config: config_lib.Config) -> list[tuple[str, str, str]]:
+  """Fields that are not at their defaults: name, value, default."""
+  default = config_lib.flat(config_lib.Config())
+  return [
+    (name, str(value), str(default[name]) or '(empty)')
+    for name, value in config_lib.flat(config).items()
+    if value != default[name]
+  ]
+
+
+def data_notes(
+  config: config_lib.Config, evaluation: evaluation_files.Evaluation
+) -> list[str]:
+  """What is known of the data trained on and scored."""
+  notes = {'ham10000': _HAM10000, 'synthetic': _SYNTHETIC}
+  return [
+    f'{what}: {notes.get(name, f"{name}. Its licence is its owner’s.")}'
+    for what, name in (
+      ('Trained on', config.data.source),
+      ('Scored on', evaluation.summary['data']['name']),
+    )
+  ]
+
+
+def model(config: config_lib.Config) -> str:
+  """The model and its training in a sentence."""
+  height, width = config.data.image_size
+  return (
+    f'U-Net of base width {config.model.width} for images of {height} x'
+    f' {width} pixels, convolutions in {config.model.compute_dtype}, trained'
+    f' for {config.train.epochs} epochs in batches of'
+    f' {config.train.batch_size} with Adam at {config.train.learning_rate:g}'
+    ' on binary cross-entropy.'
+  )

@@ -1,0 +1,115 @@
+"""What an evaluation takes from the training images, kept in the run folder.
+
+It is worked out once: a threshold takes a pass over all training images, and
+where a model is tried on other data they may not be at hand.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from skinseg_jax import (
+  calibration,
+  results,
+  run_folder,
+  scoring,
+  shift,
+  trained_model,
+)
+from skinseg_jax.data import cache, input_pipeline, sources, splits
+
+_POINTS, _PROFILE = 'operating_point.json', 'training_profile.json'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunData:
+  """A run's own images: at their own size, at the model's, and divided."""
+
+  source: sources.Source
+  data: cache.CachedData
+  split: splits.Split
+
+
+def open_run_data(
+  workdir: pathlib.Path, model: trained_model.TrainedModel
+) -> RunData:
+  """Opens the images that a run was trained on.
+
+  Raises:
+    InputError: If they are not there, or not what they were.
+  """
+  config = model.config.data
+  split = splits.read_split(workdir / 'split.csv')
+  source = sources.open_source(config)
+  run_folder.check_data(workdir, source)
+  data = cache.open_cache(
+    source, config.image_size, pathlib.Path(config.data_dir)
+  )
+  return RunData(source, data, split)
+
+
+def stored_point(workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
+  """The operating point of a checkpoint, if it was worked out before."""
+  return _read(workdir / _POINTS).get(str(step))
+
+
+def stored_profile(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """`shift.profile` of the training images, if it was worked out before."""
+  return _read(workdir / _PROFILE) or None
+
+
+def operating_point(
+  workdir: pathlib.Path,
+  model: trained_model.TrainedModel,
+  run_data: RunData,
+) -> dict[str, Any]:
+  """Finds the threshold with the highest pooled Dice on all training images.
+
+  Returns:
+    `threshold`, `chosen_on` ('train'), `train_dice` and `train_images`.
+  """
+  stored = stored_point(workdir, model.step)
+  if stored:
+    return stored
+  indices = input_pipeline.select(run_data.data, run_data.split.train)
+  batches = input_pipeline.evaluation_batches(
+    run_data.data,
+    indices,
+    batch_size=model.config.evaluation.batch_size,
+    sharding=model.sharding,
+  )
+  histogram = scoring.histogram(model.graphdef, model.state, batches)
+  return store_point(workdir, model.step, histogram, len(indices))
+
+
+def store_point(
+  workdir: pathlib.Path, step: int, histogram: np.ndarray, num_images: int
+) -> dict[str, Any]:
+  """Stores the best threshold of a histogram of all training images."""
+  threshold = calibration.best_threshold(histogram)
+  point = {
+    'threshold': threshold,
+    'chosen_on': 'train',
+    'train_dice': results.scores_at(histogram, threshold)['dice'],
+    'train_images': num_images,
+  }
+  points = {**_read(workdir / _POINTS), str(step): point}
+  run_folder.write_json(workdir / _POINTS, points)
+  return point
+
+
+def profile(workdir: pathlib.Path, run_data: RunData) -> dict[str, Any]:
+  """`shift.profile` of the training images."""
+  found = stored_profile(workdir)
+  if found is None:
+    indices = input_pipeline.select(run_data.data, run_data.split.train)
+    found = shift.profile(run_data.source, run_data.data, indices)
+    run_folder.write_json(workdir / _PROFILE, found)
+  return found
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  return json.loads(path.read_text('utf-8')) if path.exists() else {}

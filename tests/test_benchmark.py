@@ -1,0 +1,153 @@
+import json
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.torch
+pytest.importorskip('torch_models')
+benchmark = pytest.importorskip('benchmark')
+report_lib = pytest.importorskip('benchmark_report')
+
+from skinseg_jax import errors  # noqa: E402
+
+_FIELDS = {
+  'framework',
+  'mode',
+  'precision',
+  'compiled',
+  'width',
+  'image_size',
+  'batch_size',
+  'images_per_second',
+  'p10',
+  'p90',
+  'compile_seconds',
+  'peak_memory_bytes',
+}
+
+
+def _row(framework, images_per_second, *, compiled):
+  return {
+    'framework': framework,
+    'mode': 'compute',
+    'precision': 'float32',
+    'compiled': compiled,
+    'width': 16,
+    'image_size': 112,
+    'batch_size': 4,
+    'images_per_second': images_per_second,
+    'p10': 1.0,
+    'p90': 9.0,
+    'compile_seconds': 2.0,
+    'peak_memory_bytes': 3 * 10**9,
+  }
+
+
+def test_operations_of_the_papers_network():
+  # 36.9 GMAC forward at 224 px and width 64; about 221 Gflop in training.
+  assert report_lib.training_flops(64, 224) == pytest.approx(221e9, rel=0.01)
+
+
+def test_operations_by_hand():
+  # Width 1 at 16 px, multiply-adds: down, 9 * pixels * (in * out + out * out):
+  # 256 * 9 * 4, 64 * 9 * 6, 16 * 9 * 24, 4 * 9 * 96, 1 * 9 * 384; up, with w
+  # channels, pixels * (2 w w + 27 w w): 29 * (256 + 64 * 4 + 16 * 16 + 4 * 64);
+  # head 256. Thrice that, less the first layer's 256 * 9 * 3; times two.
+  down = 9 * (256 * 4 + 64 * 6 + 16 * 24 + 4 * 96 + 384)
+  macs = down + 29 * 4 * 256 + 256
+  assert report_lib.training_flops(1, 16) == 2 * (3 * macs - 256 * 27)
+
+
+def test_ratios_are_of_turns_taken_together():
+  # Both slow down in the third turn: the ratio does not see it.
+  results = [
+    (_row('jax', 20, compiled=True), np.array([20.0, 20, 10]), ''),
+    (_row('torch', 10, compiled=False), np.array([10.0, 10, 5]), ''),
+    (_row('torch', 16, compiled=True), np.array([16.0, 16, 8]), ''),
+  ]
+  eager, compiled = benchmark.ratios(results)
+  assert (eager['ratio'], eager['p10'], eager['p90']) == (2, 2, 2)
+  assert (compiled['ratio'], compiled['compiled']) == (1.25, True)
+
+
+def test_table_shows_ratio_and_share_of_the_matrix_rate():
+  rows = [
+    _row('jax', 20.0, compiled=True),
+    _row('torch', 10.0, compiled=False),
+  ]
+  # At 20 images/s the share is 50 % of a rate of 40 images' operations.
+  rate = 40 * report_lib.training_flops(16, 112)
+  text = report_lib.table(
+    {
+      'environment': {
+        'device': 'd',
+        'processor': 'p',
+        'cores': 2,
+        'packages': {'jax': '1', 'torch': '2'},
+        'num_images': 8,
+        'data': 'generated',
+        'matrix_flops_per_second': {'float32': rate},
+      },
+      'rows': rows,
+      'ratios': [
+        {**rows[1], 'ratio': 2.0, 'p10': 1.5, 'p90': 2.5},
+      ],
+    }
+  )
+  ours, theirs = text.splitlines()[4:6]
+  assert '| JAX | 20 (1 to 9) |  | 2.0 s | 3.00 GB | 50 % |' in ours
+  assert '| PyTorch | 10 (1 to 9) | 2.00 times (1.50 to 2.50) |' in theirs
+
+
+def test_quick_plan_compares_jax_with_eager_torch_in_float32():
+  args = benchmark.parse_arguments(['--output', 'x.json', '--quick'])
+  groups = benchmark.plan(args)
+  assert all([c.framework for c in g] == ['jax', 'torch'] for g in groups)
+  precisions = {c.precision for group in groups for c in group}
+  assert precisions == {'float32', 'uint8'}
+  assert {group[0].mode for group in groups} == set(benchmark.MODES)
+
+
+def test_full_plan_compares_with_torch_compile_in_both_precisions():
+  args = benchmark.parse_arguments(['--output', 'x.json'])
+  groups = [g for g in benchmark.plan(args) if g[0].mode == 'compute']
+  assert [[c.compiled for c in g] for g in groups] == [[True, False, True]] * 2
+  assert [g[0].precision for g in groups] == ['float32', 'bfloat16']
+
+
+def test_output_of_another_kind_is_refused():
+  with pytest.raises(errors.InputError, match='must end in .json'):
+    benchmark.parse_arguments(['--output', 'x.csv'])
+
+
+@pytest.mark.slow
+def test_a_small_run_writes_results_table_and_chart(tmp_path):
+  output = tmp_path / 'results' / 'small.json'
+  benchmark.main(
+    [
+      'benchmark.py',
+      f'--output={output}',
+      *[
+        '--modes',
+        'compute',
+        'predict',
+        '--widths',
+        '1',
+        '--image_sizes',
+        '16',
+      ],
+      *['--precisions', 'float32', '--no_compile', '--batch_size', '2'],
+      *['--num_images', '4', '--repetitions', '2', '--seconds', '0.01'],
+      *['--matrix_size', '64', '--workers', '1'],
+    ]
+  )
+  report = json.loads(output.read_text())
+  assert set(report) == {'environment', 'rows', 'ratios'}
+  assert report['environment']['failures'] == []
+  for row in report['rows']:
+    assert set(row) == _FIELDS
+    assert row['p10'] <= row['images_per_second'] <= row['p90']
+  frameworks = [row['framework'] for row in report['rows']]
+  assert frameworks == ['jax', 'torch'] * 3  # One compute, two predict.
+  assert output.with_suffix('.md').exists()
+  assert output.with_suffix('.png').stat().st_size > 0

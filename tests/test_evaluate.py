@@ -1,0 +1,270 @@
+"""The command line, on a run that was trained; and bad input to it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinseg_jax import (
+  checkpointing,
+  errors,
+  evaluate,
+  evaluation_files,
+  predict,
+)
+
+
+@pytest.fixture
+def workdir(tiny_run, tmp_path):
+  """A copy of the run, to be damaged."""
+  path = tmp_path / 'run'
+  shutil.copytree(tiny_run[0], path)
+  return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Images and masks of 40 x 30, with metadata."""
+  for name in ('images', 'masks'):
+    (tmp_path / name).mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(3):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5 : 15 + i, 10:30] = 255
+    image = np.where(mask[..., None], 60, 200) + rng.integers(0, 9, (30, 40, 3))
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / f'images/p{i}.png')
+    Image.fromarray(mask).save(tmp_path / f'masks/p{i}.png')
+  (tmp_path / 'rows.csv').write_text('image_id,dx,age\np0,mel,50\np1,nv,\n')
+  return tmp_path
+
+
+def _external(workdir, folder, **changes):
+  paths = {
+    'images': folder / 'images',
+    'masks': folder / 'masks',
+    'metadata': folder / 'rows.csv',
+    **changes,
+  }
+  return [
+    '--skip_report',
+    '--workdir',
+    workdir,
+    *(x for k, v in paths.items() for x in (f'--{k}', v)),
+  ]
+
+
+def _run(main, *flags):
+  errors.exit_with_message(main, ['program', *map(str, flags)])
+
+
+def _end(capsys, main, *flags):
+  """What a program prints on stderr when it ends with exit code 2."""
+  with pytest.raises(SystemExit) as caught:
+    _run(main, *flags)
+  assert caught.value.code == 2
+  message = capsys.readouterr().err
+  assert message.count('error: ') == 1
+  assert 'Traceback' not in message
+  return message[message.index('error: ') :]
+
+
+def test_scores_again_what_training_scored(tiny_run, workdir, capsys):
+  _, summary = tiny_run
+  (workdir / 'evaluation/validation/summary.json').unlink()
+  _run(evaluate.main, '--workdir', workdir, '--skip_report')
+  path = workdir / 'evaluation/validation/summary.json'
+  assert json.loads(path.read_text()) == summary
+  out = capsys.readouterr().out
+  assert f'{summary["pooled"]["dice"]:.4f}' in out
+  assert '7 images' in out
+
+
+def test_training_left_threshold_and_profile(workdir):
+  points = json.loads((workdir / 'operating_point.json').read_text())
+  assert points['10']['train_images'] == 21
+  profile = json.loads((workdir / 'training_profile.json').read_text())
+  assert profile['images'] == 21
+  assert profile['image_sizes'] == {'32 x 32': 21}
+
+
+def test_training_side(workdir):
+  _run(evaluate.main, '--workdir', workdir, '--split', 'train', '--skip_report')
+  read = evaluation_files.read(workdir, 'train')
+  assert read.summary['num_images'] == 21
+  assert sum(read.summary['counts'].values()) == 21 * 32 * 32
+
+
+def test_other_folder(workdir, folder, capsys):
+  _run(evaluate.main, *_external(workdir, folder))
+  read = evaluation_files.read(workdir, 'images')
+  assert read.image_ids == ['p0', 'p1', 'p2']
+  assert [row['dx'] for row in read.rows] == ['mel', 'nv', 'unknown']
+  assert [row['age'] for row in read.rows] == ['45-59', 'unknown', 'unknown']
+  # Lesions of 10, 11 and 12 rows of 20 pixels, at the images' own size.
+  native = read.summary['native_size']['pooled']
+  assert 0 <= native['dice'] <= 1
+  assert read.summary['shift']['here']['image_sizes'] == {'40 x 30': 3}
+  assert read.summary['operating_point']['chosen_on'] == 'train'
+  assert 'shift: ' in capsys.readouterr().out
+
+
+def test_report_beside_the_scores_of_other_data(workdir, folder):
+  flags = _external(workdir, folder)
+  flags.remove('--skip_report')
+  _run(evaluate.main, *flags)
+  text = (workdir / 'evaluation/images/report.html').read_text()
+  assert 'p0' in text
+  # The run's own report is of its validation images.
+  assert not (workdir / 'report.html').exists()
+
+
+def test_other_folder_needs_no_training_images(workdir, folder):
+  (workdir / 'split.csv').unlink()
+  _run(evaluate.main, *_external(workdir, folder))
+  summary = evaluation_files.read(workdir, 'images').summary
+  assert summary['operating_point'] is not None
+  assert summary['shift']['training'] is not None
+
+
+def test_folder_called_as_a_side_does_not_write_over_it(workdir, folder):
+  before = (workdir / 'evaluation/validation/summary.json').read_bytes()
+  (folder / 'images').rename(folder / 'validation')
+  _run(evaluate.main, *_external(workdir, folder, images=folder / 'validation'))
+  assert evaluation_files.read(workdir, 'external_validation').rows
+  after = (workdir / 'evaluation/validation/summary.json').read_bytes()
+  assert after == before
+
+
+def test_grey_masks_need_a_threshold(workdir, folder, capsys):
+  mask = np.asarray(Image.open(folder / 'masks/p0.png')) // 255 * 200
+  mask[0, 0] = 30
+  Image.fromarray(mask).save(folder / 'masks/p0.png')
+  flags = _external(workdir, folder)
+  assert 'p0.png: not binary' in _end(capsys, evaluate.main, *flags)
+  _run(evaluate.main, *flags, '--mask_threshold', 100)
+  row = evaluation_files.read(workdir, 'images').rows[0]
+  # 10 rows of 20 pixels of 30 x 40, resized by nearest to 32 x 32.
+  assert int(row['tp']) + int(row['fn']) == pytest.approx(
+    200 * 1024 / 1200, rel=0.15
+  )
+
+
+def _no_checkpoints(workdir):
+  shutil.rmtree(workdir / 'checkpoints')
+
+
+def _empty_checkpoints(workdir):
+  _no_checkpoints(workdir)
+  (workdir / 'checkpoints').mkdir()
+
+
+def _other_width(workdir):
+  path = workdir / 'config.json'
+  values = json.loads(path.read_text())
+  values['model']['width'] = 4
+  path.write_text(json.dumps(values))
+
+
+def _cut(workdir, pattern):
+  files = [
+    path
+    for path in (workdir / 'checkpoints/10/model').rglob(pattern)
+    if path.is_file()
+  ]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def _cut_arrays(workdir):
+  _cut(workdir, 'd/*')
+
+
+def _cut_list_of_arrays(workdir):
+  _cut(workdir, '_METADATA')
+
+
+@pytest.mark.parametrize('program', [evaluate, predict])
+@pytest.mark.parametrize(
+  ('damage', 'expected'),
+  [
+    (_no_checkpoints, 'no checkpoint in'),
+    (_empty_checkpoints, 'no checkpoint in'),
+    (_other_width, 'set model.width to what it was trained with'),
+    (_cut_arrays, 'it may be damaged'),
+    (_cut_list_of_arrays, 'it may be damaged'),
+    (lambda workdir: shutil.rmtree(workdir), 'config.json does not exist'),
+  ],
+)
+def test_bad_runs(workdir, folder, capsys, program, damage, expected):
+  damage(workdir)
+  flags = ['--workdir', workdir]
+  if program is predict:
+    flags += ['--input', folder / 'images', '--output', folder / 'out']
+  message = _end(capsys, program.main, *flags)
+  assert expected in message
+  assert str(workdir) in message
+  # Looking makes nothing.
+  if damage is _no_checkpoints:
+    assert not (workdir / 'checkpoints').exists()
+  assert not (folder / 'out').exists()
+
+
+def test_masks_that_pair_with_nothing(workdir, folder, capsys):
+  for path in (folder / 'masks').iterdir():
+    path.rename(path.with_name(f'q{path.name}'))
+  message = _end(capsys, evaluate.main, *_external(workdir, folder))
+  for i in range(3):
+    assert f'p{i}.png: no mask' in message
+    assert f'qp{i}.png: no image' in message
+
+
+def test_metadata_with_unknown_ids(workdir, folder, capsys):
+  with (folder / 'rows.csv').open('a') as file:
+    file.write('p7,mel,3\np8,mel,3\n')
+  message = _end(capsys, evaluate.main, *_external(workdir, folder))
+  assert "row 4: no image 'p7'" in message
+  assert "row 5: no image 'p8'" in message
+
+
+def test_missing_folder(workdir, folder, capsys):
+  flags = _external(workdir, folder, images=folder / 'nowhere')
+  assert 'nowhere' in _end(capsys, evaluate.main, *flags)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'expected'),
+  [
+    (['--images', 'x'], '--images and --masks go together'),
+    (['--metadata', 'x'], '--metadata goes with --images'),
+    (['--name', 'x'], '--name goes with --images'),
+    (['--exclude_rejected'], '--exclude_rejected goes with --review'),
+    (['--review', 'nowhere.csv'], 'nowhere.csv cannot be read'),
+    (['--checkpoint', '7'], 'allowed are best, last'),
+  ],
+)
+def test_flags(tiny_run, capsys, flags, expected):
+  assert expected in _end(
+    capsys, evaluate.main, '--workdir', tiny_run[0], *flags
+  )
+
+
+def test_reading_leaves_what_another_process_is_saving(workdir):
+  saving = workdir / 'checkpoints/11.orbax-checkpoint-tmp'
+  saving.mkdir()
+  checkpoints = checkpointing.Checkpoints(
+    workdir / 'checkpoints', read_only=True
+  )
+  assert checkpoints.resolve('last') == 10
+  checkpoints.close()
+  assert saving.exists()
+
+
+def test_help_names_every_flag(capsys):
+  with pytest.raises(SystemExit) as caught:
+    evaluate.main(['program', '--help'])
+  assert caught.value.code == 0
+  out = capsys.readouterr().out
+  for flag in ('--review', '--images', '--skip_native_size'):
+    assert flag in out
