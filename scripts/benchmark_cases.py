@@ -175,7 +175,7 @@ def _jax(case: Case, data: Data) -> Work:
   import jax.numpy as jnp
   from flax import nnx
 
-  from skinseg_jax import compilation, train, train_state
+  from skinseg_jax import compilation, train_state, train_step
   from skinseg_jax.data import input_pipeline
 
   device = jax.local_devices()[0]
@@ -246,7 +246,7 @@ def _jax(case: Case, data: Data) -> Work:
   @functools.cache  # Within the first step, whose time counts as compilation.
   def compiled():
     return compilation.compile_step(
-      train.train_step,
+      train_step.train_step,
       static.graphdef,
       state[0],
       following(),

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import errors
+from skinseg_jax import config_rules, errors
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File that returns the config; see configs/.'
@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
       f'{path}: get_config() must return a skinseg_jax.config.Config, got'
       f' {type(config).__name__}.'
     )
-  config_lib.validate(config)
+  config_rules.validate(config)
   workdir = _WORKDIR.value or f'runs/{path.stem}'
   return config, pathlib.Path(workdir)
 

@@ -227,7 +227,7 @@ def import_run(
 
   Raises:
     InputError: If weights, config or data do not fit, or the folder holds a
-      anything.
+      file already.
   """
   if workdir.exists() and any(workdir.iterdir()):
     raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')

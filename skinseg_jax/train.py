@@ -1,4 +1,4 @@
-"""The training step and the loop around it."""
+"""The training loop."""
 
 import dataclasses
 import functools
@@ -13,13 +13,12 @@ import tqdm
 from flax import nnx
 
 from skinseg_jax import (
-  augmentation,
   checkpointing,
   compilation,
+  config_rules,
   errors,
   evaluation,
   figures,
-  losses,
   metric_writer,
   metrics,
   paper,
@@ -27,51 +26,12 @@ from skinseg_jax import (
   run_folder,
   scoring,
   train_state,
+  train_step,
   trained_model,
   training_side,
 )
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
-
-
-@functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
-def train_step(
-  graphdef: nnx.GraphDef,
-  state: Any,
-  batch: Mapping[str, jax.Array],
-  *,
-  config: config_lib.Config,
-) -> tuple[Any, dict[str, jax.Array]]:
-  """One update.
-
-  Args:
-    graphdef: Static structure of (model, optimizer).
-    state: Their arrays; the buffers are reused for the result.
-    batch: `image`, uint8 [B, H, W, 3], and `mask`, uint8 [B, H, W].
-    config: Its `augmentation` and `train.seed` are used.
-
-  Returns:
-    The new state, and scalars: `loss`, the mean, and `tp`, `fp`, `fn`, `tn`,
-    int32, over the pixels of the batch as augmented.
-  """
-  model, optimizer = nnx.merge(graphdef, state)
-  images, masks = augmentation.augment(
-    batch['image'],
-    batch['mask'],
-    optimizer.step[...],
-    seed=config.train.seed,
-    config=config.augmentation,
-  )
-
-  def loss_fn(model):
-    logits = model(images)
-    return losses.bce_with_logits(logits, masks).mean(), logits
-
-  (loss, logits), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
-  optimizer.update(model, grads)
-  counts = metrics.confusion_counts(logits, masks)
-  sums = {name: count.sum() for name, count in counts.items()}
-  return nnx.state((model, optimizer)), {'loss': loss, **sums}
 
 
 @dataclasses.dataclass
@@ -158,7 +118,7 @@ class Trainer:
     )
     began = time.perf_counter()
     compiled = compilation.compile_step(
-      train_step,
+      train_step.train_step,
       self._static.graphdef,
       self._state,
       {'image': uint8((*size, 3)), 'mask': uint8(size)},
@@ -325,7 +285,7 @@ def train_and_evaluate(
     InputError: If config, data or folder do not fit.
     DivergenceError: If the loss leaves the finite numbers.
   """
-  config_lib.validate(config)
+  config_rules.validate(config)
 
   # Data.
   source = sources.open_source(config.data)

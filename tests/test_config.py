@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import errors
+from skinseg_jax import config_rules, errors
 
 _CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
 
@@ -19,7 +19,7 @@ def _get_config(path):
 
 @pytest.mark.parametrize('path', _CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid_and_names_its_command(path):
-  config_lib.validate(_get_config(path))
+  config_rules.validate(_get_config(path))
   command = f'python -m skinseg_jax.main --config configs/{path.name}'
   assert command in path.read_text()
 
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused(field, value, message):
   section, name = field.split('.')
   setattr(getattr(config, section), name, value)
   with pytest.raises(errors.InputError, match=message) as caught:
-    config_lib.validate(config)
+    config_rules.validate(config)
   assert field in str(caught.value)
 
 
@@ -99,7 +99,7 @@ def test_all_problems_are_listed_at_once():
   config = config_lib.Config()
   config.train.epochs, config.model.width = 0, 0
   with pytest.raises(errors.InputError, match=r'(?s)width.*epochs'):
-    config_lib.validate(config)
+    config_rules.validate(config)
 
 
 def test_unknown_override_names_the_nearest_field():

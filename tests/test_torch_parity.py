@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import losses, torch_weights, train, train_state
+from skinseg_jax import losses, torch_weights, train_state, train_step
 from skinseg_jax.data import input_pipeline, preprocessing
 
 pytestmark = pytest.mark.torch
@@ -215,7 +215,7 @@ def trained(setting, request):
     sharding = input_pipeline.data_sharding()
     for images, masks in setting.batches:
       batch = jax.device_put({'image': images, 'mask': masks}, sharding)
-      state, step_metrics = train.train_step(
+      state, step_metrics = train_step.train_step(
         graphdef, state, batch, config=setting.config
       )
       ours.append(float(step_metrics['loss']))

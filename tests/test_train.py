@@ -17,6 +17,7 @@ from skinseg_jax import (
   run_folder,
   train,
   train_state,
+  train_step,
 )
 from skinseg_jax.data import input_pipeline
 
@@ -273,7 +274,7 @@ def test_overfits_one_batch(run, config):
   batch = {'image': images.astype(np.uint8), 'mask': masks}
   arrays, losses = state.state, []
   for _ in range(60):
-    arrays, step_metrics = train.train_step(
+    arrays, step_metrics = train_step.train_step(
       state.graphdef, arrays, batch, config=config
     )
     losses.append(float(step_metrics['loss']))

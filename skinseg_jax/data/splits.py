@@ -65,7 +65,7 @@ def make_split(
   With `folds`, each image validates in one of the folds 0 to `folds` - 1.
 
   Args:
-    config: Checked by `config.validate`.
+    config: Checked by `config_rules.validate`.
     metadata: Rows of a source, in any order. An image without `lesion_id` is
       a lesion of its own.
 

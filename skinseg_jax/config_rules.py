@@ -1,0 +1,198 @@
+"""What every field of a config may hold.
+
+A row of a rule is the field's name, its value, whether it fits, and what is
+allowed.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import errors
+
+_Row = tuple[str, Any, bool, str]
+
+
+def validate(config: config_lib.Config) -> None:
+  """Checks every field once, before anything is done with it.
+
+  Raises:
+    InputError: Listing all fields that do not fit, what they hold and what is
+      allowed.
+  """
+  problems = [*_type_problems(config, '')]
+  if not problems:  # Comparisons below need the right types.
+    problems = [
+      f'{name}: got {value!r}, allowed is {allowed}'
+      for rules in _RULES
+      for name, value, ok, allowed in rules(config)
+      if not ok
+    ]
+  if problems:
+    raise errors.InputError(
+      'the config does not fit:\n' + errors.listing(problems)
+    )
+
+
+def _type_problems(node: Any, prefix: str) -> Iterable[str]:
+  for name, hint in typing.get_type_hints(type(node)).items():
+    value = getattr(node, name)
+    if dataclasses.is_dataclass(hint):
+      yield from _type_problems(value, f'{prefix}{name}.')
+    elif isinstance(hint, types.GenericAlias):  # tuple[int, int]
+      inner = typing.get_args(hint)
+      if not (
+        isinstance(value, tuple)
+        and len(value) == len(inner)
+        and all(map(isinstance, value, inner))
+      ):
+        yield f'{prefix}{name}: got {value!r}, allowed is {len(inner)} integers'
+    elif hint is float and type(value) is int:
+      continue
+    elif type(value) is not hint:
+      yield f'{prefix}{name}: got {value!r}, allowed is a {hint.__name__}'
+
+
+def _data_rules(config: config_lib.Config) -> list[_Row]:
+  data = config.data
+  sources = ('ham10000', 'folder', 'synthetic')
+  rows = [
+    ('data.source', data.source, data.source in sources, _one_of(sources)),
+    _within('data.mask_threshold', data.mask_threshold, 0, 254, '(0: strict)'),
+    _at_least('data.num_synthetic', data.num_synthetic, 2),
+    (
+      'data.image_size',
+      data.image_size,
+      all(n > 0 and n % 16 == 0 for n in data.image_size),
+      'height and width in multiples of 16 (four poolings halve them), such'
+      ' as ' + _round_to_16(data.image_size),
+    ),
+  ]
+  if data.source == 'folder':
+    rows += [
+      (
+        f'data.{name}',
+        getattr(data, name),
+        bool(getattr(data, name)),
+        "a directory, where data.source is 'folder'",
+      )
+      for name in ('images_dir', 'masks_dir')
+    ]
+  return rows
+
+
+def _split_rules(config: config_lib.Config) -> list[_Row]:
+  data, splits = config.data, ('paper', 'lesion', 'random')
+  share = data.validation_fraction
+  return [
+    (
+      'data.split',
+      data.split,
+      data.split in splits or data.split.endswith('.csv'),
+      _one_of(splits) + ' or a path that ends in .csv',
+    ),
+    (
+      'data.split',
+      data.split,
+      data.split != 'paper' or data.source == 'ham10000',
+      "'lesion', 'random' or a csv: 'paper' is a split of HAM10000",
+    ),
+    ('data.validation_fraction', share, 0 < share < 1, 'in (0, 1)'),
+    (
+      'data.folds',
+      data.folds,
+      data.folds == 0 or data.folds >= 2,
+      '0 (none) or at least 2',
+    ),
+    (
+      'data.folds',
+      data.folds,
+      data.folds == 0 or data.split in ('lesion', 'random'),
+      f"0 with data.split '{data.split}'; k-fold goes with 'lesion' or"
+      " 'random'",
+    ),
+    (
+      'data.fold',
+      data.fold,
+      0 <= data.fold < max(data.folds, 1),
+      '0 to data.folds - 1',
+    ),
+  ]
+
+
+def _model_rules(config: config_lib.Config) -> list[_Row]:
+  model = config.model
+  dtypes, inits = ('float32', 'bfloat16'), ('torch', 'flax')
+  dtype, init = model.compute_dtype, model.initializer
+  return [
+    _at_least('model.width', model.width, 1),
+    ('model.compute_dtype', dtype, dtype in dtypes, _one_of(dtypes)),
+    ('model.initializer', init, init in inits, _one_of(inits)),
+  ]
+
+
+def _augmentation_rules(config: config_lib.Config) -> list[_Row]:
+  augment, borders = config.augmentation, ('mirror', 'constant')
+  within = lambda name, low, high: _within(
+    f'augmentation.{name}', getattr(augment, name), low, high
+  )
+  return [
+    within('rotation_degrees', 0, 180),
+    within('horizontal_flip', 0, 1),
+    within('vertical_flip', 0, 1),
+    (
+      'augmentation.border',
+      augment.border,
+      augment.border in borders,
+      _one_of(borders),
+    ),
+  ]
+
+
+def _train_rules(config: config_lib.Config) -> list[_Row]:
+  train = config.train
+  rate = train.learning_rate
+  return [
+    ('train.learning_rate', rate, rate > 0, 'above 0'),
+    *(
+      _at_least(f'train.{name}', getattr(train, name), 1)
+      for name in ('batch_size', 'epochs', 'log_every_steps')
+    ),
+  ]
+
+
+def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
+  threshold = config.evaluation.threshold
+  return [
+    _at_least('evaluation.batch_size', config.evaluation.batch_size, 1),
+    ('evaluation.threshold', threshold, 0 < threshold < 1, 'in (0, 1)'),
+  ]
+
+
+_RULES = (
+  _data_rules,
+  _split_rules,
+  _model_rules,
+  _augmentation_rules,
+  _train_rules,
+  _evaluation_rules,
+)
+
+
+def _one_of(names: Iterable[str]) -> str:
+  return ' or '.join(repr(name) for name in names)
+
+
+def _at_least(name: str, value: int, least: int) -> _Row:
+  return name, value, value >= least, f'at least {least}'
+
+
+def _within(name: str, value: float, low: float, high: float, note='') -> _Row:
+  return name, value, low <= value <= high, f'{low} to {high} {note}'.rstrip()
+
+
+def _round_to_16(size: tuple[int, int]) -> str:
+  return str(tuple(max(16, 16 * round(n / 16)) for n in size))
