@@ -300,11 +300,3 @@ def forest(
 def _short(name: str, most: int = 18) -> str:
   name = name if len(name) <= most else name[: most - 1] + '…'
   return name.replace('$', r'\$')  # Else what two of them enclose is a formula.
-
-
-def training_curves(records, path, *, paper_figures) -> None:
-  """To go as soon as training writes the report, which draws every curve."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  for name in ('loss', 'dice', 'accuracy'):
-    curve = training_curve(records, name, paper_figures=paper_figures)
-    path.write_bytes(to_png(curve))

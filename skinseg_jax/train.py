@@ -18,7 +18,6 @@ from skinseg_jax import (
   config_rules,
   errors,
   evaluation,
-  figures,
   metric_writer,
   metrics,
   paper,
@@ -325,24 +324,19 @@ def train_and_evaluate(
 
 
 def _report(config, workdir, trainer, run_data) -> dict[str, Any]:
-  """Scores the last epoch in full, writes the results and prints them."""
+  """Scores the last epoch in full, writes results and report, prints."""
   summary = evaluation.evaluate_subset(
     workdir,
     trainer.trained_model(),
     run_data,
     subset='validation',
-    options=evaluation.DEFAULT,
+    options=evaluation.Options(report=True),
   )
   training_side.profile(workdir, run_data)
-  figures.training_curves(
-    metric_writer.read(workdir),
-    workdir / 'figures' / 'curves.png',
-    paper_figures=config.data.split == 'paper',
-  )
   print(results.describe(summary))
   best = summary['best_checkpoint']
   print(f'best by validation Dice: step {best["step"]}, {best["dice"]:.4f}')
   if config.data.split == 'paper':
     print(paper.comparison(summary))
-  print(f'results in {workdir}')
+  print(f'results in {workdir}, to be read in report.html')
   return summary

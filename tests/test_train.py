@@ -60,7 +60,9 @@ def test_run_folder_is_whole(run):
     'checkpoints/10/data',
     'evaluation/validation/summary.json',
     'evaluation/validation/per_image.csv',
-    'figures/curves.png',
+    'report.html',
+    'review.html',
+    'figures/curve_dice.png',
   ):
     assert (workdir / name).exists(), name
   assert list(workdir.glob('events.out.tfevents.*'))

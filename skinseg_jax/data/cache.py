@@ -199,7 +199,9 @@ def _write_arrays(
   ):
     _write_header(images, (len(source), *image_size, 3))
     _write_header(masks, (len(source), *image_size))
-    for result in tqdm.tqdm(results, 'Caching', len(source), unit=' images'):
+    for result in tqdm.tqdm(
+      results, 'caching', len(source), unit='image', disable=None
+    ):
       if isinstance(result, errors.InputError):
         problems.append(str(result))
       elif not problems:

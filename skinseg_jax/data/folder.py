@@ -193,7 +193,11 @@ def _check_files(pairs: list[_Pair], problems: list[str]) -> list[list[str]]:
   """SHA-256 of image and mask of each pair; compares sizes by the headers."""
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     checks = tqdm.tqdm(
-      pool.map(_check_pair, pairs), 'Reading', len(pairs), unit=' images'
+      pool.map(_check_pair, pairs),
+      'reading',
+      len(pairs),
+      unit='image',
+      disable=None,
     )
     digests = []
     for pair_digests, pair_problems in checks:

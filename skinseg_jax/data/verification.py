@@ -46,7 +46,7 @@ def verify(raw: raw_files.RawFiles, *, mask_threshold: int) -> Verified:
   pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
   try:
     bar = tqdm.tqdm(
-      pool.map(check, ids), 'Checking', len(ids), unit=' images', mininterval=1
+      pool.map(check, ids), 'checking', len(ids), unit='image', disable=None
     )
     checks = list(bar)
   finally:  # Ctrl-C does not wait for the thousands that are queued.
