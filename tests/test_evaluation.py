@@ -75,6 +75,16 @@ def test_threshold_is_chosen_on_training_images_alone(workdir, model, own):
   )
 
 
+def test_of_many_training_images_some_choose_the_threshold(
+  workdir, model, own, monkeypatch
+):
+  monkeypatch.setattr(training_side, '_MOST_IMAGES', 3)
+  point = _evaluate(workdir, model, own)['operating_point']
+  sample = _histogram(own, own.split.train[::3])  # Of 8: 0, 3 and 6.
+  assert point['train_images'] == 3
+  assert point['threshold'] == calibration.best_threshold(sample)
+
+
 def test_threshold_is_kept_for_the_checkpoint(workdir, model, own, monkeypatch):
   first = _evaluate(workdir, model, own)
   monkeypatch.setattr(scoring, 'histogram', lambda *x: 1 / 0)
