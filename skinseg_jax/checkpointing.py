@@ -1,11 +1,15 @@
 """Checkpoints: model, optimiser, input position and progress, kept apart."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from skinseg_jax import errors
@@ -14,6 +18,7 @@ _policies = ocp.training.preservation_policies
 
 # Score by which the best checkpoint is chosen; saved with each.
 BEST_METRIC = 'validation/dice'
+_ASIDE = '.replaced-'
 
 
 @dataclasses.dataclass
@@ -34,7 +39,12 @@ class Checkpoint:
 
 
 class Checkpoints:
-  """The checkpoints of one run; the last and the best are kept."""
+  """The checkpoints of one run; the last and the best are kept.
+
+  A checkpoint is written under another name and renamed when it is whole. What
+  goes, goes after the new one is there: it may be found half removed, but is
+  then neither the last nor the best.
+  """
 
   def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
     """Opens a directory.
@@ -47,8 +57,11 @@ class Checkpoints:
       InputError: If the directory is missing, where it is only to be read.
     """
     self._directory = directory.absolute()
+    self._saving = False
     if read_only and not directory.is_dir():
       raise self._nothing_there()
+    if not read_only:
+      _once(self._undo_replacements)
     self._checkpointer = ocp.training.Checkpointer(
       self._directory,
       save_decision_policy=(
@@ -73,20 +86,46 @@ class Checkpoints:
     """Saves; writing to disk goes on while training does.
 
     Args:
-      step: Number of updates made.
+      step: Number of updates made. What was saved there before has no scores,
+        and is replaced.
       checkpoint: What to save.
       metrics: Scores by which to choose the best; None without an evaluation.
+
+    Raises:
+      InputError: If this or the save before it cannot be written.
     """
-    self._checkpointer.save_checkpointables_async(
-      step,
-      {
-        'model': checkpoint.model,
-        'optimizer': checkpoint.optimizer,
-        'data': checkpoint.data,
-        'progress': checkpoint.progress,
-      },
-      metrics=metrics,
-    )
+    self.wait()
+    before = step == self.latest_step and self._set_aside(step)
+    with self._writing():
+      self._checkpointer.save_checkpointables_async(
+        step,
+        {
+          'model': checkpoint.model,
+          'optimizer': checkpoint.optimizer,
+          'data': checkpoint.data,
+          'progress': checkpoint.progress,
+        },
+        metrics=metrics,
+      )
+    self._saving = True
+    if before:
+      self.wait()
+      _once(shutil.rmtree, before)
+
+  @property
+  def latest_step(self) -> int | None:
+    """Step of the last checkpoint, also of one that is being written."""
+    latest = self._checkpointer.latest
+    return latest and latest.step
+
+  def check(self) -> None:
+    """Learns how the last save went, if it is done; does not wait for it.
+
+    Raises:
+      InputError: If it could not be written.
+    """
+    if self._saving and not self._checkpointer.is_saving_in_progress():
+      self.wait()
 
   def restore_latest(self, like: Checkpoint) -> tuple[int, Checkpoint] | None:
     """Loads the last whole checkpoint, or None if there is none.
@@ -129,7 +168,8 @@ class Checkpoints:
     if which == 'last':
       return max(steps)
     if which == 'best' and scored:
-      return max(scored, key=lambda step: (scored[step], -step))
+      # Of equals the later, as the policy above does.
+      return max(scored, key=lambda step: (scored[step], step))
     if which.isdecimal() and int(which) in steps:
       return int(which)
     raise errors.InputError(
@@ -149,12 +189,48 @@ class Checkpoints:
     return found[0].metrics or {}
 
   def wait(self) -> None:
-    """Returns when all saves are on disk."""
-    self._checkpointer.wait()
+    """Returns when all saves are on disk.
+
+    Raises:
+      InputError: If one could not be written.
+    """
+    with self._writing():
+      self._checkpointer.wait()
+    self._saving = False
 
   def close(self) -> None:
     """Waits for the saves and ends the threads."""
-    self._checkpointer.close()
+    with self._writing():
+      self._checkpointer.close()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # Orbax raises whatever its parts raise.
+      for partial in self._directory.glob('*.orbax-checkpoint-tmp'):
+        shutil.rmtree(partial, ignore_errors=True)  # It may fill the disk.
+      raise errors.InputError(
+        f'a checkpoint cannot be written to {self._directory}'
+        f' ({_first_line(error)}); those there are whole. Make room or mend'
+        ' the folder; the same command goes on from the last one.'
+      ) from error
+
+  def _set_aside(self, step: int) -> pathlib.Path:
+    """Renames a checkpoint, so that another can take its place."""
+    aside = self._directory / f'{_ASIDE}{step}'
+    _once((self._directory / str(step)).rename, aside)
+    self._checkpointer.reload()
+    return aside
+
+  def _undo_replacements(self) -> None:
+    """Takes back what was set aside for a save that was cut off."""
+    for aside in self._directory.glob(f'{_ASIDE}*'):
+      path = self._directory / aside.name.removeprefix(_ASIDE)
+      if path.exists():
+        shutil.rmtree(aside)
+      else:
+        aside.rename(path)
 
   def _load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     path = self._directory / str(step)
@@ -175,6 +251,18 @@ class Checkpoints:
         f'the checkpoint {path} cannot be read ({type(error).__name__}); it'
         ' may be damaged. Remove its folder to fall back on another one.'
       ) from error
+
+
+def _once(action: Callable[..., Any], *args: Any) -> None:
+  """Does it in one process; when any goes on, it is done."""
+  if jax.process_index() == 0:
+    action(*args)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices('checkpoints')
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _check_fits(path: pathlib.Path, saved: Any, like: Any) -> None:

@@ -97,6 +97,15 @@ class TrainConfig:
   xla_options: str = 'auto'
   # Updates between two lines of training metrics.
   log_every_steps: int = 50
+  # Updates between two checkpoints within an epoch; 0: only at its end.
+  checkpoint_every_steps: int = 0
+  # Parts that a batch is computed in, one after the other, for less memory: a
+  # divisor of batch_size. Batch norm sees one part at a time.
+  accumulation_steps: int = 1
+  # Compute activations twice rather than keep them: less memory, more time.
+  remat: bool = False
+  # The same bits from each run on one machine; costs time on a GPU.
+  deterministic: bool = False
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
@@ -145,12 +154,13 @@ def check_overrides(argv: Iterable[str]) -> None:
     InputError: Naming the unknown fields and the nearest real ones.
   """
   names = [
-    arg.lstrip('-').removeprefix('config.').partition('=')[0]
+    arg.partition('=')[0].partition('config.')[2]
     for arg in argv
-    if arg.startswith(('--config.', '-config.'))
+    # absl reads --noconfig.x where x is a boolean.
+    if arg.lstrip('-').startswith(('config.', 'noconfig.'))
+    and arg.startswith('-')
   ]
   known = set(field_names())
-  # absl also reads --noconfig.x for booleans; the schema has none.
   check_field_names([name for name in names if name not in known])
 
 

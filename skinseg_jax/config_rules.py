@@ -159,7 +159,19 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
     ('train.learning_rate', rate, rate > 0, 'above 0'),
     *(
       _at_least(f'train.{name}', getattr(train, name), 1)
-      for name in ('batch_size', 'epochs', 'log_every_steps')
+      for name in (
+        'batch_size',
+        'epochs',
+        'log_every_steps',
+        'accumulation_steps',
+      )
+    ),
+    _at_least('train.checkpoint_every_steps', train.checkpoint_every_steps, 0),
+    (
+      'train.accumulation_steps',
+      train.accumulation_steps,
+      train.batch_size % max(1, train.accumulation_steps) == 0,
+      f'a divisor of train.batch_size, {train.batch_size}',
     ),
   ]
 

@@ -16,6 +16,13 @@ class DivergenceError(ArithmeticError):
   exit_code = 3
 
 
+class StoppedError(Exception):
+  """A signal asked the program to end; the same command goes on."""
+
+  # EX_TEMPFAIL of sysexits.h: what a scheduler may start again.
+  exit_code = 75
+
+
 def listing(items: Sequence[str], *, most: int = 20) -> str:
   """Formats offenders one a line, indented; counts those beyond `most`."""
   lines = [f'  {item}' for item in items[:most]]
@@ -31,3 +38,6 @@ def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
   except (InputError, DivergenceError) as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)
+  except StoppedError as stop:
+    print(stop, file=sys.stderr)
+    sys.exit(stop.exit_code)

@@ -29,8 +29,10 @@ def run(argv: list[str]) -> None:
   config, workdir = parse(argv)
   logging.set_verbosity(logging.ERROR)  # Libraries' notes are not the user's.
   # Imported after the flags are known to be right: it takes seconds.
-  from skinseg_jax import train
+  from skinseg_jax import compilation, train
 
+  if config.train.deterministic:
+    compilation.make_deterministic()
   train.train_and_evaluate(config, workdir)
 
 

@@ -22,20 +22,25 @@ class MetricWriter:
   TensorBoard is off.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, resume_step: int = 0):
+  def __init__(self, workdir: pathlib.Path, *, lines: int = 0):
     """Opens both files.
 
     Args:
       workdir: Folder of the run.
-      resume_step: Lines of later steps are removed: they will come again.
+      lines: How many of the lines there to keep; what was written after the
+        checkpoint that is gone on from will come again.
     """
     path = workdir / 'metrics.jsonl'
-    kept = [line for line in read(workdir) if line['step'] <= resume_step]
+    kept = read(workdir)[:lines]
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(map(_to_line, kept)), encoding='utf-8')
     temporary.replace(path)
     self._file = path.open('a', encoding='utf-8')
     try:
+      _keep_events(
+        sorted(workdir.glob('events.out.tfevents.*')),
+        {(line['step'], name) for line in kept for name in line},
+      )
       self._summaries = _summary_writer(workdir)
     except ImportError as error:
       self._summaries = None
@@ -103,6 +108,37 @@ def _to_line(values: Mapping[str, float]) -> str:
     for name, value in values.items()
   }
   return json.dumps(clean) + '\n'
+
+
+def _keep_events(
+  paths: list[pathlib.Path], scalars: set[tuple[int, str]]
+) -> None:
+  """Merges event files into the first; keeps each of the scalars once.
+
+  A reader of the folder would show all that it holds, also what was written
+  twice because a run was killed and went on from an earlier step.
+  """
+  if not paths:
+    return
+  from tensorboard.backend.event_processing import event_file_loader
+  from tensorboard.compat.proto import event_pb2
+  from tensorboard.summary.writer import record_writer
+
+  wanted = set(scalars)
+  temporary = paths[0].with_name('events.tmp')
+  with temporary.open('wb') as file:
+    writer = record_writer.RecordWriter(file)
+    for path in paths:
+      # Ends at a record that was cut.
+      for record in event_file_loader.RawEventFileLoader(str(path)).Load():
+        event = event_pb2.Event.FromString(record)
+        found = {(event.step, value.tag) for value in event.summary.value}
+        if (path is paths[0] and event.file_version) or found & wanted:
+          writer.write(record)
+          wanted -= found
+  temporary.replace(paths[0])
+  for path in paths[1:]:
+    path.unlink()
 
 
 def _summary_writer(workdir: pathlib.Path):

@@ -1,11 +1,14 @@
 """The files that say what a run is: config, environment, split."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,6 +24,8 @@ _FREE_FIELDS = frozenset(
     'data.data_dir',
     'train.epochs',
     'train.log_every_steps',
+    'train.checkpoint_every_steps',
+    'train.remat',
     'train.xla_options',
     'evaluation.batch_size',
   }
@@ -50,6 +55,38 @@ def evaluation_dir(workdir: pathlib.Path, subset: str) -> pathlib.Path:
   return workdir / 'evaluation' / subset
 
 
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Makes the folder, and keeps a second run out of it; a crash frees it.
+
+  Raises:
+    InputError: If the folder is in use or cannot be written.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    file = (workdir / '.lock').open('w')
+  except OSError as error:
+    raise _unwritable(workdir, error) from error
+  with file:
+    try:
+      # Of several processes the first speaks for all.
+      if jax.process_index() == 0:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise errors.InputError(
+        f'another process trains in {workdir}; wait for its end, or choose'
+        ' another --workdir.'
+      ) from None
+    yield
+
+
+def _unwritable(workdir: pathlib.Path, error: OSError) -> errors.InputError:
+  return errors.InputError(
+    f'cannot write to the run folder {workdir}: {error.strerror}; choose'
+    ' another with --workdir.'
+  )
+
+
 def begin(
   workdir: pathlib.Path,
   config: config_lib.Config,
@@ -71,10 +108,7 @@ def begin(
     # Last: a folder with a config is a whole one.
     write_json(workdir / 'config.json', config_lib.to_dict(config))
   except OSError as error:
-    raise errors.InputError(
-      f'cannot write to the run folder {workdir}: {error.strerror}; choose'
-      ' another with --workdir.'
-    ) from error
+    raise _unwritable(workdir, error) from error
 
 
 def check_data(workdir: pathlib.Path, source: sources.Source) -> None:

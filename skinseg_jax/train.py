@@ -1,11 +1,10 @@
 """The training loop."""
 
-import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -18,12 +17,15 @@ from skinseg_jax import (
   config_rules,
   errors,
   evaluation,
+  faults,
   metric_writer,
   metrics,
   paper,
+  progress,
   results,
   run_folder,
   scoring,
+  stop_signals,
   train_state,
   train_step,
   trained_model,
@@ -32,32 +34,10 @@ from skinseg_jax import (
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
 
-
-@dataclasses.dataclass
-class Totals:
-  """Sums over updates, exact, from which means and ratios follow."""
-
-  steps: int = 0
-  loss: float = 0.0
-  tp: int = 0
-  fp: int = 0
-  fn: int = 0
-  tn: int = 0
-
-  def add(self, step_metrics: Mapping[str, np.ndarray]) -> None:
-    """Adds one update's loss and counts."""
-    self.steps += 1
-    for name, value in step_metrics.items():
-      setattr(self, name, getattr(self, name) + value.item())
-
-  def scores(self) -> dict[str, float]:
-    """Mean loss; Dice and accuracy pooled over all pixels."""
-    ratios = metrics.ratios(dataclasses.asdict(self))
-    return {
-      'loss': self.loss / self.steps,
-      'dice': float(ratios['dice']),
-      'accuracy': float(ratios['accuracy']),
-    }
+# From this many seconds on, an update is waited for before the next is handed
+# over: the device idles for a small share of it, and a signal to stop need not
+# wait for two.
+_LONG_STEP = 0.1
 
 
 class Trainer:
@@ -74,8 +54,10 @@ class Trainer:
     workdir: pathlib.Path,
     data: cache.CachedData,
     split: splits.Split,
+    stop: stop_signals.StopSignals,
   ):
-    self._config, self._workdir, self._split = config, workdir, split
+    self._config, self._data, self._split = config, data, split
+    self._stop = stop
     sharding = input_pipeline.data_sharding()
     indices = input_pipeline.select(data, split.train)
     batches = input_pipeline.training_batches(
@@ -100,9 +82,16 @@ class Trainer:
     )
     self.step = 0
     self.steps_per_epoch = len(indices) // config.train.batch_size
-    self._epoch_totals = Totals()
+    self._progress = progress.Progress()
     self._restore()
-    self._writer = metric_writer.MetricWriter(workdir, resume_step=self.step)
+    self._writer = metric_writer.MetricWriter(
+      workdir, lines=self._progress.lines
+    )
+
+  @property
+  def epochs_done(self) -> int:
+    """Number of epochs that were trained and scored."""
+    return (self.step - self._progress.epoch.steps) // self.steps_per_epoch
 
   @property
   def model_state(self) -> Any:
@@ -129,87 +118,127 @@ class Trainer:
     return compiled
 
   def train_epoch(self) -> None:
-    """Trains to the end of the current epoch, scores it and saves."""
-    train = self._config.train
-    epoch, done = divmod(self.step, self.steps_per_epoch)
-    began = time.perf_counter()
+    """Trains to the end of the current epoch, scores it and saves.
+
+    Raises:
+      StoppedError: If a signal came; what was done is saved.
+      DivergenceError: If loss or weights leave the finite numbers.
+    """
+    train, epoch = self._config.train, self.epochs_done + 1
+    end = epoch * self.steps_per_epoch
     with tqdm.tqdm(
-      desc=f'epoch {epoch + 1}/{train.epochs}',
+      desc=f'epoch {epoch}/{train.epochs}',
       unit='image',
       disable=None,
       total=self.steps_per_epoch * train.batch_size,
-      initial=done * train.batch_size,
+      initial=self._progress.epoch.steps * train.batch_size,
     ) as bar:
-      while self.step < (epoch + 1) * self.steps_per_epoch:
-        log_at = min(
-          (self.step // train.log_every_steps + 1) * train.log_every_steps,
-          (epoch + 1) * self.steps_per_epoch,
-        )
-        window = self._train_until(log_at, bar)
-        bar.set_postfix(loss=f'{window["loss"]:.4f}')
-    self._finish_epoch(epoch + 1, time.perf_counter() - began)
+      while self.step < end:
+        self._train_until(self._next_pause(end), bar)
+        if self.step == end or self.step % train.log_every_steps == 0:
+          bar.set_postfix(loss=f'{self._log_window():.4f}')
+        every = train.checkpoint_every_steps
+        if self._stop.requested:
+          self._save_and_stop()
+        elif every and self.step % every == 0 and self.step < end:
+          self._save(None)
+    self._finish_epoch(epoch)
 
-  def _train_until(self, step: int, bar: tqdm.tqdm) -> dict[str, float]:
-    """Makes updates up to `step`, then waits for them and logs their mean."""
-    first, began, pending = self.step, time.perf_counter(), []
+  def _next_pause(self, end: int) -> int:
+    """The next step after which something is written; `end` at the latest."""
+    train = self._config.train
+    intervals = (train.log_every_steps, train.checkpoint_every_steps or end)
+    return min(end, *((self.step // n + 1) * n for n in intervals))
+
+  def _train_until(self, step: int, bar: tqdm.tqdm) -> None:
+    """Makes updates up to `step` or a signal, waits for them, sums them up."""
+    first, began, pending, long = self.step, time.perf_counter(), [], True
     with jax.transfer_guard('disallow'):
-      while self.step < step:
+      while self.step < step and not self._stop.reached(self.step):
+        step_began = time.perf_counter()
         self._state, step_metrics = self._train_step(
           self._static.graphdef, self._state, next(self._iterator)
         )
         pending.append(step_metrics)
+        jax.block_until_ready(pending[-1 if long else -2 :][0])
+        long = time.perf_counter() - step_began > _LONG_STEP
         self.step += 1
         bar.update(self._config.train.batch_size)
-    window = Totals()
-    for step_metrics in jax.device_get(pending):
-      window.add(step_metrics)
-      self._epoch_totals.add(step_metrics)
-    if not np.isfinite(window.loss):
-      raise errors.DivergenceError(
-        f'the loss is not finite between steps {first + 1} and {self.step};'
-        ' the last checkpoint is intact. Lower train.learning_rate, or set'
-        " model.compute_dtype to 'float32'."
-      )
-    images = (self.step - first) * self._config.train.batch_size
+    for number, step_metrics in enumerate(jax.device_get(pending), first + 1):
+      if not step_metrics['finite']:
+        raise self._divergence(first, number)
+      self._progress.window.add(step_metrics)
+      self._progress.epoch.add(step_metrics)
+    seconds = time.perf_counter() - began
+    self._progress.window.seconds += seconds
+    self._progress.epoch.seconds += seconds
+    self._checkpoints.check()
+
+  def _divergence(self, first: int, step: int) -> errors.DivergenceError:
+    train = self._config.train
+    order = input_pipeline.training_order(
+      input_pipeline.select(self._data, self._split.train),
+      batch_size=train.batch_size,
+      seed=train.seed,
+    )
+    self._checkpoints.wait()
+    return faults.divergence(
+      steps=(first + 1, self.step),
+      bad_step=step,
+      image_ids=[self._data.image_ids[i] for i in order[step - 1]],
+      last_checkpoint=self._checkpoints.latest_step,
+    )
+
+  def _log_window(self) -> float:
+    """Logs the updates since the last line; returns their mean loss."""
+    window = self._progress.window
+    self._progress.window = progress.Totals()
     scores = window.scores()
-    self._writer.write(
-      self.step,
+    images = window.steps * self._config.train.batch_size
+    self._write(
       {
         **{f'train/{name}': value for name, value in scores.items()},
-        'train/images_per_second': images / (time.perf_counter() - began),
-      },
+        'train/images_per_second': images / window.seconds,
+      }
     )
-    return scores
+    return scores['loss']
 
-  def _finish_epoch(self, epoch: int, seconds: float) -> None:
+  def _finish_epoch(self, epoch: int) -> None:
     """Scores the validation images, logs the epoch, saves a checkpoint."""
-    training, self._epoch_totals = self._epoch_totals.scores(), Totals()
     began = time.perf_counter()
-    scored = self.score_validation()
-    pooled = metrics.ratios(metrics.pool(scored))
+    try:
+      scored = self.score_validation()
+    except errors.StoppedError:
+      self._save_and_stop()
+    sums = self._progress.epoch
+    self._progress.epoch = progress.Totals()
+    training, counts = sums.scores(), metrics.pool(scored)
+    pooled = metrics.ratios(counts)
     validation = {
       'loss': float(scored['loss'].mean(dtype=np.float64)),
       'dice': float(pooled['dice']),
       'accuracy': float(pooled['accuracy']),
     }
-    images = self.steps_per_epoch * self._config.train.batch_size
+    images = sums.steps * self._config.train.batch_size
     scalars = {
       'epoch/number': epoch,
       **{f'epoch/{name}': value for name, value in training.items()},
       **{f'validation/{name}': value for name, value in validation.items()},
-      'epoch/seconds': seconds,
-      'epoch/images_per_second': images / seconds,
+      'epoch/seconds': sums.seconds,
+      'epoch/images_per_second': images / sums.seconds,
       'validation/seconds': time.perf_counter() - began,
     }
-    self._writer.write(self.step, scalars)
-    self._writer.flush()
+    self._write(scalars)
+    self._progress.one_sided = faults.count_one_sided(
+      counts, self._progress.one_sided
+    )
     self._save(scalars)
     show = lambda s: ', '.join(
       f'{name} {value:.4f}' for name, value in s.items()
     )
     print(
       f'epoch {epoch}: {show(training)}; validation {show(validation)};'
-      f' {seconds:.0f} s, {images / seconds:.0f} images/s',
+      f' {sums.seconds:.0f} s, {images / sums.seconds:.0f} images/s',
       flush=True,
     )
 
@@ -218,9 +247,14 @@ class Trainer:
     return scoring.score(
       self._static.eval_graphdef,
       self.model_state,
-      self._validation,
+      self._until_stopped(self._validation),
       threshold=self._config.evaluation.threshold,
     )
+
+  def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
+    for batch in batches:
+      self._stop.check()
+      yield batch
 
   def trained_model(self) -> trained_model.TrainedModel:
     """The model as it is now."""
@@ -239,17 +273,30 @@ class Trainer:
     self._checkpoints.close()
     self._writer.close()
 
-  def _save(self, scores: dict[str, float]) -> None:
+  def _write(self, scalars: dict[str, float]) -> None:
+    self._writer.write(self.step, scalars)
+    self._progress.lines += 1
+
+  def _save(self, scores: dict[str, float] | None) -> None:
+    """Saves what was done so far; the log up to here comes first."""
+    self._writer.flush()
     self._checkpoints.save(
       self.step,
       checkpointing.Checkpoint(
         model=self._state[0],
         optimizer=self._state[1],
         data=self._iterator.get_state(),
-        progress=dataclasses.asdict(self._epoch_totals),
+        progress=self._progress.as_dict(),
       ),
       scores,
     )
+
+  def _save_and_stop(self) -> NoReturn:
+    if self._checkpoints.latest_step != self.step:
+      self._save(None)
+    self._checkpoints.wait()
+    print(f'saved step {self.step}', flush=True)
+    self._stop.check()
 
   def _restore(self) -> None:
     """Continues from the last checkpoint of this folder, if there is one."""
@@ -262,7 +309,7 @@ class Trainer:
     leaves = jax.tree.leaves((checkpoint.model, checkpoint.optimizer))
     self._state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
     self._iterator.set_state(checkpoint.data)
-    self._epoch_totals = Totals(**checkpoint.progress)
+    self._progress = progress.Progress.from_dict(checkpoint.progress)
     print(f'resuming at step {self.step}', flush=True)
 
 
@@ -282,13 +329,20 @@ def train_and_evaluate(
 
   Raises:
     InputError: If config, data or folder do not fit.
-    DivergenceError: If the loss leaves the finite numbers.
+    DivergenceError: If loss or weights leave the finite numbers.
+    StoppedError: If SIGTERM or SIGINT came; what was done is saved.
   """
   config_rules.validate(config)
 
+  with faults.explained(workdir), stop_signals.StopSignals() as stop:
+    source = sources.open_source(config.data)
+    split = splits.make_split(config.data, source.metadata)
+    with run_folder.locked(workdir):
+      return _train(config, workdir, source, split, stop)
+
+
+def _train(config, workdir, source, split, stop) -> dict[str, Any]:
   # Data.
-  source = sources.open_source(config.data)
-  split = splits.make_split(config.data, source.metadata)
   run_folder.begin(workdir, config, source, split)
   table = splits.report(split, source.metadata)
   run_folder.write_json(workdir / 'split.json', table.as_dict())
@@ -298,7 +352,7 @@ def train_and_evaluate(
   )
 
   # Model.
-  trainer = Trainer(config, workdir, data, split)
+  trainer = Trainer(config, workdir, data, split, stop)
   parameters = train_state.overview(trainer.model_state)
   (workdir / 'parameters.txt').write_text(parameters + '\n', encoding='utf-8')
   print(
@@ -315,8 +369,9 @@ def train_and_evaluate(
 
   # Loop.
   try:
-    while trainer.step < config.train.epochs * trainer.steps_per_epoch:
-      trainer.train_epoch()
+    with stop.deferred():
+      while trainer.epochs_done < config.train.epochs:
+        trainer.train_epoch()
     run_data = training_side.RunData(source, data, split)
     return _report(config, workdir, trainer, run_data)
   finally:

@@ -29,13 +29,16 @@ class TrainState:
   state: Any
 
 
-def create_model(config: config_lib.ModelConfig, seed: int) -> unet.UNet:
+def create_model(
+  config: config_lib.ModelConfig, seed: int, *, remat: bool = False
+) -> unet.UNet:
   """A U-Net with fresh weights; the same seed gives the same weights."""
   # The default generator takes four times as long to compile.
   return unet.UNet(
     config.width,
     dtype=jnp.dtype(config.compute_dtype),
     initializer=config.initializer,
+    remat=remat,
     rngs=nnx.Rngs(jax.random.key(seed, impl='rbg')),
   )
 
@@ -74,7 +77,8 @@ def create(
 
 
 def _build(config: config_lib.Config) -> tuple[unet.UNet, nnx.Optimizer]:
-  model = create_model(config.model, config.train.seed)
+  train = config.train
+  model = create_model(config.model, train.seed, remat=train.remat)
   return model, nnx.Optimizer(
     model, create_optimizer(config.train), wrt=nnx.Param
   )

@@ -1,10 +1,11 @@
 """One update of the weights: a pure function, compiled once."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax import augmentation, losses, metrics
@@ -25,11 +26,13 @@ def train_step(
     graphdef: Static structure of (model, optimizer).
     state: Their arrays; the buffers are reused for the result.
     batch: `image`, uint8 [B, H, W, 3], and `mask`, uint8 [B, H, W].
-    config: Its `augmentation` and `train.seed` are used.
+    config: Its `augmentation`, `train.seed` and `train.accumulation_steps` are
+      used.
 
   Returns:
     The new state, and scalars: `loss`, the mean, and `tp`, `fp`, `fn`, `tn`,
-    int32, over the pixels of the batch as augmented.
+    int32, over the pixels of the batch as augmented; `finite`, bool: whether
+    the loss and all of the new model are.
   """
   model, optimizer = nnx.merge(graphdef, state)
   images, masks = augmentation.augment(
@@ -40,12 +43,49 @@ def train_step(
     config=config.augmentation,
   )
 
-  def loss_fn(model):
+  def loss_fn(model, images, masks):
     logits = model(images)
-    return losses.bce_with_logits(logits, masks).mean(), logits
+    counts = metrics.confusion_counts(logits, masks)
+    sums = {name: count.sum() for name, count in counts.items()}
+    return losses.bce_with_logits(logits, masks).mean(), sums
 
-  (loss, logits), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
+  grad_fn = nnx.value_and_grad(loss_fn, has_aux=True)
+  if config.train.accumulation_steps > 1:
+    grad_fn = _in_parts(grad_fn, config.train.accumulation_steps)
+  (loss, sums), grads = grad_fn(model, images, masks)
   optimizer.update(model, grads)
-  counts = metrics.confusion_counts(logits, masks)
-  sums = {name: count.sum() for name, count in counts.items()}
-  return nnx.state((model, optimizer)), {'loss': loss, **sums}
+  new = nnx.state((model, optimizer))
+  finite = jnp.stack(
+    [jnp.isfinite(leaf).all() for leaf in (loss, *jax.tree.leaves(new[0]))]
+  )
+  return new, {'loss': loss, **sums, 'finite': finite.all()}
+
+
+def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
+  """Does to a batch in equal parts what `grad_fn` does to it as a whole.
+
+  Losses and gradients are the means of the parts', counts the sums. Batch norm
+  sees a part at a time, and its running statistics move once for each.
+  """
+
+  def whole(model, *batch):
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def add_part(carry, part):
+      rest, total = carry
+      model = nnx.merge(graphdef, params, rest)
+      total = jax.tree.map(jnp.add, total, grad_fn(model, *part))
+      return (nnx.state(model, nnx.Not(nnx.Param)), total), None
+
+    # Part i takes images i, i + parts, ...: those of a device stay there.
+    split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch]
+    zeros = jax.tree.map(
+      jnp.zeros_like, jax.eval_shape(grad_fn, model, *(x[0] for x in split))
+    )
+    (rest, total), _ = jax.lax.scan(add_part, (rest, zeros), split)
+    nnx.update(model, rest)
+    (loss, sums), grads = total
+    mean = lambda tree: jax.tree.map(lambda x: x / parts, tree)
+    return (mean(loss), sums), mean(grads)
+
+  return whole

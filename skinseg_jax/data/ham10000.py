@@ -5,6 +5,7 @@ Kittler: Scientific Data 5, 180161, 2018; masks: Tschandl et al., Nature
 Medicine 26, 2020). Licence: CC BY-NC 4.0. No part of this needs TensorFlow.
 """
 
+import fcntl
 import functools
 import hashlib
 import pathlib
@@ -216,13 +217,16 @@ class Ham10000Source:
       InputError: If raw files are missing or unfit, the data set that is there
         was made from others, or it cannot be written.
     """
-    builder = Ham10000(
+    make_builder = functools.partial(
+      Ham10000,
       data_dir=data_dir.absolute(),
       raw_dir=raw_dir,
       mask_threshold=mask_threshold,
     )
+    builder = make_builder()
     if not builder.data_path.exists():
       _build(builder)
+      builder = make_builder()  # Another process may have built it.
     elif not builder.is_prepared():  # TFDS itself would take it for one.
       raise errors.InputError(
         f'{builder.data_dir} is there, but is no whole data set; remove it or'
@@ -251,10 +255,18 @@ class Ham10000Source:
 
 def _build(builder: Ham10000) -> None:
   """Builds under another name; TFDS renames what is whole."""
+  parent = pathlib.Path(builder.data_path).parent
   try:
-    builder.download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    parent.mkdir(parents=True, exist_ok=True)
+    with (parent / '.lock').open('w') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)  # Freed even by a crash.
+      if builder.data_path.exists():
+        return  # Built while we waited.
+      for partial in parent.glob('incomplete.*'):
+        shutil.rmtree(partial)
+      builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+      )
   except OSError as error:
     raise errors.InputError(
       f'{builder.data_dir} cannot be written ({error}); make room, or choose'

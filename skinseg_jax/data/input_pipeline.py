@@ -25,6 +25,19 @@ def select(data: cache.CachedData, image_ids: Sequence[str]) -> np.ndarray:
   return np.array([position[image_id] for image_id in image_ids], np.int64)
 
 
+def training_order(
+  indices: np.ndarray, *, batch_size: int, seed: int
+) -> grain.MapDataset:
+  """Positions in the data by batch; element k is the batch of update k + 1."""
+  return (
+    grain.MapDataset.source(indices)
+    .shuffle(seed)
+    # Batched before it is repeated: no batch spans two epochs.
+    .batch(batch_size, drop_remainder=True)
+    .repeat()
+  )
+
+
 def training_batches(
   data: cache.CachedData,
   indices: np.ndarray,
@@ -57,12 +70,9 @@ def training_batches(
   _check_divides('train.batch_size', batch_size, sharding)
   rows = _process_rows(batch_size)
   return _to_devices(
-    grain.MapDataset.source(indices)
-    .shuffle(seed)
-    # Batched before it is repeated: no batch spans two epochs.
-    .batch(batch_size, drop_remainder=True)
-    .repeat()
-    .map(lambda batch: _gather(data, batch[rows])),
+    training_order(indices, batch_size=batch_size, seed=seed).map(
+      lambda batch: _gather(data, batch[rows])
+    ),
     sharding,
   )
 

@@ -74,6 +74,7 @@ class UNet(nnx.Module):
     *,
     dtype: jnp.dtype = jnp.float32,
     initializer: str = 'torch',
+    remat: bool = False,
     rngs: nnx.Rngs,
   ):
     """Builds the model.
@@ -83,13 +84,15 @@ class UNet(nnx.Module):
       dtype: Type that convolutions and activations are computed in;
         parameters and statistics are float32.
       initializer: 'torch' or 'flax', whose defaults to start from.
+      remat: Whether the gradient computes what is inside a block anew, rather
+        than keep it from the forward pass.
       rngs: Source of the initial weights.
     """
     block = functools.partial(
       DoubleConv, dtype=dtype, initializer=initializer, rngs=rngs
     )
     widths = [width * 2**level for level in range(5)]
-    self.dtype = dtype
+    self.dtype, self.remat = dtype, remat
     self.downs = nnx.List(
       [block(i, o) for i, o in zip([3, *widths], widths[:4], strict=False)]
     )
@@ -130,12 +133,17 @@ class UNet(nnx.Module):
         'height and width must be multiples of 16 (four poolings halve'
         f' them), got {images.shape[1:3]}.'
       )
+    run = nnx.remat(_run) if self.remat else _run
     x, skips = images.astype(self.dtype), []
     for down in self.downs:
-      x = down(x)
+      x = run(down, x)
       skips.append(x)
       x = blocks.max_pool(x)
-    x = self.bottleneck(x)
+    x = run(self.bottleneck, x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
-      x = block(jnp.concatenate([skips.pop(), up(x)], axis=-1))
+      x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
     return self.head(x).astype(jnp.float32)
+
+
+def _run(block: DoubleConv, x: jax.Array) -> jax.Array:
+  return block(x)

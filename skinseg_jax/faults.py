@@ -1,0 +1,82 @@
+"""What can go wrong while a run trains, in words for its user."""
+
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+
+from skinseg_jax import errors
+
+
+@contextlib.contextmanager
+def explained(workdir: pathlib.Path) -> Iterator[None]:
+  """Turns what disk and memory raise into an `InputError`."""
+  try:
+    yield
+  except OSError as error:
+    raise errors.InputError(
+      f'{workdir} cannot be written ({error}); what was saved is intact. Make'
+      ' room or mend the folder; the same command goes on from there.'
+    ) from error
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise errors.InputError(
+      f'out of memory: {str(error).splitlines()[0]}\n'
+      'From the least change to the greatest: train.remat=true;'
+      ' train.accumulation_steps=2 or more (the batch in parts); a smaller'
+      ' train.batch_size or evaluation.batch_size;'
+      " model.compute_dtype='bfloat16'; a smaller model.width or"
+      ' data.image_size. What was saved is intact.'
+    ) from None
+
+
+def divergence(
+  *,
+  steps: tuple[int, int],
+  bad_step: int,
+  image_ids: Sequence[str],
+  last_checkpoint: int | None,
+) -> errors.DivergenceError:
+  """What to say of a loss or weights that are not finite.
+
+  Args:
+    steps: The first and the last update that were looked at together.
+    bad_step: The first of them after which it was so.
+    image_ids: Of that update's batch.
+    last_checkpoint: Step of the last checkpoint; None where there is none.
+  """
+  kept = (
+    'no checkpoint was saved yet'
+    if last_checkpoint is None
+    else f'the checkpoint of step {last_checkpoint} is intact'
+  )
+  return errors.DivergenceError(
+    'loss or weights are not finite between steps'
+    f' {steps[0]} and {steps[1]}, first after step {bad_step}; {kept}. Lower'
+    " train.learning_rate, or set model.compute_dtype to 'float32'. The"
+    ' images of that step:\n' + errors.listing(image_ids, most=len(image_ids))
+  )
+
+
+def count_one_sided(counts: Mapping[str, int], before: int) -> int:
+  """Epochs in a row that gave every pixel one answer; the second is told.
+
+  Args:
+    counts: Pooled over the validation images.
+    before: What this returned for the epoch before.
+  """
+  lesion, skin = counts['tp'] + counts['fp'], counts['tn'] + counts['fn']
+  if lesion and skin:
+    return 0
+  if before == 1:
+    print(
+      'note: for two epochs now, every pixel of every validation image was'
+      f' called {"lesion" if lesion else "background"}: the model learns'
+      ' nothing. Check the masks, lower train.learning_rate, or train longer.',
+      file=sys.stderr,
+      flush=True,
+    )
+  return before + 1
