@@ -113,6 +113,8 @@ class EvaluationConfig:
 class Config:
   """One experiment."""
 
+  # What it must run on: 'cpu', 'gpu' or 'tpu'; 'auto' takes what JAX prefers.
+  device: str = 'auto'
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   augmentation: AugmentationConfig = dataclasses.field(

@@ -56,6 +56,11 @@ def _type_problems(node: Any, prefix: str) -> Iterable[str]:
       yield f'{prefix}{name}: got {value!r}, allowed is a {hint.__name__}'
 
 
+def _device_rules(config: config_lib.Config) -> list[_Row]:
+  kinds = ('auto', 'cpu', 'gpu', 'tpu')
+  return [('device', config.device, config.device in kinds, _one_of(kinds))]
+
+
 def _data_rules(config: config_lib.Config) -> list[_Row]:
   data = config.data
   sources = ('ham10000', 'folder', 'synthetic')
@@ -173,6 +178,7 @@ def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
 
 
 _RULES = (
+  _device_rules,
   _data_rules,
   _split_rules,
   _model_rules,

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from skinseg_jax import distributed
+
 
 class MetricWriter:
   """Writes the same scalars to `metrics.jsonl` and to an event file.
 
   clu's writer needs TensorFlow. Without it one line on stderr says that
-  TensorBoard is off.
+  TensorBoard is off. Process 0 alone writes.
   """
 
   def __init__(self, workdir: pathlib.Path, *, resume_step: int = 0):
@@ -29,6 +31,9 @@ class MetricWriter:
       workdir: Folder of the run.
       resume_step: Lines of later steps are removed: they will come again.
     """
+    self._file = self._summaries = None
+    if not distributed.is_primary():
+      return
     path = workdir / 'metrics.jsonl'
     kept = [line for line in read(workdir) if line['step'] <= resume_step]
     temporary = path.with_suffix('.tmp')
@@ -38,7 +43,6 @@ class MetricWriter:
     try:
       self._summaries = _summary_writer(workdir)
     except ImportError as error:
-      self._summaries = None
       print(
         f'TensorBoard is off ({error}); metrics.jsonl has every number.'
         ' `pip install tensorflow-cpu tensorboard` turns it on.',
@@ -47,8 +51,9 @@ class MetricWriter:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes scalars named like 'train/loss' under a step."""
-    self._file.write(_to_line({'step': step, **scalars}))
-    self._file.flush()
+    if self._file:
+      self._file.write(_to_line({'step': step, **scalars}))
+      self._file.flush()
     if self._summaries:
       self._summaries.write_scalars(step, scalars)
 
@@ -59,7 +64,8 @@ class MetricWriter:
 
   def close(self) -> None:
     """Closes both files."""
-    self._file.close()
+    if self._file:
+      self._file.close()
     if self._summaries:
       self._summaries.close()
 

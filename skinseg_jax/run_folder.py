@@ -11,12 +11,13 @@ from typing import Any
 import jax
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import errors
+from skinseg_jax import distributed, errors
 from skinseg_jax.data import sources, splits
 
 # May differ from the checkpoint's config when a run is resumed.
 _FREE_FIELDS = frozenset(
   {
+    'device',
     'data.raw_dir',
     'data.data_dir',
     'train.epochs',
@@ -58,10 +59,15 @@ def begin(
 ) -> None:
   """Writes what the run is, or checks that it is the one begun there before.
 
+  Process 0 writes; the others, after it, check that theirs is the same run.
+
   Raises:
     InputError: If the folder holds a run of another config, data or split,
       naming what differs; or if it cannot be written.
   """
+  if not distributed.is_primary():
+    _check_joined(workdir, config, source)
+    return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / 'config.json').exists():
@@ -75,6 +81,28 @@ def begin(
       f'cannot write to the run folder {workdir}: {error.strerror}; choose'
       ' another with --workdir.'
     ) from error
+
+
+def _check_joined(workdir, config, source) -> None:
+  """Refuses to train beside a process 0 that does something else."""
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise errors.InputError(
+      f'{path} is not there, though process 0 wrote it; --workdir must be on a'
+      ' file system that all processes share.'
+    )
+  before, now = map(config_lib.flat, (config_lib.load(path), config))
+  differing = [
+    f'{name}: {before[name]!r} in process 0, {now[name]!r} here'
+    for name in now
+    if before[name] != now[name]
+  ]
+  if differing:
+    raise errors.InputError(
+      'all processes must have one config; they differ in\n'
+      + errors.listing(differing)
+    )
+  check_data(workdir, source)
 
 
 def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
@@ -96,7 +124,9 @@ def _same_data(workdir: pathlib.Path, source: sources.Source) -> bool:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes indented JSON, whole or not at all."""
+  """Writes indented JSON, whole or not at all; process 0 alone does."""
+  if not distributed.is_primary():
+    return
   temporary = path.with_suffix('.tmp')
   temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
   temporary.replace(path)

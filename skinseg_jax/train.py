@@ -16,6 +16,7 @@ from skinseg_jax import (
   checkpointing,
   compilation,
   config_rules,
+  distributed,
   errors,
   evaluation,
   figures,
@@ -287,21 +288,27 @@ def train_and_evaluate(
   """
   config_rules.validate(config)
 
-  # Data.
-  source = sources.open_source(config.data)
+  # Data. What process 0 prepares, the other processes find.
+  source = distributed.primary_first(lambda: sources.open_source(config.data))
   split = splits.make_split(config.data, source.metadata)
-  run_folder.begin(workdir, config, source, split)
+  distributed.primary_first(
+    lambda: run_folder.begin(workdir, config, source, split)
+  )
   table = splits.report(split, source.metadata)
   run_folder.write_json(workdir / 'split.json', table.as_dict())
   print(table.table(), flush=True)
-  data = cache.open_cache(
-    source, config.data.image_size, pathlib.Path(config.data.data_dir)
+  data = distributed.primary_first(
+    lambda: cache.open_cache(
+      source, config.data.image_size, pathlib.Path(config.data.data_dir)
+    )
   )
 
   # Model.
   trainer = Trainer(config, workdir, data, split)
-  parameters = train_state.overview(trainer.model_state)
-  (workdir / 'parameters.txt').write_text(parameters + '\n', encoding='utf-8')
+  if distributed.is_primary():
+    parameters = train_state.overview(trainer.model_state)
+    path = workdir / 'parameters.txt'
+    path.write_text(parameters + '\n', encoding='utf-8')
   print(
     f'{train_state.count(trainer.model_state, nnx.Param):,} parameters and'
     f' {train_state.count(trainer.model_state, nnx.BatchStat):,} running'
@@ -333,6 +340,8 @@ def _report(config, workdir, trainer, run_data) -> dict[str, Any]:
     subset='validation',
     options=evaluation.DEFAULT,
   )
+  if not distributed.is_primary():
+    return summary
   training_side.profile(workdir, run_data)
   figures.training_curves(
     metric_writer.read(workdir),

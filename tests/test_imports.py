@@ -12,6 +12,8 @@ _RANKS = {
   'errors': 0,
   'config': 1,
   'compilation': 1,
+  'devices': 1,
+  'distributed': 1,
   'config_rules': 2,
   'data.preprocessing': 2,
   'data.raw_files': 3,
