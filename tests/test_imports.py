@@ -60,6 +60,7 @@ _RANKS = {
   'train_step': 11,
   'train': 17,
   'main': 18,
+  'doctor': 18,
   'torch_weights': 19,
 }
 
