@@ -213,7 +213,9 @@ def load(path) -> Config:
       f'{path} does not exist; give --workdir the folder of a run, which'
       ' holds config.json.'
     ) from None
-  except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+  except errors.InputError:
+    raise
+  except (OSError, ValueError, AttributeError, RecursionError) as error:
     raise errors.InputError(f'{path} is no run config: {error}') from None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from skinseg_jax import distributed
+from skinseg_jax import distributed, errors
 
 
 class MetricWriter:
@@ -91,13 +91,26 @@ def write_images(
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """All whole lines of a run's `metrics.jsonl`; none if there is no file."""
+  """All whole lines of a run's `metrics.jsonl`; none if there is no file.
+
+  Raises:
+    InputError: If a line is damaged.
+  """
   path = workdir / 'metrics.jsonl'
   if not path.exists():
     return []
-  lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-  # A killed run may have left half a line.
-  return [json.loads(line) for line in lines if line.endswith('}\n')]
+  try:
+    lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+    # A killed run may have left half a line.
+    records = [json.loads(line) for line in lines if line.endswith('}\n')]
+    for record in records:
+      int(record['step'])
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    raise errors.InputError(
+      f'{path} is damaged ({error!r}); restore it, or remove it to go on'
+      ' without the curves so far.'
+    ) from error
+  return records
 
 
 def _to_line(values: Mapping[str, float]) -> str:

@@ -119,8 +119,15 @@ def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
 
 
 def _same_data(workdir: pathlib.Path, source: sources.Source) -> bool:
-  recorded = json.loads((workdir / 'environment.json').read_text('utf-8'))
-  return recorded['data_fingerprint'] == source.fingerprint
+  path = workdir / 'environment.json'
+  try:
+    recorded = json.loads(path.read_text('utf-8'))['data_fingerprint']
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    raise errors.InputError(
+      f'{path} does not say what data the run was trained on ({error!r});'
+      ' restore it, or train anew.'
+    ) from error
+  return recorded == source.fingerprint
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -290,7 +290,9 @@ def train_and_evaluate(
 
   # Data. What process 0 prepares, the other processes find.
   source = distributed.primary_first(lambda: sources.open_source(config.data))
-  split = splits.make_split(config.data, source.metadata)
+  split = distributed.primary_first(
+    lambda: splits.make_split(config.data, source.metadata)
+  )
   distributed.primary_first(
     lambda: run_folder.begin(workdir, config, source, split)
   )
