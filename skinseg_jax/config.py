@@ -122,6 +122,8 @@ class EvaluationConfig:
 class Config:
   """One experiment."""
 
+  # What it must run on: 'cpu', 'gpu' or 'tpu'; 'auto' takes what JAX prefers.
+  device: str = 'auto'
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   augmentation: AugmentationConfig = dataclasses.field(
@@ -221,7 +223,9 @@ def load(path) -> Config:
       f'{path} does not exist; give --workdir the folder of a run, which'
       ' holds config.json.'
     ) from None
-  except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+  except errors.InputError:
+    raise
+  except (OSError, ValueError, AttributeError, RecursionError) as error:
     raise errors.InputError(f'{path} is no run config: {error}') from None
 
 

@@ -13,6 +13,9 @@ from typing import Any
 from skinseg_jax import config as config_lib
 from skinseg_jax import errors
 
+# Of images in the cache, in pixels.
+_MAX_SIDE = 4096
+
 _Row = tuple[str, Any, bool, str]
 
 
@@ -56,6 +59,11 @@ def _type_problems(node: Any, prefix: str) -> Iterable[str]:
       yield f'{prefix}{name}: got {value!r}, allowed is a {hint.__name__}'
 
 
+def _device_rules(config: config_lib.Config) -> list[_Row]:
+  kinds = ('auto', 'cpu', 'gpu', 'tpu')
+  return [('device', config.device, config.device in kinds, _one_of(kinds))]
+
+
 def _data_rules(config: config_lib.Config) -> list[_Row]:
   data = config.data
   sources = ('ham10000', 'folder', 'synthetic')
@@ -66,8 +74,9 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
     (
       'data.image_size',
       data.image_size,
-      all(n > 0 and n % 16 == 0 for n in data.image_size),
-      'height and width in multiples of 16 (four poolings halve them), such'
+      all(0 < n <= _MAX_SIDE and n % 16 == 0 for n in data.image_size),
+      'height and width in multiples of 16 (four poolings halve them), at most'
+      f' {_MAX_SIDE}, such'
       ' as ' + _round_to_16(data.image_size),
     ),
   ]
@@ -185,6 +194,7 @@ def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
 
 
 _RULES = (
+  _device_rules,
   _data_rules,
   _split_rules,
   _model_rules,
@@ -207,4 +217,5 @@ def _within(name: str, value: float, low: float, high: float, note='') -> _Row:
 
 
 def _round_to_16(size: tuple[int, int]) -> str:
-  return str(tuple(max(16, 16 * round(n / 16)) for n in size))
+  fits = lambda n: min(max(16, 16 * round(n / 16)), _MAX_SIDE)
+  return str(tuple(map(fits, size)))

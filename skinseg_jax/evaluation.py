@@ -15,6 +15,7 @@ import numpy as np
 
 from skinseg_jax import (
   assessment,
+  distributed,
   errors,
   metrics,
   report,
@@ -266,6 +267,8 @@ def _finish(
     if summary['review']['excluded']:
       # Beside the scores on all images, not in their place.
       name = f'{name}_reviewed'
+  if not distributed.is_primary():
+    return summary
   directory = run_folder.evaluation_dir(workdir, name)
   results.write(directory, summary, assessed, metadata)
   if options.report:

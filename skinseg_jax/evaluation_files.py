@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skinseg_jax import errors, run_folder
+from skinseg_jax import errors, run_folder, spreadsheets
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +74,10 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
   directory = run_folder.evaluation_dir(workdir, name)
   try:
     with (directory / 'per_image.csv').open(encoding='utf-8', newline='') as f:
-      rows = list(csv.DictReader(f))
+      rows = [
+        {name: spreadsheets.bare(cell or '') for name, cell in row.items()}
+        for row in csv.DictReader(f, restkey='', strict=True)
+      ]
     # Opened here, since NumPy leaves a damaged file open.
     with (
       (directory / 'predictions.npz').open('rb') as f,

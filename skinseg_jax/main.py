@@ -1,6 +1,8 @@
 """Trains and scores one experiment.
 
 python -m skinseg_jax.main --config configs/quickstart.py [--workdir DIR]
+
+On several machines start it once on each; docs/scaling.md has the commands.
 """
 
 import pathlib
@@ -10,13 +12,25 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import config_rules, errors
+from skinseg_jax import config_rules, devices, distributed, errors
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File that returns the config; see configs/.'
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', '', 'Folder of the run. Default: runs/<config name>.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  '',
+  'HOST:PORT where process 0 of several can be reached; auto: JAX finds out.'
+  ' SLURM, Open MPI, Kubernetes and TPU pods are recognised without.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Number of processes, with --coordinator HOST:PORT.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which of them this is, from 0.'
 )
 
 
@@ -33,7 +47,11 @@ def run(argv: list[str]) -> None:
 
   if config.train.deterministic:
     compilation.make_deterministic()
-  train.train_and_evaluate(config, workdir)
+  with distributed.joined(
+    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  ):
+    devices.use(config.device)
+    train.train_and_evaluate(config, workdir)
 
 
 def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from skinseg_jax import distributed, errors
+
 
 class MetricWriter:
   """Writes the same scalars to `metrics.jsonl` and to an event file.
 
   clu's writer needs TensorFlow. Without it one line on stderr says that
-  TensorBoard is off.
+  TensorBoard is off. Process 0 alone writes.
   """
 
   def __init__(self, workdir: pathlib.Path, *, lines: int = 0):
@@ -30,6 +32,9 @@ class MetricWriter:
       lines: How many of the lines there to keep; what was written after the
         checkpoint that is gone on from will come again.
     """
+    self._file = self._summaries = None
+    if not distributed.is_primary():
+      return
     path = workdir / 'metrics.jsonl'
     kept = read(workdir)[:lines]
     temporary = path.with_suffix('.tmp')
@@ -43,7 +48,6 @@ class MetricWriter:
       )
       self._summaries = _summary_writer(workdir)
     except ImportError as error:
-      self._summaries = None
       print(
         f'TensorBoard is off ({error}); metrics.jsonl has every number.'
         ' `pip install tensorflow-cpu tensorboard` turns it on.',
@@ -52,8 +56,9 @@ class MetricWriter:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes scalars named like 'train/loss' under a step."""
-    self._file.write(_to_line({'step': step, **scalars}))
-    self._file.flush()
+    if self._file:
+      self._file.write(_to_line({'step': step, **scalars}))
+      self._file.flush()
     if self._summaries:
       self._summaries.write_scalars(step, scalars)
 
@@ -64,7 +69,8 @@ class MetricWriter:
 
   def close(self) -> None:
     """Closes both files."""
-    self._file.close()
+    if self._file:
+      self._file.close()
     if self._summaries:
       self._summaries.close()
 
@@ -90,13 +96,26 @@ def write_images(
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """All whole lines of a run's `metrics.jsonl`; none if there is no file."""
+  """All whole lines of a run's `metrics.jsonl`; none if there is no file.
+
+  Raises:
+    InputError: If a line is damaged.
+  """
   path = workdir / 'metrics.jsonl'
   if not path.exists():
     return []
-  lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-  # A killed run may have left half a line.
-  return [json.loads(line) for line in lines if line.endswith('}\n')]
+  try:
+    lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
+    # A killed run may have left half a line.
+    records = [json.loads(line) for line in lines if line.endswith('}\n')]
+    for record in records:
+      int(record['step'])
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    raise errors.InputError(
+      f'{path} is damaged ({error!r}); restore it, or remove it to go on'
+      ' without the curves so far.'
+    ) from error
+  return records
 
 
 def _to_line(values: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from skinseg_jax import (
   calibration,
   metrics,
   run_folder,
+  spreadsheets,
   subgroups,
 )
 
@@ -197,7 +198,9 @@ def _write_csv(
   with temporary.open('w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    for row in zip(*columns.values(), strict=True):
+      # Ids and metadata are others' texts.
+      writer.writerow([spreadsheets.guard(str(cell)) for cell in row])
   temporary.replace(path)
 
 

@@ -11,6 +11,7 @@ from skinseg_jax import (
   evaluation_files,
   overlays,
   pages,
+  spreadsheets,
 )
 from skinseg_jax.data import cache
 
@@ -22,10 +23,6 @@ DECISIONS = ('accept', 'correct', 'reject')
 
 # Images of each kind on the page.
 _CASES = 20
-
-# The page puts ' before a cell that begins so, else a spreadsheet would take it
-# for a formula.
-_GUARDED = tuple("=+-@'\t\r")
 
 
 def write_review(
@@ -134,7 +131,9 @@ def read_review(path: pathlib.Path) -> list[dict[str, str]]:
       + f'\nIt needs the columns {",".join(COLUMNS)}, every image once, and as'
       f' a decision {", ".join(DECISIONS[:-1])} or {DECISIONS[-1]}.'
     )
-  return [{name: _bare(row[name]) for name in COLUMNS} for row in rows]
+  # The page guards its cells as `spreadsheets.guard` does.
+  bare = spreadsheets.bare
+  return [{name: bare(row[name]) for name in COLUMNS} for row in rows]
 
 
 def _column_problems(found: list[str]) -> list[str]:
@@ -162,8 +161,3 @@ def _row_problems(rows: list[dict]) -> list[str]:
     for image_id, count in times.items()
     if image_id and count > 1
   ]
-
-
-def _bare(cell: str) -> str:
-  guarded = cell.startswith("'") and cell[1:].startswith(_GUARDED)
-  return cell[1:] if guarded else cell

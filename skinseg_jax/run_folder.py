@@ -14,12 +14,13 @@ from typing import Any
 import jax
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import errors
+from skinseg_jax import distributed, errors
 from skinseg_jax.data import sources, splits
 
 # May differ from the checkpoint's config when a run is resumed.
 _FREE_FIELDS = frozenset(
   {
+    'device',
     'data.raw_dir',
     'data.data_dir',
     'train.epochs',
@@ -95,10 +96,15 @@ def begin(
 ) -> None:
   """Writes what the run is, or checks that it is the one begun there before.
 
+  Process 0 writes; the others, after it, check that theirs is the same run.
+
   Raises:
     InputError: If the folder holds a run of another config, data or split,
       naming what differs; or if it cannot be written.
   """
+  if not distributed.is_primary():
+    _check_joined(workdir, config, source)
+    return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / 'config.json').exists():
@@ -109,6 +115,28 @@ def begin(
     write_json(workdir / 'config.json', config_lib.to_dict(config))
   except OSError as error:
     raise _unwritable(workdir, error) from error
+
+
+def _check_joined(workdir, config, source) -> None:
+  """Refuses to train beside a process 0 that does something else."""
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise errors.InputError(
+      f'{path} is not there, though process 0 wrote it; --workdir must be on a'
+      ' file system that all processes share.'
+    )
+  before, now = map(config_lib.flat, (config_lib.load(path), config))
+  differing = [
+    f'{name}: {before[name]!r} in process 0, {now[name]!r} here'
+    for name in now
+    if before[name] != now[name]
+  ]
+  if differing:
+    raise errors.InputError(
+      'all processes must have one config; they differ in\n'
+      + errors.listing(differing)
+    )
+  check_data(workdir, source)
 
 
 def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
@@ -125,12 +153,21 @@ def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
 
 
 def _same_data(workdir: pathlib.Path, source: sources.Source) -> bool:
-  recorded = json.loads((workdir / 'environment.json').read_text('utf-8'))
-  return recorded['data_fingerprint'] == source.fingerprint
+  path = workdir / 'environment.json'
+  try:
+    recorded = json.loads(path.read_text('utf-8'))['data_fingerprint']
+  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    raise errors.InputError(
+      f'{path} does not say what data the run was trained on ({error!r});'
+      ' restore it, or train anew.'
+    ) from error
+  return recorded == source.fingerprint
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes indented JSON, whole or not at all."""
+  """Writes indented JSON, whole or not at all; process 0 alone does."""
+  if not distributed.is_primary():
+    return
   temporary = path.with_suffix('.tmp')
   temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
   temporary.replace(path)

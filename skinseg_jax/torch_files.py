@@ -4,8 +4,9 @@ PyTorch is imported for its own files alone, when one is read or written.
 """
 
 import json
+import math
 import pathlib
-import pickle
+import zipfile
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -81,10 +82,14 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     tensors = {}
     for name, entry in header.items():
       begin, end = entry['data_offsets']
-      dtype = np.dtype(_DTYPES[entry['dtype']])
+      dtype, shape = np.dtype(_DTYPES[entry['dtype']]), entry['shape']
+      if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{name}: {end - begin} bytes for shape {shape}')
       values = np.frombuffer(data[start + begin : start + end], dtype)
-      tensors[name] = values.reshape(entry['shape'])
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+      tensors[name] = values.reshape(shape)
+  except (
+      ValueError, KeyError, TypeError, AttributeError, RecursionError
+  ) as error:  # fmt: skip
     raise errors.InputError(
       f'{path} is no whole safetensors file of'
       f' {", ".join(_DTYPES)} ({error!r}); get it again.'
@@ -123,23 +128,38 @@ def _import_torch(path: pathlib.Path):
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   torch = _import_torch(path)
   try:
+    _check_stored(path)
     # Without weights_only a file could run any program.
     loaded = torch.load(path, map_location='cpu', weights_only=True)
-  except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    if isinstance(loaded, Mapping):
+      loaded = loaded.get('state_dict', loaded)  # As checkpoints nest it.
+    items = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {
+      str(name): value.float().numpy()
+      for name, value in items
+      if isinstance(value, torch.Tensor)
+    }
+  except Exception as error:  # A damaged one raises whatever it runs into.
     raise errors.InputError(
-      f'{path} is no PyTorch file of tensors alone; save one by'
-      ' torch.save(model.state_dict(), file).'
+      f'{path} is no PyTorch file of tensors alone ({type(error).__name__});'
+      ' save one by torch.save(model.state_dict(), file).'
     ) from error
-  if isinstance(loaded, Mapping):
-    loaded = loaded.get('state_dict', loaded)  # As checkpoints nest it.
-  tensors = {
-    name: value.float().numpy()
-    for name, value in (loaded.items() if isinstance(loaded, Mapping) else ())
-    if isinstance(value, torch.Tensor)
-  }
   if not tensors:
     raise errors.InputError(
       f'{path} holds no tensors by name; save them by'
       ' torch.save(model.state_dict(), file).'
     )
   return tensors
+
+
+def _check_stored(path: pathlib.Path) -> None:
+  """Refuses what would unpack to more than the file holds: PyTorch's does not.
+
+  Raises:
+    ValueError: If a part is compressed.
+  """
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as file:
+      for info in file.infolist():
+        if info.compress_type != zipfile.ZIP_STORED:
+          raise ValueError(f'{info.filename} is compressed')

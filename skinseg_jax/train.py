@@ -1,5 +1,6 @@
 """The training loop."""
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -15,6 +16,7 @@ from skinseg_jax import (
   checkpointing,
   compilation,
   config_rules,
+  distributed,
   errors,
   evaluation,
   faults,
@@ -334,27 +336,40 @@ def train_and_evaluate(
   """
   config_rules.validate(config)
 
-  with faults.explained(workdir), stop_signals.StopSignals() as stop:
-    source = sources.open_source(config.data)
-    split = splits.make_split(config.data, source.metadata)
-    with run_folder.locked(workdir):
-      return _train(config, workdir, source, split, stop)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(faults.explained(workdir))
+    stop = stack.enter_context(stop_signals.StopSignals())
+    # What process 0 prepares, the other processes find.
+    source = distributed.primary_first(lambda: sources.open_source(config.data))
+    split = distributed.primary_first(
+      lambda: splits.make_split(config.data, source.metadata)
+    )
+    distributed.primary_first(
+      lambda: stack.enter_context(run_folder.locked(workdir))
+    )
+    return _train(config, workdir, source, split, stop)
 
 
 def _train(config, workdir, source, split, stop) -> dict[str, Any]:
   # Data.
-  run_folder.begin(workdir, config, source, split)
+  distributed.primary_first(
+    lambda: run_folder.begin(workdir, config, source, split)
+  )
   table = splits.report(split, source.metadata)
   run_folder.write_json(workdir / 'split.json', table.as_dict())
   print(table.table(), flush=True)
-  data = cache.open_cache(
-    source, config.data.image_size, pathlib.Path(config.data.data_dir)
+  data = distributed.primary_first(
+    lambda: cache.open_cache(
+      source, config.data.image_size, pathlib.Path(config.data.data_dir)
+    )
   )
 
   # Model.
   trainer = Trainer(config, workdir, data, split, stop)
-  parameters = train_state.overview(trainer.model_state)
-  (workdir / 'parameters.txt').write_text(parameters + '\n', encoding='utf-8')
+  if distributed.is_primary():
+    parameters = train_state.overview(trainer.model_state)
+    path = workdir / 'parameters.txt'
+    path.write_text(parameters + '\n', encoding='utf-8')
   print(
     f'{train_state.count(trainer.model_state, nnx.Param):,} parameters and'
     f' {train_state.count(trainer.model_state, nnx.BatchStat):,} running'
@@ -387,6 +402,8 @@ def _report(config, workdir, trainer, run_data) -> dict[str, Any]:
     subset='validation',
     options=evaluation.Options(report=True),
   )
+  if not distributed.is_primary():
+    return summary
   training_side.profile(workdir, run_data)
   print(results.describe(summary))
   best = summary['best_checkpoint']

@@ -59,20 +59,36 @@ def create(
   config: config_lib.Config, sharding: jax.sharding.NamedSharding
 ) -> TrainState:
   """Makes the state of step 0, a copy on every device of `sharding`'s mesh."""
-  model, optimizer = nnx.eval_shape(lambda: _build(config))
+  shapes = abstract(config, sharding)
   # On the CPU, so that every kind of device starts from the same weights.
   platforms = jax.config.jax_platforms
   has_cpu = not platforms or 'cpu' in platforms
   cpu = jax.local_devices(backend='cpu')[0] if has_cpu else None
   with jax.default_device(cpu):
     state = _init(config)
+  place = lambda leaf, shape: jax.device_put(leaf, shape.sharding)
+  return dataclasses.replace(
+    shapes, state=jax.tree.map(place, state, shapes.state)
+  )
+
+
+def abstract(
+  config: config_lib.Config, sharding: jax.sharding.NamedSharding
+) -> TrainState:
+  """What `create` makes, with shapes in place of arrays: takes no memory."""
+  model, optimizer = nnx.eval_shape(lambda: _build(config))
   replicated = jax.sharding.NamedSharding(
     sharding.mesh, jax.sharding.PartitionSpec()
   )
   return TrainState(
     graphdef=nnx.graphdef((model, optimizer)),
     eval_graphdef=nnx.graphdef(nnx.view(model, use_running_average=True)),
-    state=jax.device_put(state, replicated),
+    state=jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=replicated
+      ),
+      nnx.state((model, optimizer)),
+    ),
   )
 
 

@@ -7,7 +7,13 @@ from typing import Any
 import jax
 from flax import nnx
 
-from skinseg_jax import checkpointing, errors, run_folder, train_state
+from skinseg_jax import (
+  checkpointing,
+  config_rules,
+  errors,
+  run_folder,
+  train_state,
+)
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline
 
@@ -49,12 +55,14 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
       damaged, or of another model than the config's.
   """
   config = config_lib.load(workdir / 'config.json')
+  config_rules.validate(config)
   checkpoints = checkpointing.Checkpoints(
     run_folder.checkpoints_dir(workdir), read_only=True
   )
   try:
     step = checkpoints.resolve(checkpoint)
-    static = train_state.create(config, input_pipeline.data_sharding())
+    # Nothing is made of a size that the config alone tells.
+    static = train_state.abstract(config, input_pipeline.data_sharding())
     state = checkpoints.restore_model(step, static.state[0])
     best = best_checkpoint(checkpoints)
   finally:

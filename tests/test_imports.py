@@ -12,6 +12,9 @@ _RANKS = {
   'errors': 0,
   'config': 1,
   'compilation': 1,
+  'devices': 1,
+  'spreadsheets': 1,
+  'distributed': 1,
   'config_rules': 2,
   'data.preprocessing': 2,
   'data.raw_files': 3,
@@ -61,6 +64,7 @@ _RANKS = {
   'train_step': 11,
   'train': 17,
   'main': 18,
+  'doctor': 18,
   'torch_weights': 19,
 }
 

@@ -98,6 +98,15 @@ def test_evaluation_deals_out_each_image_once(data, sharding, batch_size):
   assert numbers == list(range(11))
 
 
+def _of_two(index):
+  """The sharding of process `index` of two with a device each."""
+  rows = (slice(0, 2), slice(2, 4))[index]
+  return types.SimpleNamespace(
+    mesh=types.SimpleNamespace(size=2),
+    addressable_devices_indices_map=lambda shape: {'a device': (rows,)},
+  )
+
+
 def test_processes_share_out_the_same_global_batches(
   data, sharding, monkeypatch
 ):
@@ -105,13 +114,11 @@ def test_processes_share_out_the_same_global_batches(
   monkeypatch.setattr(
     jax, 'make_array_from_process_local_data', lambda _, rows: rows
   )
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
   halves = []
-  for index in (0, 1):
-    monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
-    training = _training(data, sharding)
+  for half in map(_of_two, (0, 1)):
+    training = _training(data, half)
     evaluation = input_pipeline.evaluation_batches(
-      data, np.arange(11), batch_size=4, sharding=sharding
+      data, np.arange(11), batch_size=4, sharding=half
     )
     halves.append(
       (
@@ -139,3 +146,10 @@ def test_processes_share_out_the_same_global_batches(
 def test_batch_larger_than_the_data_set_is_refused(data, sharding):
   with pytest.raises(errors.InputError, match=r'train.batch_size is 12.*11'):
     _training(data, sharding, batch_size=12)
+
+
+def test_batch_that_does_not_divide_among_the_devices_is_refused(data):
+  with pytest.raises(
+    errors.InputError, match='train.batch_size is 3.*2 devices, such as 4'
+  ):
+    _training(data, _of_two(0), batch_size=3)

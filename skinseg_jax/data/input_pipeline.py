@@ -68,7 +68,7 @@ def training_batches(
       f' {len(indices)} training images; allowed is 1 to {len(indices)}.'
     )
   _check_divides('train.batch_size', batch_size, sharding)
-  rows = _process_rows(batch_size)
+  rows = _process_rows(batch_size, sharding)
   return _to_devices(
     training_order(indices, batch_size=batch_size, seed=seed).map(
       lambda batch: _gather(data, batch[rows])
@@ -94,7 +94,7 @@ def evaluation_batches(
     InputError: If `batch_size` does not divide among the devices.
   """
   _check_divides('evaluation.batch_size', batch_size, sharding)
-  rows = _process_rows(batch_size)
+  rows = _process_rows(batch_size, sharding)
 
   def gather(batch):
     valid = np.arange(batch_size) < len(batch)
@@ -107,11 +107,13 @@ def evaluation_batches(
 
 
 def data_sharding() -> jax.sharding.NamedSharding:
-  """Batches split along their first axis over all devices (axis 'data')."""
-  mesh = jax.make_mesh(
-    (jax.device_count(),),
-    ('data',),
-    axis_types=(jax.sharding.AxisType.Auto,),
+  """Batches split along their first axis over all devices (axis 'data').
+
+  Devices are in the order of processes, so that each holds one run of rows.
+  """
+  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  mesh = jax.sharding.Mesh(
+    np.array(devices), ('data',), axis_types=(jax.sharding.AxisType.Auto,)
   )
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
 
@@ -126,11 +128,11 @@ def _check_divides(field: str, batch_size: int, sharding) -> None:
     )
 
 
-def _process_rows(batch_size: int) -> slice:
+def _process_rows(batch_size: int, sharding) -> slice:
   """The rows of a global batch that this process deals out."""
-  rows = batch_size // jax.process_count()
-  first = jax.process_index() * rows
-  return slice(first, first + rows)
+  indices = sharding.addressable_devices_indices_map((batch_size,))
+  bounds = [rows.indices(batch_size) for (rows,) in indices.values()]
+  return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
 
 
 def _gather(

@@ -32,6 +32,10 @@ VERSION = 1
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 _MAX_PIXELS = 100_000_000
+_STRIP_ROWS = 256
+# Larger images are decoded one at a time: ten threads with 100 megapixels each
+# would fill any memory.
+_LARGE_PIXELS = 16_000_000
 
 # By the first bytes of a file. Pillow's own `Image.open` would warn of files
 # that are large, but allowed here.
@@ -44,8 +48,9 @@ _OPENERS = {
   b'RIFF': WebPImagePlugin.WebPImageFile,
 }
 
-# Warning filters belong to the process: one thread at a time may change them.
-_warnings_lock = threading.Lock()
+# Held while a large image is decoded. Warning filters belong to the process,
+# too: one thread at a time may change them.
+_large_lock = threading.Lock()
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -65,8 +70,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     InputError: If the file is of another format, damaged, of 32-bit pixels, or
       larger than 100 megapixels; the latter is told from its header.
   """
-  with _naming(name):
-    image = _load(data, name)
+  with _naming(name), _loaded(data, name) as image:
     if _is_16_bit(image):
       return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
     if image.mode == 'P' and image.has_transparency_data:
@@ -93,8 +97,8 @@ def decode_mask(data: bytes, name: str, *, threshold: int = 0) -> np.ndarray:
   Raises:
     InputError: As for `decode_image`, or if a strict mask has other values.
   """
-  with _naming(name):
-    grey = _grey(_load(data, name))
+  with _naming(name), _loaded(data, name) as image:
+    grey = _grey(image)
     if threshold:
       return (_to_8_bit(grey) > threshold).view(np.uint8)
     white = grey.max()
@@ -240,23 +244,25 @@ def _open(data: bytes, name: str) -> Image.Image:
   return image
 
 
-def _load(data: bytes, name: str) -> Image.Image:
-  """Decodes the pixels and turns them upright."""
+@contextlib.contextmanager
+def _loaded(data: bytes, name: str) -> Iterator[Image.Image]:
+  """Decodes the pixels and turns them upright; large ones one at a time."""
   image = _open(data, name)
   if image.mode in ('I', 'F'):
     raise errors.InputError(
       f'{name}: 32 bits a pixel; allowed are 1, 8 and 16 bits a channel'
     )
-  # Below its limit Pillow does not warn.
-  large = image.width * image.height > (Image.MAX_IMAGE_PIXELS or _MAX_PIXELS)
-  with _without_size_warning() if large else contextlib.nullcontext():
-    ImageOps.exif_transpose(image, in_place=True)
-  return image
+  large = image.width * image.height > _LARGE_PIXELS
+  with _large_lock if large else contextlib.nullcontext():
+    with _without_size_warning() if large else contextlib.nullcontext():
+      ImageOps.exif_transpose(image, in_place=True)
+    yield image
 
 
 @contextlib.contextmanager
 def _without_size_warning() -> Iterator[None]:
-  with _warnings_lock, warnings.catch_warnings():
+  """Only with `_large_lock` held. Pillow warns of none but large images."""
+  with warnings.catch_warnings():
     warnings.simplefilter('ignore', Image.DecompressionBombWarning)
     yield
 
@@ -278,10 +284,16 @@ def _grey(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
   if not image.has_transparency_data:
     return np.asarray(image.convert('L'))
-  grey, alpha = np.moveaxis(
-    np.asarray(image.convert('RGBA').convert('LA'), np.uint16), 2, 0
-  )
-  return ((grey * alpha + 127) // 255).astype(np.uint8)
+  composed = np.empty((image.height, image.width), np.uint8)
+  # In strips: whole, a large image would be in memory six times.
+  for top in range(0, image.height, _STRIP_ROWS):
+    bottom = min(top + _STRIP_ROWS, image.height)
+    strip = image.crop((0, top, image.width, bottom))
+    grey, alpha = np.moveaxis(
+      np.asarray(strip.convert('RGBA').convert('LA'), np.uint16), 2, 0
+    )
+    composed[top:bottom] = (grey * alpha + 127) // 255
+  return composed
 
 
 def _describe_values(grey: np.ndarray) -> str:

@@ -177,7 +177,7 @@ def _cpu_kernel_grad(x, dy):
   # A pair of images at a time, so that the shifted copies stay in the cache.
   size = 2 if x.shape[0] % 2 == 0 else 1
   pairs = [a.reshape(-1, size, *a.shape[1:]) for a in (x, dy)]
-  zeros = jnp.zeros((3, 3, x.shape[-1], dy.shape[-1]), jnp.float32)
+  zeros = widened(jnp.zeros((3, 3, x.shape[-1], dy.shape[-1]), x.dtype))
   add = lambda total, pair: (total + _cross_kernel_grad(*pair), None)
   return lax.scan(add, zeros, pairs)[0].astype(x.dtype)
 
@@ -217,7 +217,7 @@ def batch_norm_relu(
 
 def _batch_norm_relu_fwd(x, scale, bias):
   count = x.size // x.shape[-1]
-  wide = x.astype(jnp.float32)
+  wide = widened(x)
   mean = _channel_sum(wide) / count
   var = jnp.maximum(_channel_sum(wide * wide) / count - mean * mean, 0)
   rstd = lax.rsqrt(var + _EPSILON)
@@ -231,8 +231,8 @@ def _batch_norm_relu_bwd(saved, cotangents):
   count = x.size // x.shape[-1]
   gain = rstd * scale
   positive = _normalise(x, scale, bias, mean, rstd) > 0
-  wide = x.astype(jnp.float32)
-  dy = jnp.where(positive, cotangents[0].astype(jnp.float32), 0)
+  wide = widened(x)
+  dy = jnp.where(positive, widened(cotangents[0]), 0)
   dbias = _channel_sum(dy)
   dscale = _channel_sum(dy * (wide - _per_channel(mean))) * rstd
   slope = gain * rstd * dscale / count
@@ -252,7 +252,7 @@ def _normalise(x, scale, bias, mean, rstd):
 
 
 def _channel_sum(x: jax.Array) -> jax.Array:
-  """Sum over all but the last axis; float32 [B, H, W, C] to [C]."""
+  """Sum over all but the last axis: [B, H, W, C] to [C], of x's type."""
   return lax.platform_dependent(
     x, cpu=_cpu_channel_sum, default=lambda x: x.sum((0, 1, 2))
   )
@@ -263,7 +263,12 @@ def _cpu_channel_sum(x):
   width, channels = x.shape[2:]
   run = max(r for r in range(1, 33) if width % r == 0)
   partial = x.reshape(-1, run, channels).sum(1)
-  return jnp.ones(partial.shape[0]) @ partial
+  return jnp.ones(partial.shape[0], x.dtype) @ partial
+
+
+def widened(x: jax.Array) -> jax.Array:
+  """At least float32: sums of narrower types would lose digits."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _per_channel(values: jax.Array) -> jax.Array:

@@ -142,7 +142,7 @@ class UNet(nnx.Module):
     x = run(self.bottleneck, x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
-    return self.head(x).astype(jnp.float32)
+    return blocks.widened(self.head(x))
 
 
 def _run(block: DoubleConv, x: jax.Array) -> jax.Array:
