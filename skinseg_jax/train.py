@@ -92,7 +92,12 @@ class Trainer:
       batch_size=config.evaluation.batch_size,
       sharding=sharding,
     )
-    self._static = train_state.create(config, sharding)
+    self.steps_per_epoch = len(indices) // config.train.batch_size
+    self._static = train_state.create(
+      config,
+      sharding,
+      num_updates=config.train.epochs * self.steps_per_epoch,
+    )
     self._state = self._static.state
     self._train_step = self._compile(sharding)
     self._iterator = iter(batches)
@@ -100,7 +105,6 @@ class Trainer:
       run_folder.checkpoints_dir(workdir)
     )
     self.step = 0
-    self.steps_per_epoch = len(indices) // config.train.batch_size
     self._epoch_totals = Totals()
     self._restore()
     self._writer = metric_writer.MetricWriter(workdir, resume_step=self.step)
@@ -215,12 +219,16 @@ class Trainer:
     )
 
   def score_validation(self) -> dict[str, np.ndarray]:
-    """Scores all validation images with the weights as they are now."""
+    """Scores all validation images with the weights as they are now.
+
+    One view of each: averages over more are for the final scores.
+    """
     return scoring.score(
       self._static.eval_graphdef,
       self.model_state,
       self._validation,
       threshold=self._config.evaluation.threshold,
+      views='off',
     )
 
   def trained_model(self) -> trained_model.TrainedModel:

@@ -54,7 +54,9 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
   )
   try:
     step = checkpoints.resolve(checkpoint)
-    static = train_state.create(config, input_pipeline.data_sharding())
+    static = train_state.create(
+      config, input_pipeline.data_sharding(), num_updates=1
+    )
     state = checkpoints.restore_model(step, static.state[0])
     best = best_checkpoint(checkpoints)
   finally:

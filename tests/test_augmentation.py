@@ -26,7 +26,7 @@ def _example(height=48, width=64, seed=0):
 def test_rotation_equals_scipy(degrees, border):
   image, mask = _example()
   got_image, got_mask = augmentation.resample(
-    image, mask, augmentation.rotation(degrees), border=border
+    image, mask, augmentation.rotation(degrees), jnp.zeros(2), border=border
   )
   rotate = lambda x, order: ndimage.rotate(
     x, -degrees, reshape=False, order=order, mode=_MODES[border]

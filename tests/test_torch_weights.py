@@ -38,7 +38,9 @@ def _config(tmp_path):
 def state():
   config = config_lib.Config()
   config.model.width = _WIDTH
-  return train_state.create(config, input_pipeline.data_sharding())
+  return train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
 
 
 @pytest.fixture(scope='module')

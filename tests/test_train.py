@@ -37,7 +37,9 @@ def run(tiny_run):
 
 def _checkpoint(workdir, config):
   """Model, optimiser and position of the last checkpoint, as numpy arrays."""
-  state = train_state.create(config, input_pipeline.data_sharding()).state
+  state = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  ).state
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
   like = checkpointing.Checkpoint(state[0], state[1], None, None)
   step, checkpoint = checkpoints.restore_latest(like)
@@ -266,7 +268,9 @@ def test_unknown_xla_option_is_refused(config, tmp_path):
 
 
 def test_overfits_one_batch(run, config):
-  state = train_state.create(config, input_pipeline.data_sharding())
+  state = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   rng = np.random.default_rng(0)
   masks = np.zeros((4, 32, 32), np.uint8)
   masks[:, 8:24, 8:24] = 1
