@@ -73,7 +73,6 @@ RECIPE = (
   'average',
   'BCE + Dice',
   'turns',
-  'zoom',
   'colour',
   'eight views',
 )

@@ -1,3 +1,5 @@
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,11 +41,11 @@ def test_constant_weights_are_their_own_average():
 
 
 def test_step_averages_what_it_updates():
-  config = config_lib.Config()
-  config.model.width = 1
-  config.train.ema = 0.5
   plain = config_lib.Config()
   plain.model.width = 1
+  plain.train.learning_rate = 1e-2
+  config = copy.deepcopy(plain)
+  config.train.ema = 0.5
   rng = np.random.default_rng(0)
   batch = {
     'image': rng.integers(0, 256, (2, 16, 16, 3), np.uint8),
