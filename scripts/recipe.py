@@ -18,9 +18,12 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
+from flax import nnx
 
 from skinseg_jax import (
   bootstrap,
@@ -29,9 +32,11 @@ from skinseg_jax import (
   metrics,
   scoring,
   train,
+  trained_model,
 )
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
+from skinseg_jax.models import blocks
 
 # Fields of each part, beyond the paper's recipe.
 PARTS = {
@@ -76,6 +81,9 @@ RECIPE = (
   'colour',
   'eight views',
 )
+_BATCH_SIZE = 32  # Of evaluation.
+# Ends the name of a case whose average got batch-norm statistics of its own.
+_ANEW = ', statistics anew'
 _SCORES = ('pooled Dice', 'Dice per image', 'thresholded Jaccard')
 
 
@@ -144,22 +152,61 @@ def measure(
     model = trainer.trained_model()
   finally:
     trainer.close()
+  states = {'': model.state}
+  if config.train.ema:
+    states[_ANEW] = statistics_anew(model, data, split)
   for name, each in configs.items():
-    batches = input_pipeline.evaluation_batches(
-      data,
-      input_pipeline.select(data, split.validation),
-      batch_size=each.evaluation.batch_size,
-      sharding=model.sharding,
-    )
-    counts = scoring.score(
-      model.graphdef,
-      model.state,
-      batches,
-      threshold=each.evaluation.threshold,
-      views=each.evaluation.test_time_augmentation,
-    )
-    np.savez(folder / f'{name}.npz', seconds=seconds, **counts)
+    for suffix, state in states.items():
+      counts = scoring.score(
+        model.graphdef,
+        state,
+        _batches(data, split.validation, model),
+        threshold=each.evaluation.threshold,
+        views=each.evaluation.test_time_augmentation,
+      )
+      np.savez(folder / f'{name}{suffix}.npz', seconds=seconds, **counts)
   shutil.rmtree(workdir)
+
+
+def statistics_anew(
+  model: trained_model.TrainedModel, data: cache.CachedData, split: splits.Split
+) -> Any:
+  """The model's state with batch-norm statistics of the training images.
+
+  Means of the statistics of 64 batches as they are, unaugmented, each with the
+  weights of `model`.
+  """
+  running = lambda state: nnx.filter_state(state, nnx.BatchStat)
+  average = nnx.merge(model.graphdef, model.state)
+  training = nnx.view(average, use_running_average=False)
+
+  @jax.jit
+  def statistics(images):
+    graphdef, state = nnx.split(training)
+    copy = nnx.merge(graphdef, state)
+    copy(images.astype(np.float32) / 255.0)
+    # The share that one batch has in the running statistics is known.
+    return jax.tree.map(
+      lambda new, old: old + (new - old) / (1 - blocks.MOMENTUM),
+      running(nnx.state(copy)),
+      running(state),
+    )
+
+  chosen = split.train[:: max(1, len(split.train) // (64 * _BATCH_SIZE))]
+  found = [
+    statistics(batch['image']) for batch in _batches(data, chosen, model)
+  ]
+  mean = jax.tree.map(lambda *each: sum(each) / len(each), *found)
+  return nnx.merge_state(model.state, mean)
+
+
+def _batches(data, image_ids, model):
+  return input_pipeline.evaluation_batches(
+    data,
+    input_pipeline.select(data, image_ids),
+    batch_size=_BATCH_SIZE,
+    sharding=model.sharding,
+  )
 
 
 def table(
@@ -261,7 +308,14 @@ def main(argv: list[str]) -> None:
       print(', '.join(group), flush=True)
       measure(group, folder, source)
   lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
-  text = table(folders, list(wanted), [lesions[i] for i in split.validation])
+  anew = [
+    name + _ANEW
+    for name in wanted
+    if (folders[0] / f'{name}{_ANEW}.npz').exists()
+  ]
+  text = table(
+    folders, [*wanted, *anew], [lesions[i] for i in split.validation]
+  )
   (args.runs_dir / 'table.md').write_text(text + '\n', encoding='utf-8')
   print(text)
 

@@ -17,6 +17,7 @@ _LUMA = np.float32([0.299, 0.587, 0.114])
 # of its height.
 _HAIRS = 6
 _THICKNESS, _LENGTH = (0.004, 0.012), 1.2
+_BROWN = np.float32([1.0, 0.8, 0.65])
 # Numbers of the draws: a key folded with one is that draw's own.
 (
   _BRIGHTNESS,
@@ -154,7 +155,7 @@ def draw_hair(
   height, width = image.shape[:2]
   draws = jax.random.uniform(key, (_HAIRS + 1, 7))
   any_hair = draws[-1, 0] < probability
-  colour = 0.05 + 0.2 * draws[-1, 1:4]
+  colour = (0.05 + 0.25 * draws[-1, 1]) * _BROWN
   cover = jnp.zeros((height, width))
   rows = jnp.arange(height)[:, None] / height
   columns = jnp.arange(width)[None] / height
