@@ -224,7 +224,7 @@ def _jax(case: Case, data: Data) -> Work:
   config.model.width = case.width
   config.model.compute_dtype = case.precision
   config.train.batch_size = case.batch_size
-  static = train_state.create(config, sharding)
+  static = train_state.create(config, sharding, num_updates=1)
   if case.mode == 'predict':
     images = _noise(case)
 

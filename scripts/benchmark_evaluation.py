@@ -42,7 +42,12 @@ def forward_alone(
     )
   )
   for batch in batches:
-    logits = scoring.forward(model.graphdef, model.state, batch['image'])
+    logits = scoring.forward(
+      model.graphdef,
+      model.state,
+      batch['image'],
+      views=model.config.evaluation.test_time_augmentation,
+    )
     jax.block_until_ready(logits)
   batches.close()
 

@@ -79,7 +79,7 @@ class _Job:
       source, config.data.image_size, pathlib.Path(config.data.data_dir)
     )
     self._sharding = input_pipeline.data_sharding()
-    self._static = train_state.create(config, self._sharding)
+    self._static = train_state.create(config, self._sharding, num_updates=1)
 
   def train(self, topology: str) -> dict[str, Any]:
     """Makes the updates and saves; returns every loss and the state's hash."""
@@ -136,6 +136,7 @@ class _Job:
         sharding=self._sharding,
       ),
       threshold=self._config.evaluation.threshold,
+      views='off',
     )
     return {name: scored[name].tolist() for name in ('tp', 'fp', 'fn', 'tn')}
 

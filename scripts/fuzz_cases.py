@@ -296,7 +296,9 @@ def _make_run(home: pathlib.Path) -> None:
   """A run folder with a config and a checkpoint of step 1."""
   config = config_lib.Config()
   config.model.width = 1
-  static = train_state.create(config, input_pipeline.data_sharding())
+  static = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   run_folder.write_json(home / 'config.json', config_lib.to_dict(config))
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(home))
   checkpoints.save(

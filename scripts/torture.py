@@ -225,7 +225,9 @@ def _digest(directory: pathlib.Path) -> dict[str, str]:
   """Hashes of all that a run must end with, times left out."""
   workdir = directory / 'run'
   config = config_lib.load(workdir / 'config.json')
-  state = train_state.create(config, input_pipeline.data_sharding()).state
+  state = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  ).state
   checkpoints = checkpointing.Checkpoints(
     run_folder.checkpoints_dir(workdir), read_only=True
   )

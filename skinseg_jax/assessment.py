@@ -116,7 +116,12 @@ def _predict(
 
 
 def _outputs(model, batch) -> dict[str, jax.Array]:
-  logits = scoring.forward(model.graphdef, model.state, batch['image'])
+  logits = scoring.forward(
+    model.graphdef,
+    model.state,
+    batch['image'],
+    views=model.config.evaluation.test_time_augmentation,
+  )
   masks = batch['mask']
   threshold = model.config.evaluation.threshold
   return {

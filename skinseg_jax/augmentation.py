@@ -1,14 +1,23 @@
-"""Random rotation and flips of image and mask together, on the device.
+"""Random changes of image and mask together, on the device.
 
-One affine resampling does all of it: image bilinear, mask nearest. What is
-drawn depends on seed, step and the image's place in the global batch alone,
-so that one device and eight see the same batch.
+One affine resampling does all of the geometry: image bilinear, mask nearest;
+colours come after it. What is drawn depends on seed, step and the image's place
+in the global batch alone, so that one device and eight see the same batch.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from skinseg_jax import colour
 from skinseg_jax import config as config_lib
+
+# Turns by 90, 180 and 270 degrees, free of rounding.
+_QUARTER_TURNS = np.float32(
+  [[[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]]
+)
+# Numbers of the draws: a key folded with one is that draw's own.
+_QUARTER, _WHICH, _SCALE, _SHEAR, _TRANSLATION, _COLOUR = range(100, 106)
 
 
 def rotation(degrees: jax.Array) -> jax.Array:
@@ -32,7 +41,8 @@ def random_matrix(
 
   Returns:
     Matrix [2, 2] from offsets (row, column) to the centre in the output to
-    offsets in the input: a flip of what was rotated.
+    offsets in the input: a flip of what was rotated, sheared, scaled and
+    turned by a quarter, in this order backwards.
   """
   angle_key, horizontal_key, vertical_key = jax.random.split(key, 3)
   degrees = config.rotation_degrees * jax.random.uniform(
@@ -44,11 +54,48 @@ def random_matrix(
       jax.random.bernoulli(horizontal_key, config.horizontal_flip),
     ]
   )
-  return rotation(degrees) * jnp.where(flips, -1.0, 1.0)[None]
+  matrix = rotation(degrees)
+  product = lambda other: jnp.matmul(matrix, other, precision='highest')
+  if config.shear_degrees:
+    slope = jnp.tan(jnp.deg2rad(config.shear_degrees) * _uniform(key, _SHEAR))
+    matrix = product(jnp.eye(2).at[1, 0].set(slope))
+  if config.scale:
+    matrix *= (1 + config.scale) ** _uniform(key, _SCALE)
+  if config.quarter_turn:
+    which = jax.random.randint(jax.random.fold_in(key, _WHICH), (), 0, 3)
+    turned = jax.random.bernoulli(
+      jax.random.fold_in(key, _QUARTER), config.quarter_turn
+    )
+    turn = jnp.asarray(_QUARTER_TURNS)[which]
+    matrix = product(jnp.where(turned, turn, jnp.eye(2)))
+  return matrix * jnp.where(flips, -1.0, 1.0)[None]
+
+
+def random_shift(
+  key: jax.Array, config: config_lib.AugmentationConfig
+) -> jax.Array:
+  """Draws the translation of one image, [2], as shares of height and width."""
+  if not config.translation:
+    return jnp.zeros(2)
+  return config.translation * jax.random.uniform(
+    jax.random.fold_in(key, _TRANSLATION), 2, minval=-1.0, maxval=1.0
+  )
+
+
+def _uniform(key: jax.Array, draw: int) -> jax.Array:
+  """A number from -1 to 1 that belongs to this draw alone."""
+  return jax.random.uniform(
+    jax.random.fold_in(key, draw), minval=-1.0, maxval=1.0
+  )
 
 
 def resample(
-  image: jax.Array, mask: jax.Array, matrix: jax.Array, *, border: str
+  image: jax.Array,
+  mask: jax.Array,
+  matrix: jax.Array,
+  shift: jax.Array,
+  *,
+  border: str,
 ) -> tuple[jax.Array, jax.Array]:
   """Resamples one image bilinearly and its mask by the nearest pixel.
 
@@ -56,6 +103,8 @@ def resample(
     image: uint8 [H, W, 3].
     mask: uint8 [H, W] in {0, 1}.
     matrix: [2, 2], see `random_matrix`; the centre is ((H-1)/2, (W-1)/2).
+    shift: [2], see `random_shift`; where the output's centre lies in the input,
+      less the centre.
     border: 'mirror' reflects without repeating the edge (scipy's `mirror`,
       OpenCV's BORDER_REFLECT_101); 'constant' is 0 beyond the edge.
 
@@ -63,8 +112,13 @@ def resample(
     Image, float32 [H, W, 3] in [0, 1], and mask, uint8 [H, W] in {0, 1}.
   """
   height, width = mask.shape
-  rows = _source_coordinates(matrix[0], height, width, (height - 1) / 2)
-  columns = _source_coordinates(matrix[1], height, width, (width - 1) / 2)
+  centre = ((height - 1) / 2, (width - 1) / 2)
+  rows, columns = (
+    _source_coordinates(row, height, width, middle + side * share)
+    for row, middle, side, share in zip(
+      matrix, centre, mask.shape, shift, strict=True
+    )
+  )
   if border == 'mirror':
     rows, columns = _mirror(rows, height), _mirror(columns, width)
   return (
@@ -95,9 +149,15 @@ def augment(
   """
 
   def one(key, image, mask):
-    return resample(
-      image, mask, random_matrix(key, config), border=config.border
+    image, mask = resample(
+      image,
+      mask,
+      random_matrix(key, config),
+      random_shift(key, config),
+      border=config.border,
     )
+    colour_key = jax.random.fold_in(key, _COLOUR)
+    return colour.random_colour(colour_key, image, config), mask
 
   return jax.vmap(one)(image_keys(seed, step, len(images)), images, masks)
 

@@ -79,6 +79,32 @@ class AugmentationConfig:
   # Probabilities of mirroring left-right and up-down.
   horizontal_flip: float = 0.5
   vertical_flip: float = 0.1
+  # Probability of a turn by 90, 180 or 270 degrees, each as likely.
+  quarter_turn: float = 0.0
+  # Size changes by a factor of 1 / (1 + scale) to 1 + scale; 0 to 1.
+  scale: float = 0.0
+  # Translation is uniform in plus or minus this share of each side, 0 to 1.
+  translation: float = 0.0
+  # Shear along the rows is uniform in plus or minus this many degrees, 0 to 60.
+  shear_degrees: float = 0.0
+  # Colours, each 0 (off) to 1 unless another unit is given. Brightness: this
+  # share of the range is added or taken. Contrast, saturation: up to this much
+  # more or less, as a factor 1 plus or minus it.
+  brightness: float = 0.0
+  contrast: float = 0.0
+  saturation: float = 0.0
+  # Hue turns by plus or minus this many degrees, 0 to 180.
+  hue_degrees: float = 0.0
+  # The exponent is 1 / (1 + gamma) to 1 + gamma.
+  gamma: float = 0.0
+  # Another light: each of red, green, blue by a factor 1 plus or minus it.
+  colour_constancy: float = 0.0
+  # Standard deviations of blur, in pixels, 0 to 2, and of noise, as a share of
+  # the range, 0 to 1: uniform from 0 to this.
+  blur: float = 0.0
+  noise: float = 0.0
+  # Probability that dark hairs are drawn over the image.
+  hair: float = 0.0
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
@@ -88,8 +114,24 @@ class TrainConfig:
   # Images per update over all devices.
   batch_size: int = 32
   epochs: int = 20
-  # Adam's step size.
+  # The optimiser's step size; with a schedule, its highest.
   learning_rate: float = 1e-3
+  # 'adam', or 'adamw': Adam with decay of the kernels, apart from the gradient.
+  optimizer: str = 'adam'
+  # adamw: share of a kernel, times the step size, that each update takes off.
+  weight_decay: float = 0.0
+  # 'constant', or 'cosine': falling to 0 at the last update.
+  schedule: str = 'constant'
+  # cosine: share of all updates in which the step size first rises from 0.
+  warmup: float = 0.0
+  # 'bce' (cross-entropy), 'bce_dice' (plus soft Dice) or 'focal_tversky'.
+  loss: str = 'bce'
+  # Standard deviation, in pixels, of the blur that softens the masks which the
+  # loss compares with, 0 to 4; 0: hard outlines.
+  border_smoothing: float = 0.0
+  # Decay of the moving average of the weights that predicts in their place,
+  # such as 0.99; 0: none, the weights themselves predict.
+  ema: float = 0.0
   # Seed of initial weights, order of images and augmentation.
   seed: int = 0
   # XLA options of the training step, 'name=value,name=value'; 'auto' takes what
@@ -116,6 +158,10 @@ class EvaluationConfig:
   batch_size: int = 32
   # Probability above which a pixel is lesion, in (0, 1).
   threshold: float = 0.5
+  # Mean probability over mirrored and turned images: 'off', 'flips' (4 views)
+  # or 'dihedral' (8 views; square images). The scores after each epoch of
+  # training are of one view.
+  test_time_augmentation: str = 'off'
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)

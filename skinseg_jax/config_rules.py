@@ -145,13 +145,14 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
 
 def _augmentation_rules(config: config_lib.Config) -> list[_Row]:
   augment, borders = config.augmentation, ('mirror', 'constant')
-  within = lambda name, low, high: _within(
-    f'augmentation.{name}', getattr(augment, name), low, high
-  )
+  most = {'rotation_degrees': 180, 'shear_degrees': 60, 'hue_degrees': 180}
+  most['blur'] = 2
   return [
-    within('rotation_degrees', 0, 180),
-    within('horizontal_flip', 0, 1),
-    within('vertical_flip', 0, 1),
+    *(
+      _within(f'augmentation.{name}', value, 0, most.get(name, 1))
+      for name, value in dataclasses.asdict(augment).items()
+      if name != 'border'
+    ),
     (
       'augmentation.border',
       augment.border,
@@ -163,7 +164,12 @@ def _augmentation_rules(config: config_lib.Config) -> list[_Row]:
 
 def _train_rules(config: config_lib.Config) -> list[_Row]:
   train = config.train
-  rate = train.learning_rate
+  rate, warmup, ema = train.learning_rate, train.warmup, train.ema
+  choices = {
+    'optimizer': ('adam', 'adamw'),
+    'schedule': ('constant', 'cosine'),
+    'loss': ('bce', 'bce_dice', 'focal_tversky'),
+  }
   return [
     ('train.learning_rate', rate, rate > 0, 'above 0'),
     *(
@@ -182,14 +188,50 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
       train.batch_size % max(1, train.accumulation_steps) == 0,
       f'a divisor of train.batch_size, {train.batch_size}',
     ),
+    *(
+      (f'train.{name}', value, value in allowed, _one_of(allowed))
+      for name, allowed in choices.items()
+      for value in [getattr(train, name)]
+    ),
+    _within('train.border_smoothing', train.border_smoothing, 0, 4),
+    ('train.ema', ema, 0 <= ema < 1, '0 (none) to below 1'),
+    ('train.warmup', warmup, 0 <= warmup < 1, '0 to below 1'),
+    _goes_with(
+      'train.warmup', warmup, train.schedule == 'cosine', "schedule 'cosine'"
+    ),
+    _at_least('train.weight_decay', train.weight_decay, 0),
+    _goes_with(
+      'train.weight_decay',
+      train.weight_decay,
+      train.optimizer == 'adamw',
+      "optimizer 'adamw'",
+    ),
   ]
 
 
 def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
   threshold = config.evaluation.threshold
+  views, kinds = (
+    config.evaluation.test_time_augmentation,
+    ('off', 'flips', 'dihedral'),
+  )
+  height, width = config.data.image_size
   return [
     _at_least('evaluation.batch_size', config.evaluation.batch_size, 1),
     ('evaluation.threshold', threshold, 0 < threshold < 1, 'in (0, 1)'),
+    (
+      'evaluation.test_time_augmentation',
+      views,
+      views in kinds,
+      _one_of(kinds),
+    ),
+    (
+      'evaluation.test_time_augmentation',
+      views,
+      views != 'dihedral' or height == width,
+      "'off' or 'flips' where data.image_size is not square: a quarter turn"
+      ' changes the shape',
+    ),
   ]
 
 
@@ -208,7 +250,12 @@ def _one_of(names: Iterable[str]) -> str:
   return ' or '.join(repr(name) for name in names)
 
 
-def _at_least(name: str, value: int, least: int) -> _Row:
+def _goes_with(name: str, value: float, ok: bool, what: str) -> _Row:
+  """Refuses a value that would do nothing."""
+  return name, value, ok or not value, f'0, for it goes with train.{what} alone'
+
+
+def _at_least(name: str, value: float, least: int) -> _Row:
   return name, value, value >= least, f'at least {least}'
 
 

@@ -196,7 +196,10 @@ def _probabilities(model, batch, batch_size) -> np.ndarray:
   images = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
   images[: len(batch)] = [picture.image for picture in batch]
   logits = scoring.forward(
-    model.graphdef, model.state, jax.device_put(images, model.sharding)
+    model.graphdef,
+    model.state,
+    jax.device_put(images, model.sharding),
+    views=model.config.evaluation.test_time_augmentation,
   )
   return np.asarray(scoring.probabilities(logits))
 

@@ -176,10 +176,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def _check_same_run(workdir, config, source) -> None:
   before = config_lib.flat(config_lib.load(workdir / 'config.json'))
   now = config_lib.flat(config)
+  free = _FREE_FIELDS
+  if config.train.schedule != 'constant':
+    free -= {'train.epochs'}  # A schedule is drawn over the whole training.
   differing = [
     f'{name}: {before[name]!r} there, {now[name]!r} now'
     for name in now
-    if before[name] != now[name] and name not in _FREE_FIELDS
+    if before[name] != now[name] and name not in free
   ]
   if not _same_data(workdir, source):
     differing.append('the images or masks themselves')

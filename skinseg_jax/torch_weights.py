@@ -13,7 +13,6 @@ milesial/Pytorch-UNet with bilinear=False). A file is .safetensors, or .pt or
 """
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -27,9 +26,9 @@ from skinseg_jax import (
   checkpointing,
   errors,
   main,
+  progress,
   run_folder,
   torch_files,
-  train,
   train_state,
 )
 from skinseg_jax import config as config_lib
@@ -232,7 +231,7 @@ def import_run(
   if workdir.exists() and any(workdir.iterdir()):
     raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')
   sharding = input_pipeline.data_sharding()
-  state = train_state.create(config, sharding).state
+  state = train_state.create(config, sharding, num_updates=1).state
   model_state = to_flax(torch_files.read(weights), state[0])
   source = sources.open_source(config.data)
   split = splits.make_split(config.data, source.metadata)
@@ -250,9 +249,9 @@ def import_run(
   )
   checkpoint = checkpointing.Checkpoint(
     model=model_state,
-    optimizer=state[1],
+    optimizer=train_state.start_from(state, model_state)[1],
     data=iterator.get_state(),
-    progress=dataclasses.asdict(train.Totals()),
+    progress=progress.Progress().as_dict(),
   )
   iterator.close()
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
@@ -271,7 +270,8 @@ def export_run(
     InputError: If there is no such checkpoint, or `path` cannot be written.
   """
   config = config_lib.load(workdir / 'config.json')
-  state = train_state.create(config, input_pipeline.data_sharding()).state
+  sharding = input_pipeline.data_sharding()
+  state = train_state.create(config, sharding, num_updates=1).state
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
   try:
     step = checkpoints.resolve(checkpoint)

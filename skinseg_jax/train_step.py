@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax import augmentation, losses, metrics
+from skinseg_jax import augmentation, averaging, losses, metrics
 from skinseg_jax import config as config_lib
 
 
@@ -23,23 +23,24 @@ def train_step(
   """One update.
 
   Args:
-    graphdef: Static structure of (model, optimizer).
+    graphdef: Static structure of all parts, see `train_state`.
     state: Their arrays; the buffers are reused for the result.
     batch: `image`, uint8 [B, H, W, 3], and `mask`, uint8 [B, H, W].
-    config: Its `augmentation`, `train.seed` and `train.accumulation_steps` are
-      used.
+    config: Its `augmentation` and `train` are used.
 
   Returns:
     The new state, and scalars: `loss`, the mean, and `tp`, `fp`, `fn`, `tn`,
     int32, over the pixels of the batch as augmented; `finite`, bool: whether
     the loss and all of the new model are.
   """
-  model, optimizer = nnx.merge(graphdef, state)
+  train = config.train
+  parts = nnx.merge(graphdef, state)
+  model, optimizer = parts[1] if train.ema else parts
   images, masks = augmentation.augment(
     batch['image'],
     batch['mask'],
     optimizer.step[...],
-    seed=config.train.seed,
+    seed=train.seed,
     config=config.augmentation,
   )
 
@@ -47,14 +48,18 @@ def train_step(
     logits = model(images)
     counts = metrics.confusion_counts(logits, masks)
     sums = {name: count.sum() for name, count in counts.items()}
-    return losses.bce_with_logits(logits, masks).mean(), sums
+    targets = losses.soften(masks, train.border_smoothing)
+    return losses.BY_NAME[train.loss](logits, targets).mean(), sums
 
   grad_fn = nnx.value_and_grad(loss_fn, has_aux=True)
-  if config.train.accumulation_steps > 1:
-    grad_fn = _in_parts(grad_fn, config.train.accumulation_steps)
+  if train.accumulation_steps > 1:
+    grad_fn = _in_parts(grad_fn, train.accumulation_steps)
   (loss, sums), grads = grad_fn(model, images, masks)
   optimizer.update(model, grads)
-  new = nnx.state((model, optimizer))
+  if train.ema:
+    step = optimizer.step[...]
+    averaging.update_average(parts[0], model, step, train.ema)
+  new = nnx.state(parts)
   finite = jnp.stack(
     [jnp.isfinite(leaf).all() for leaf in (loss, *jax.tree.leaves(new[0]))]
   )

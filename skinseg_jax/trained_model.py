@@ -62,7 +62,9 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
   try:
     step = checkpoints.resolve(checkpoint)
     # Nothing is made of a size that the config alone tells.
-    static = train_state.abstract(config, input_pipeline.data_sharding())
+    static = train_state.abstract(
+      config, input_pipeline.data_sharding(), num_updates=1
+    )
     state = checkpoints.restore_model(step, static.state[0])
     best = best_checkpoint(checkpoints)
   finally:

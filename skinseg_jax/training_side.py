@@ -88,7 +88,12 @@ def operating_point(
     batch_size=model.config.evaluation.batch_size,
     sharding=model.sharding,
   )
-  histogram = scoring.histogram(model.graphdef, model.state, batches)
+  histogram = scoring.histogram(
+    model.graphdef,
+    model.state,
+    batches,
+    views=model.config.evaluation.test_time_augmentation,
+  )
   return store_point(workdir, model.step, histogram, len(indices))
 
 

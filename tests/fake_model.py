@@ -23,7 +23,8 @@ def probabilities(images):
 
 def make(monkeypatch, data_dir, *, image_size=(32, 32), step=10):
   """A trained model that predicts `logits`."""
-  monkeypatch.setattr(scoring, 'forward', lambda graphdef, state, x: logits(x))
+  forward = lambda graphdef, state, x, *, views: logits(x)
+  monkeypatch.setattr(scoring, 'forward', forward)
   config = config_lib.Config()
   config.data.source = 'synthetic'
   config.data.image_size = image_size

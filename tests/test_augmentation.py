@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def _example(height=48, width=64, seed=0):
 def test_rotation_equals_scipy(degrees, border):
   image, mask = _example()
   got_image, got_mask = augmentation.resample(
-    image, mask, augmentation.rotation(degrees), border=border
+    image, mask, augmentation.rotation(degrees), jnp.zeros(2), border=border
   )
   rotate = lambda x, order: ndimage.rotate(
     x, -degrees, reshape=False, order=order, mode=_MODES[border]
@@ -39,6 +40,89 @@ def test_rotation_equals_scipy(degrees, border):
     0 if degrees % 90 else 0.05
   )
   assert set(np.unique(got_mask)) <= {0, 1}
+
+
+_STRONG = config_lib.AugmentationConfig(
+  rotation_degrees=180.0,
+  vertical_flip=0.5,
+  quarter_turn=0.75,
+  scale=0.3,
+  translation=0.2,
+  shear_degrees=15.0,
+)
+
+
+@pytest.mark.parametrize('border', ['mirror', 'constant'])
+def test_any_map_equals_scipy(border):
+  image, mask = _example()
+  middle = (np.array(mask.shape) - 1) / 2
+  for key in augmentation.image_keys(1, jnp.int32(0), 4):
+    matrix = augmentation.random_matrix(key, _STRONG)
+    shift = augmentation.random_shift(key, _STRONG)
+    got_image, got_mask = augmentation.resample(
+      image, mask, matrix, shift, border=border
+    )
+    matrix = np.asarray(matrix, np.float64)
+    offset = middle + np.array(mask.shape) * shift - matrix @ middle
+    affine = lambda x, order, m=matrix, o=offset: ndimage.affine_transform(
+      x, m, o, order=order, mode=_MODES[border]
+    )
+    expected = [affine(image[..., i].astype(np.float64), 1) for i in range(3)]
+    np.testing.assert_allclose(
+      got_image, np.stack(expected, -1) / 255, atol=1e-3
+    )
+    # A coordinate within rounding of a tie may fall on either side.
+    assert np.mean(np.asarray(got_mask) != affine(mask, 0)) <= 1e-3
+
+
+def test_ranges_of_scale_shear_and_translation():
+  keys = augmentation.image_keys(0, jnp.int32(0), 2000)
+  none = config_lib.AugmentationConfig(
+    rotation_degrees=0.0, horizontal_flip=0.0, vertical_flip=0.0
+  )
+  draw = lambda function, **fields: np.asarray(
+    jax.vmap(lambda k: function(k, dataclasses.replace(none, **fields)))(keys)
+  )
+  matrices = draw(augmentation.random_matrix, scale=0.25)
+  assert np.array_equal(matrices[:, 0, 1], np.zeros(2000))
+  sizes = np.log(matrices[:, 0, 0])
+  assert np.abs(sizes).max() <= np.log(1.25) + 1e-6
+  # Larger as often as smaller: four standard errors of a uniform's mean.
+  assert abs(sizes.mean()) < 4 * np.log(1.25) / np.sqrt(3 * 2000)
+  matrices = draw(augmentation.random_matrix, shear_degrees=20.0)
+  degrees = np.rad2deg(np.arctan(matrices[:, 1, 0]))
+  assert 19 < degrees.max() <= 20.001
+  assert -20.001 <= degrees.min() < -19
+  assert np.array_equal(matrices[:, 0], np.tile([1.0, 0.0], (2000, 1)))
+  shifts = draw(augmentation.random_shift, translation=0.1)
+  assert 0.099 < shifts.max() <= 0.1
+  assert -0.1 <= shifts.min() < -0.099
+
+
+def test_quarter_turns_are_exact_and_each_as_likely():
+  image, mask = _example(16, 16)
+  config = config_lib.AugmentationConfig(
+    rotation_degrees=0.0,
+    horizontal_flip=0.0,
+    vertical_flip=0.0,
+    quarter_turn=0.75,
+  )
+  images, masks = augmentation.augment(
+    np.stack([image] * 400),
+    np.stack([mask] * 400),
+    jnp.int32(0),
+    seed=0,
+    config=config,
+  )
+  turns = [np.rot90(image, k) / np.float32(255) for k in range(4)]
+  found = [
+    next(k for k in range(4) if np.allclose(one, turns[k], atol=1e-6))
+    for one in np.asarray(images)
+  ]
+  for k, one in zip(found, np.asarray(masks), strict=True):
+    assert np.array_equal(one, np.rot90(mask, k))
+  # Four standard errors: sqrt(.25 * .75 / 400) is .0217.
+  assert np.allclose(np.bincount(found) / 400, 0.25, atol=0.087)
 
 
 def test_flips_by_hand():
@@ -115,8 +199,12 @@ rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
 masks = rng.integers(0, 2, (8, 32, 32), np.uint8)
 put = lambda x: jax.device_put(x, input_pipeline.data_sharding())
+everything = config.AugmentationConfig(
+    quarter_turn=0.5, scale=0.1, translation=0.1, shear_degrees=5.0,
+    brightness=0.1, contrast=0.1, saturation=0.1, hue_degrees=5.0, gamma=0.1,
+    colour_constancy=0.1, blur=1.0, noise=0.1, hair=0.5)
 augment = jax.jit(lambda i, m: augmentation.augment(
-    i, m, 5, seed=3, config=config.AugmentationConfig()))
+    i, m, 5, seed=3, config=everything))
 out = augment(put(images), put(masks))
 assert len(out[0].sharding.device_set) == int(sys.argv[1]), out[0].sharding
 np.savez(sys.argv[2], *map(np.asarray, out))

@@ -39,6 +39,11 @@ def test_the_papers_config_is_the_papers_recipe():
       'augmentation.horizontal_flip',
       'augmentation.vertical_flip',
       'evaluation.threshold',
+      'train.optimizer',
+      'train.schedule',
+      'train.loss',
+      'train.ema',
+      'evaluation.test_time_augmentation',
     )
   } == {
     'data.image_size': (224, 224),
@@ -50,7 +55,20 @@ def test_the_papers_config_is_the_papers_recipe():
     'augmentation.horizontal_flip': 0.5,
     'augmentation.vertical_flip': 0.1,
     'evaluation.threshold': 0.5,
+    'train.optimizer': 'adam',
+    'train.schedule': 'constant',
+    'train.loss': 'bce',
+    'train.ema': 0.0,
+    'evaluation.test_time_augmentation': 'off',
   }
+  # Nothing that is not the paper's is on.
+  papers = ('rotation_degrees', 'border', 'horizontal_flip', 'vertical_flip')
+  assert not any(
+    value
+    for name, value in values.items()
+    if name.startswith('augmentation.') and name.split('.')[1] not in papers
+  )
+  assert values['train.border_smoothing'] == values['train.weight_decay'] == 0
 
 
 def test_json_round_trip():
@@ -82,6 +100,15 @@ def test_equal_configs_hash_alike_and_differing_ones_do_not():
     ('train.epochs', 2.5, 'allowed is a int'),
     ('train.learning_rate', -1.0, 'above 0'),
     ('augmentation.horizontal_flip', 1.5, '0 to 1'),
+    ('augmentation.hue_degrees', -1.0, '0 to 180'),
+    ('augmentation.blur', 3.0, '0 to 2'),
+    ('train.loss', 'dice', "'bce' or 'bce_dice' or 'focal_tversky'"),
+    ('train.optimizer', 'sgd', "'adam' or 'adamw'"),
+    ('train.schedule', 'step', "'constant' or 'cosine'"),
+    ('train.warmup', 0.1, "goes with train.schedule 'cosine'"),
+    ('train.weight_decay', 0.1, "goes with train.optimizer 'adamw'"),
+    ('train.ema', 1.0, 'below 1'),
+    ('evaluation.test_time_augmentation', 'all', "'off' or 'flips'"),
     ('evaluation.threshold', 0.0, r'\(0, 1\)'),
   ],
 )
@@ -93,6 +120,16 @@ def test_what_does_not_fit_is_refused(field, value, message):
   with pytest.raises(errors.InputError, match=message) as caught:
     config_rules.validate(config)
   assert field in str(caught.value)
+
+
+def test_quarter_turns_of_predictions_need_square_images():
+  config = config_lib.Config()
+  config.data.image_size = (64, 96)
+  config.evaluation.test_time_augmentation = 'flips'
+  config_rules.validate(config)
+  config.evaluation.test_time_augmentation = 'dihedral'
+  with pytest.raises(errors.InputError, match='not square'):
+    config_rules.validate(config)
 
 
 def test_all_problems_are_listed_at_once():

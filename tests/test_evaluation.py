@@ -87,7 +87,7 @@ def test_of_many_training_images_some_choose_the_threshold(
 
 def test_threshold_is_kept_for_the_checkpoint(workdir, model, own, monkeypatch):
   first = _evaluate(workdir, model, own)
-  monkeypatch.setattr(scoring, 'histogram', lambda *x: 1 / 0)
+  monkeypatch.setattr(scoring, 'histogram', lambda *x, **y: 1 / 0)
   assert _evaluate(workdir, model, own) == first
   later = dataclasses.replace(model, step=20)
   with pytest.raises(ZeroDivisionError):
@@ -104,7 +104,7 @@ def test_no_pass_over_training_images_when_told(workdir, model, own):
 def test_training_images_give_their_threshold_in_the_same_pass(
   workdir, model, own, monkeypatch
 ):
-  monkeypatch.setattr(scoring, 'histogram', lambda *x: 1 / 0)
+  monkeypatch.setattr(scoring, 'histogram', lambda *x, **y: 1 / 0)
   summary = _evaluate(workdir, model, own, subset='train')
   point = summary['operating_point']
   assert point['pooled']['dice'] == point['train_dice']

@@ -26,7 +26,9 @@ _RANKS = {
   'data.splits': 6,
   'data.cache': 6,
   'data.input_pipeline': 7,
-  'augmentation': 8,
+  'colour': 8,
+  'averaging': 8,
+  'augmentation': 9,
   'models.blocks': 8,
   'models.unet': 9,
   'losses': 8,
@@ -62,10 +64,11 @@ _RANKS = {
   'evaluation': 16,
   'evaluate': 17,
   'train_step': 11,
-  'train': 17,
-  'main': 18,
+  'trainer': 17,
+  'train': 18,
+  'main': 19,
   'doctor': 18,
-  'torch_weights': 19,
+  'torch_weights': 20,
 }
 
 

@@ -178,9 +178,9 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
   shapes = []
   forward = predict.scoring.forward
 
-  def watch(graphdef, state, images):
+  def watch(graphdef, state, images, **views):
     shapes.append(images.shape)
-    return forward(graphdef, state, images)
+    return forward(graphdef, state, images, **views)
 
   monkeypatch.setattr(predict.scoring, 'forward', watch)
   (tmp_path / 'in').mkdir()
@@ -203,7 +203,9 @@ def test_a_single_image_is_a_batch_of_one(model, tmp_path, monkeypatch):
   monkeypatch.setattr(
     predict.scoring,
     'forward',
-    lambda g, s, images: shapes.append(images.shape) or forward(g, s, images),
+    lambda g, s, images, **views: (
+      shapes.append(images.shape) or forward(g, s, images, **views)
+    ),
   )
   Image.fromarray(_picture(20, 30)[0]).save(tmp_path / 'x.png')
   _run('--input', tmp_path / 'x.png', '--output', tmp_path / 'out')

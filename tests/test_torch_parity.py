@@ -37,7 +37,9 @@ def _setting(width, size, batches):
   config.augmentation.vertical_flip = 0.0
   torch.manual_seed(0)
   net = reference.make_model(width, _CPU)
-  static = train_state.create(config, input_pipeline.data_sharding())
+  static = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   return Setting(net, static, config, batches)
 
 
@@ -93,7 +95,9 @@ def _ours(setting, dtype='float32'):
   """Our (graphdef, state) of step 0 with the net's weights, in `dtype`."""
   config = copy.deepcopy(setting.config)
   config.model.compute_dtype = dtype
-  static = train_state.create(config, input_pipeline.data_sharding())
+  static = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   model_state = torch_weights.to_flax(
     models.arrays(setting.net), static.state[0]
   )

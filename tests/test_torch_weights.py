@@ -10,10 +10,11 @@ from skinseg_jax import config as config_lib
 from skinseg_jax import (
   errors,
   evaluate,
+  stop_signals,
   torch_files,
   torch_weights,
-  train,
   train_state,
+  trainer,
 )
 from skinseg_jax.data import cache, input_pipeline, sources, splits
 from skinseg_jax.models import unet
@@ -38,7 +39,9 @@ def _config(tmp_path):
 def state():
   config = config_lib.Config()
   config.model.width = _WIDTH
-  return train_state.create(config, input_pipeline.data_sharding())
+  return train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
 
 
 @pytest.fixture(scope='module')
@@ -259,10 +262,12 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
     pathlib.Path(config.data.data_dir),
   )
   split = splits.read_split(workdir / 'split.csv')
-  trainer = train.Trainer(config, workdir, data, split)
-  assert trainer.step == 0
-  _equal(weights, _names(trainer.model_state))
-  trainer.close()
+  begun = trainer.Trainer(
+    config, workdir, data, split, stop_signals.StopSignals()
+  )
+  assert begun.step == 0
+  _equal(weights, _names(begun.model_state))
+  begun.close()
 
   with pytest.raises(errors.InputError, match='not empty'):
     torch_weights.import_run(path, config, workdir)

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import functools
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -15,11 +17,16 @@ from skinseg_jax import (
   metric_writer,
   metrics,
   run_folder,
+  scoring,
+  stop_signals,
   train,
   train_state,
   train_step,
+  trained_model,
+  trainer,
 )
-from skinseg_jax.data import input_pipeline
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import cache, input_pipeline, sources, splits
 
 _VALIDATION_IMAGES = 7  # Not a multiple of the batch: the last is padded.
 _PIXELS = 32 * 32
@@ -37,7 +44,9 @@ def run(tiny_run):
 
 def _checkpoint(workdir, config):
   """Model, optimiser and position of the last checkpoint, as numpy arrays."""
-  state = train_state.create(config, input_pipeline.data_sharding()).state
+  state = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  ).state
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
   like = checkpointing.Checkpoint(state[0], state[1], None, None)
   step, checkpoint = checkpoints.restore_latest(like)
@@ -169,8 +178,8 @@ def test_interrupted_and_resumed_equals_undisturbed(
       raise InterruptionError
     return original(self)
 
-  original = train.Trainer.train_epoch
-  monkeypatch.setattr(train.Trainer, 'train_epoch', interrupt)
+  original = trainer.Trainer.train_epoch
+  monkeypatch.setattr(trainer.Trainer, 'train_epoch', interrupt)
   with pytest.raises(InterruptionError):
     train.train_and_evaluate(config, tmp_path / 'run')
   monkeypatch.undo()
@@ -268,7 +277,9 @@ def test_unknown_xla_option_is_refused(config, tmp_path):
 
 
 def test_overfits_one_batch(run, config):
-  state = train_state.create(config, input_pipeline.data_sharding())
+  state = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   rng = np.random.default_rng(0)
   masks = np.zeros((4, 32, 32), np.uint8)
   masks[:, 8:24, 8:24] = 1
@@ -281,3 +292,111 @@ def test_overfits_one_batch(run, config):
     )
     losses.append(float(step_metrics['loss']))
   assert losses[-1] < 0.4 * losses[0]
+
+
+def _recipe(config):
+  """All that the paper's recipe is not, on top of another config."""
+  return dataclasses.replace(
+    config,
+    augmentation=config_lib.AugmentationConfig(
+      quarter_turn=0.5,
+      scale=0.1,
+      translation=0.1,
+      shear_degrees=5.0,
+      brightness=0.1,
+      contrast=0.1,
+      saturation=0.1,
+      hue_degrees=5.0,
+      gamma=0.1,
+      colour_constancy=0.1,
+      blur=0.5,
+      noise=0.02,
+      hair=0.5,
+    ),
+    train=dataclasses.replace(
+      config.train,
+      optimizer='adamw',
+      weight_decay=0.01,
+      schedule='cosine',
+      warmup=0.2,
+      loss='bce_dice',
+      border_smoothing=0.5,
+      ema=0.9,
+    ),
+    evaluation=dataclasses.replace(
+      config.evaluation, test_time_augmentation='flips'
+    ),
+  )
+
+
+def _trainer(config, workdir):
+  source = sources.open_source(config.data)
+  split = splits.make_split(config.data, source.metadata)
+  data = cache.open_cache(
+    source, config.data.image_size, pathlib.Path(config.data.data_dir)
+  )
+  run_folder.begin(workdir, config, source, split)
+  return trainer.Trainer(
+    config, workdir, data, split, stop_signals.StopSignals()
+  )
+
+
+def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
+  config, tmp_path, monkeypatch
+):
+  # Compiled once for the three trainers.
+  monkeypatch.setattr(
+    train.compilation,
+    'compile_step',
+    lambda step, *args, xla_options, **static: functools.partial(
+      step, **static
+    ),
+  )
+  recipe = _recipe(config)
+  whole = _trainer(recipe, tmp_path / 'whole')
+  whole.train_epoch()
+  whole.train_epoch()
+  scored = whole.score_validation()
+  whole.close()
+  first = _trainer(recipe, tmp_path / 'parts')
+  first.train_epoch()
+  first.close()
+  second = _trainer(recipe, tmp_path / 'parts')
+  assert second.step == 5
+  second.train_epoch()
+  second.close()
+  expected = _checkpoint(tmp_path / 'whole', recipe)
+  found = _checkpoint(tmp_path / 'parts', recipe)
+  assert found[0] == expected[0] == 10
+  assert found[2] == expected[2]
+  assert all(map(np.array_equal, found[1], expected[1]))
+
+  # What is loaded alone is the average: not what was learned last.
+  model = trained_model.load(tmp_path / 'parts', 'last')
+  learned = second._state[1][0]
+  averages = [np.asarray(x) for x in jax.tree.leaves(model.state)]
+  assert not all(map(np.array_equal, averages, jax.tree.leaves(learned)))
+  assert all(map(np.array_equal, averages, jax.tree.leaves(second._state[0])))
+  again = scoring.score(
+    model.graphdef,
+    model.state,
+    second._validation,
+    threshold=0.5,
+    views='off',
+  )
+  assert np.array_equal(again['tp'], scored['tp'])
+
+
+def test_longer_training_changes_a_schedule(config, tmp_path):
+  recipe = _recipe(config)
+  source = sources.open_source(recipe.data)
+  split = splits.make_split(recipe.data, source.metadata)
+  run_folder.begin(tmp_path / 'run', recipe, source, split)
+  longer = lambda config: dataclasses.replace(
+    config, train=dataclasses.replace(config.train, epochs=3)
+  )
+  with pytest.raises(errors.InputError, match='train.epochs: 2 there, 3 now'):
+    run_folder.begin(tmp_path / 'run', longer(recipe), source, split)
+  # Without a schedule it goes on.
+  run_folder.begin(tmp_path / 'constant', config, source, split)
+  run_folder.begin(tmp_path / 'constant', longer(config), source, split)

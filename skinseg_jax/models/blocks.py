@@ -14,7 +14,7 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 # On a CPU, a convolution of up to this many channels leaves vector units idle.
 _FEW_CHANNELS = 16
 # torch's momentum of 0.1; and its epsilon.
-_MOMENTUM, _EPSILON = 0.9, 1e-5
+MOMENTUM, _EPSILON = 0.9, 1e-5
 
 
 class Conv3x3(nnx.Module):
@@ -67,7 +67,7 @@ class BatchNormRelu(nnx.Module):
       return jnp.maximum(y, 0).astype(x.dtype)
     y, mean, var = batch_norm_relu(x, scale, bias)
     for running, batch in ((self.mean, mean), (self.var, var)):
-      running[...] = _MOMENTUM * running[...] + (1 - _MOMENTUM) * batch
+      running[...] = MOMENTUM * running[...] + (1 - MOMENTUM) * batch
     return y
 
 

@@ -1,0 +1,31 @@
+"""The recipe of docs/recipe.md at width 16, 112 px and 5 epochs, for a CPU.
+
+python -m skinseg_jax.main --config configs/ham10000_best_small.py
+"""
+
+from skinseg_jax import config as config_lib
+
+
+def get_config() -> config_lib.Config:
+  config = config_lib.Config()
+  config.data.source = 'ham10000'
+  config.data.image_size = (112, 112)
+  config.data.split = 'paper'
+  config.model.width = 16
+  config.augmentation.vertical_flip = 0.5
+  config.augmentation.quarter_turn = 0.75
+  config.augmentation.brightness = 0.05
+  config.augmentation.contrast = 0.15
+  config.augmentation.saturation = 0.15
+  config.augmentation.hue_degrees = 5.0
+  config.augmentation.gamma = 0.15
+  config.augmentation.colour_constancy = 0.05
+  config.train.batch_size = 16
+  config.train.epochs = 5
+  config.train.learning_rate = 3e-3
+  config.train.schedule = 'cosine'
+  config.train.warmup = 0.05
+  config.train.loss = 'bce_dice'
+  config.train.ema = 0.99
+  config.evaluation.test_time_augmentation = 'dihedral'
+  return config
