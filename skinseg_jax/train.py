@@ -136,7 +136,8 @@ class Trainer:
     ) as bar:
       while self.step < end:
         self._train_until(self._next_pause(end), bar)
-        if self.step == end or self.step % train.log_every_steps == 0:
+        due = self.step == end or self.step % train.log_every_steps == 0
+        if due and self._progress.window.steps:
           bar.set_postfix(loss=f'{self._log_window():.4f}')
         every = train.checkpoint_every_steps
         if self._stop.requested:
