@@ -294,10 +294,12 @@ class Trainer:
     )
 
   def _save_and_stop(self) -> NoReturn:
+    began = time.perf_counter()
     if self._checkpoints.latest_step != self.step:
       self._save(None)
     self._checkpoints.wait()
-    print(f'saved step {self.step}', flush=True)
+    seconds = time.perf_counter() - began
+    print(f'saved step {self.step} in {seconds:.2f} s', flush=True)
     self._stop.check()
 
   def _restore(self) -> None:
