@@ -3,7 +3,6 @@
 import functools
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -249,14 +248,9 @@ class Trainer:
     return scoring.score(
       self._static.eval_graphdef,
       self.model_state,
-      self._until_stopped(self._validation),
+      self._stop.heeded(self._validation),
       threshold=self._config.evaluation.threshold,
     )
-
-  def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
-    for batch in batches:
-      self._stop.check()
-      yield batch
 
   def trained_model(self) -> trained_model.TrainedModel:
     """The model as it is now."""
@@ -298,8 +292,7 @@ class Trainer:
     if self._checkpoints.latest_step != self.step:
       self._save(None)
     self._checkpoints.wait()
-    seconds = time.perf_counter() - began
-    print(f'saved step {self.step} in {seconds:.2f} s', flush=True)
+    print(f'saved step {self.step} in {time.perf_counter() - began:.2f} s')
     self._stop.check()
 
   def _restore(self) -> None:
