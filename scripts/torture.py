@@ -1,6 +1,6 @@
 """Kills a training run again and again, and checks that nothing came of it.
 
-python scripts/torture.py --directory DIR [--kills 100] [--seed 0]
+python scripts/torture.py --directory DIR [--kills 100] [--stops 20] [--seed 0]
 
 Builds the data set (generated images in the layout of HAM10000) and the cache,
 trains, scores and reports, as `skinseg_jax.main` does, on a tiny U-Net. SIGKILL
@@ -8,7 +8,9 @@ comes after a random time, or just after a file of interest appears. Started
 again as often as it was killed, the run must end with the weights, the
 optimiser, the log, the event files and the scores of one that nobody disturbed.
 Then data set, cache and run are removed, and the next round begins, until
-there were that many kills. Takes about ten seconds a kill; needs Linux.
+there were that many kills. At last one run is stopped by SIGTERM after each of
+`--stops` random steps, without any checkpoint between. About ten seconds for
+each kill or stop; needs Linux.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from skinseg_jax import (
   main,
   metric_writer,
   run_folder,
+  stop_signals,
   train,  # noqa: F401
   train_state,
 )
@@ -48,19 +51,18 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline, synthetic
 
 _CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'ham10000_small.py'
-# 24 images, 18 of them train: four updates an epoch.
+# 24 images, 18 of them train: four updates an epoch, 24 in all.
 _OVERRIDES = (
   'data.image_size=(32,32)',
   'data.split=random',
   'data.validation_fraction=0.25',
   'model.width=2',
   'train.batch_size=4',
-  'train.epochs=4',
+  'train.epochs=6',
   'train.log_every_steps=3',
-  'train.checkpoint_every_steps=1',
   'evaluation.batch_size=4',
 )
-_IMAGES = 24
+_IMAGES, _UPDATES = 24, 24
 # What to wait for before a kill: files that are there for a moment, or that
 # mark the start of something.
 _MOMENTS = (
@@ -97,6 +99,7 @@ def run(argv: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--directory', type=pathlib.Path, required=True)
   parser.add_argument('--kills', type=int, default=100)
+  parser.add_argument('--stops', type=int, default=20)
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args(argv[1:])
   directory = args.directory.absolute()
@@ -120,13 +123,24 @@ def run(argv: list[str]) -> None:
         left = [p for p in _HALF_DONE if any(directory.glob(p))]
         half_done.update({p: half_done.get(p, 0) + 1 for p in left})
         print(f'kill {kills}: {_describe(directory, kill, left)}', flush=True)
-    found = (directory / 'digest.json').read_text('utf-8')
-    if found != expected:
-      raise errors.InputError(f'differs: {found}, expected {expected}')
+    _check(directory, expected)
     rounds += 1
     print(f'round {rounds}: as undisturbed', flush=True)
   print(f'{kills} kills in {rounds} rounds, each ended as undisturbed')
   print(f'kills that left something half done: {json.dumps(half_done)}')
+  _clear(directory)
+  stops = sorted(rng.sample(range(1, _UPDATES + 1), args.stops))
+  for step in stops:
+    _attempt(directory, kill=None, stop=step)
+  _attempt(directory, kill=None)
+  _check(directory, expected)
+  print(f'{len(stops)} stops, as undisturbed: after updates {stops}')
+
+
+def _check(directory: pathlib.Path, expected: str) -> None:
+  found = (directory / 'digest.json').read_text('utf-8')
+  if found != expected:
+    raise errors.InputError(f'differs: {found}, expected {expected}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,17 +169,25 @@ def _choose_kill(rng: random.Random, lifetime: float) -> Kill:
   )
 
 
-def _attempt(directory: pathlib.Path, kill: Kill | None) -> bool:
+def _attempt(
+  directory: pathlib.Path, kill: Kill | None, stop: int | None = None
+) -> bool:
   """Runs the program in a process of its own; returns whether it was killed.
 
+  Args:
+    directory: Of raw files, data set and run.
+    kill: When to send SIGKILL; None for never.
+    stop: Number of updates after which it is sent SIGTERM; None for never, and
+      for a checkpoint after every update instead.
+
   Raises:
-    InputError: If it ended by itself, and not well.
+    InputError: If it ended by itself, and not as it should.
   """
   find = lambda: set(directory.glob(kill.pattern)) if kill.pattern else set()
   there = find() if kill else set()
   child = os.fork()
   if child == 0:
-    _child(directory)
+    _child(directory, stop)
   due = time.monotonic() + kill.latest if kill else math.inf
   seen, killed = False, False
   while (
@@ -180,7 +202,7 @@ def _attempt(directory: pathlib.Path, kill: Kill | None) -> bool:
   code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
   if code == -signal.SIGKILL and killed:
     return True
-  if code != 0:
+  if code != (0 if stop is None else errors.StoppedError.exit_code):
     raise errors.InputError(
       f'ended with {code}:\n'
       + (directory / 'output.txt').read_text('utf-8')[-4000:]
@@ -188,7 +210,7 @@ def _attempt(directory: pathlib.Path, kill: Kill | None) -> bool:
   return False
 
 
-def _child(directory: pathlib.Path) -> None:
+def _child(directory: pathlib.Path, stop: int | None) -> None:
   """Trains, reports and writes the digest; never returns."""
   output = os.open(
     directory / 'output.txt', os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -208,17 +230,33 @@ def _child(directory: pathlib.Path) -> None:
       f'--workdir={directory / "run"}',
       f'--config.data.data_dir={directory / "data"}',
       f'--config.data.raw_dir={directory / "raw"}',
+      f'--config.train.checkpoint_every_steps={int(stop is None)}',
       *(f'--config.{override}' for override in _OVERRIDES),
     ]
+    _stop_after(stop)
     main.run(sys.argv)
     run_folder.write_json(directory / 'digest.json', _digest(directory))
     code = 0
+  except errors.StoppedError as error:
+    code = error.exit_code
   except BaseException as error:  # Whatever it is, the parent must see it.
     print(repr(error), file=sys.stderr)
   finally:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _stop_after(update: int | None) -> None:
+  """Has this process send itself SIGTERM after an update."""
+  reached = stop_signals.StopSignals.reached
+
+  def signalled(self, step: int) -> bool:
+    if step == update and not self.requested:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return reached(self, step)
+
+  stop_signals.StopSignals.reached = signalled
 
 
 def _digest(directory: pathlib.Path) -> dict[str, str]:

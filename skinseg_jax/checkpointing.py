@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import pathlib
 import shutil
@@ -208,6 +209,8 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # Orbax raises whatever its parts raise.
+      # Threads of the save that was cut off would print tracebacks.
+      logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL)
       for partial in self._directory.glob('*.orbax-checkpoint-tmp'):
         shutil.rmtree(partial, ignore_errors=True)  # It may fill the disk.
       raise errors.InputError(

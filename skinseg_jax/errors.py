@@ -1,5 +1,6 @@
 """What ends a program with one message and an exit code, no traceback."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,5 +40,8 @@ def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)
   except StoppedError as stop:
-    print(stop, file=sys.stderr)
-    sys.exit(stop.exit_code)
+    sys.stdout.flush()
+    print(stop, file=sys.stderr, flush=True)
+    # All is saved; who sent the signal may not wait for libraries to be torn
+    # down, which takes a second or two.
+    os._exit(stop.exit_code)

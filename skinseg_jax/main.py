@@ -41,7 +41,8 @@ def run(argv: list[str]) -> None:
     InputError: If a flag or a config field does not fit.
   """
   config, workdir = parse(argv)
-  logging.set_verbosity(logging.ERROR)  # Libraries' notes are not the user's.
+  # Libraries' notes are not the user's, nor tracebacks of what is explained.
+  logging.set_verbosity(logging.FATAL)
   # Imported after the flags are known to be right: it takes seconds.
   from skinseg_jax import compilation, train
 

@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -88,6 +89,12 @@ class StopSignals:
       agreed = multihost_utils.reached_preemption_sync_point(step)
       self.requested = 'SIGTERM' if agreed else ''
     return bool(self.requested)
+
+  def heeded(self, items: Iterable[Any]) -> Iterator[Any]:
+    """The same items, but a `StoppedError` before the next if a signal came."""
+    for item in items:
+      self.check()
+      yield item
 
   def _handle(self, signum: int, frame) -> None:
     del frame

@@ -78,7 +78,7 @@ def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
 
     def add_part(carry, part):
       rest, total = carry
-      model = nnx.merge(graphdef, params, rest)
+      model = nnx.merge(graphdef, params, rest, copy=True)
       total = jax.tree.map(jnp.add, total, grad_fn(model, *part))
       return (nnx.state(model, nnx.Not(nnx.Param)), total), None
 

@@ -3,7 +3,6 @@
 import functools
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -133,7 +132,8 @@ class Trainer:
     ) as bar:
       while self.step < end:
         self._train_until(self._next_pause(end), bar)
-        if self.step == end or self.step % train.log_every_steps == 0:
+        due = self.step == end or self.step % train.log_every_steps == 0
+        if due and self._progress.window.steps:
           bar.set_postfix(loss=f'{self._log_window():.4f}')
         every = train.checkpoint_every_steps
         if self._stop.requested:
@@ -248,15 +248,10 @@ class Trainer:
     return scoring.score(
       self._static.eval_graphdef,
       self.model_state,
-      self._until_stopped(self._validation),
+      self._stop.heeded(self._validation),
       threshold=self._config.evaluation.threshold,
       views='off',
     )
-
-  def _until_stopped(self, batches: Iterable[Any]) -> Iterator[Any]:
-    for batch in batches:
-      self._stop.check()
-      yield batch
 
   def trained_model(self) -> trained_model.TrainedModel:
     """The model as it is now."""
@@ -294,10 +289,11 @@ class Trainer:
     )
 
   def _save_and_stop(self) -> NoReturn:
+    began = time.perf_counter()
     if self._checkpoints.latest_step != self.step:
       self._save(None)
     self._checkpoints.wait()
-    print(f'saved step {self.step}', flush=True)
+    print(f'saved step {self.step} in {time.perf_counter() - began:.2f} s')
     self._stop.check()
 
   def _restore(self) -> None:

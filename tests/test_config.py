@@ -162,3 +162,9 @@ def test_missing_and_broken_run_config(tmp_path):
   (tmp_path / 'config.json').write_text('{')
   with pytest.raises(errors.InputError, match='is no run config'):
     config_lib.load(tmp_path / 'config.json')
+
+
+def test_booleans_may_be_negated_and_must_exist():
+  config_lib.check_overrides(['--config.train.remat', '--noconfig.train.remat'])
+  with pytest.raises(errors.InputError, match='nearest: train.remat'):
+    config_lib.check_overrides(['--noconfig.train.remmat'])

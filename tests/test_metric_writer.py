@@ -1,5 +1,6 @@
 import builtins
 import json
+import os
 
 import pytest
 
@@ -38,14 +39,50 @@ def test_event_file_holds_the_scalars_of_the_jsonl(tmp_path):
   }
 
 
-def test_lines_after_the_resumed_step_and_half_lines_go(tmp_path):
+def test_lines_after_the_checkpoint_and_half_lines_go(tmp_path):
   path = tmp_path / 'metrics.jsonl'
-  path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4')
-  writer = metric_writer.MetricWriter(tmp_path, resume_step=2)
+  path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "a": 1}\n{"step": 3')
+  writer = metric_writer.MetricWriter(tmp_path, lines=2)
   writer.write(3, {'train/loss': 1.0})
   writer.close()
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert lines == [{'step': 1}, {'step': 2}, {'step': 3, 'train/loss': 1.0}]
+
+
+def _events(workdir):
+  """Step, name and time of each scalar in all event files, doubles too."""
+  loader = pytest.importorskip(
+    'tensorboard.backend.event_processing.event_file_loader'
+  )
+  return [
+    (event.step, value.tag, event.wall_time)
+    for path in sorted(workdir.glob('events.out.tfevents.*'))
+    for event in loader.LegacyEventFileLoader(str(path)).Load()
+    for value in event.summary.value
+  ]
+
+
+def test_event_files_hold_each_scalar_once_after_resuming(tmp_path):
+  writer = metric_writer.MetricWriter(tmp_path)
+  for step in (1, 2, 3):
+    writer.write(step, {'train/loss': step / 4})
+  writer.close()
+  before = _events(tmp_path)
+  (file,) = tmp_path.glob('events.out.tfevents.*')
+  os.truncate(file, file.stat().st_size - 5)  # Killed while it was written.
+  for lines in (2, 2, 3):  # From step 2 on, again, and from step 3 on.
+    writer = metric_writer.MetricWriter(tmp_path, lines=lines)
+    writer.write(lines + 1, {'train/loss': (lines + 1) / 4})
+    writer.close()
+  found = _events(tmp_path)
+  assert [event[:2] for event in found] == [
+    (step, 'train/loss') for step in (1, 2, 3, 4)
+  ]
+  assert found[:2] == before[:2]  # With the time they were first written at.
+  assert _event_scalars(tmp_path) == {
+    (step, 'train/loss'): step / 4 for step in (1, 2, 3, 4)
+  }
+  assert not list(tmp_path.glob('*.tmp'))
 
 
 def test_what_is_not_finite_is_null(tmp_path):

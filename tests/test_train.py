@@ -2,10 +2,14 @@
 
 import csv
 import dataclasses
+import errno
 import functools
 import json
+import os
 import pathlib
+import signal
 
+import grain
 import jax
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from skinseg_jax import (
   checkpointing,
   errors,
   evaluate,
+  faults,
   metric_writer,
   metrics,
   run_folder,
@@ -165,27 +170,23 @@ def test_one_compilation_for_training_and_one_for_evaluation(
     assert times == 1, step
 
 
-def test_interrupted_and_resumed_equals_undisturbed(
-  run, config, tmp_path, monkeypatch, capsys
-):
-  whole, _ = run
+def _stop_at(monkeypatch, stops):
+  """Sends SIGTERM after each of these numbers of updates, once."""
+  left = set(stops)
+  reached = stop_signals.StopSignals.reached
 
-  class InterruptionError(Exception):
-    pass
+  def signalled(self, step):
+    if step in left:
+      left.remove(step)
+      os.kill(os.getpid(), signal.SIGTERM)
+    return reached(self, step)
 
-  def interrupt(self):
-    if self.step == 5:
-      raise InterruptionError
-    return original(self)
+  monkeypatch.setattr(stop_signals.StopSignals, 'reached', signalled)
 
-  original = trainer.Trainer.train_epoch
-  monkeypatch.setattr(trainer.Trainer, 'train_epoch', interrupt)
-  with pytest.raises(InterruptionError):
-    train.train_and_evaluate(config, tmp_path / 'run')
-  monkeypatch.undo()
-  train.train_and_evaluate(config, tmp_path / 'run')
-  assert 'resuming at step 5' in capsys.readouterr().out
-  step, leaves, data = _checkpoint(tmp_path / 'run', config)
+
+def _assert_as(workdir, whole, config):
+  """Same weights, optimiser, position, log and event files; bit for bit."""
+  step, leaves, data = _checkpoint(workdir, config)
   expected_step, expected, expected_data = _checkpoint(whole, config)
   assert (step, data) == (expected_step, expected_data)
   assert all(map(np.array_equal, leaves, expected))
@@ -193,7 +194,68 @@ def test_interrupted_and_resumed_equals_undisturbed(
     {k: v for k, v in r.items() if 'seconds' not in k and 'per_s' not in k}
     for r in metric_writer.read(workdir)
   ]
-  assert timeless(tmp_path / 'run') == timeless(whole)
+  assert timeless(workdir) == timeless(whole)
+  assert _events(workdir) == _events(whole)
+
+
+def _events(workdir):
+  """Step and name of each scalar in all event files, doubles too."""
+  loader = pytest.importorskip(
+    'tensorboard.backend.event_processing.event_file_loader'
+  )
+  return sorted(
+    (event.step, value.tag)
+    for path in workdir.glob('events.out.tfevents.*')
+    for event in loader.LegacyEventFileLoader(str(path)).Load()
+    for value in event.summary.value
+  )
+
+
+def test_stopped_at_any_step_and_resumed_equals_undisturbed(
+  run, config, tmp_path, monkeypatch, capsys
+):
+  # Five updates an epoch, logged at 3, 5, 6, 9 and 10. Step 2 is within a line
+  # of the log, 5 is the last of an epoch, before its validation; 8 is both
+  # within a line and after a resumption.
+  whole, _ = run
+  stops = (2, 5, 8)
+  _stop_at(monkeypatch, stops)
+  for step in stops:
+    with pytest.raises(errors.StoppedError, match='SIGTERM'):
+      train.train_and_evaluate(config, tmp_path / 'run')
+    assert f'saved step {step}' in capsys.readouterr().out
+  train.train_and_evaluate(config, tmp_path / 'run')
+  assert 'resuming at step 8' in capsys.readouterr().out
+  _assert_as(tmp_path / 'run', whole, config)
+
+
+def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
+  # The first two are stopped while they are scored, the last of them.
+  four = _changed(config, epochs=4, checkpoint_every_steps=2)
+  train.train_and_evaluate(four, tmp_path / 'four')
+  score, calls = scoring.score, []
+
+  def stop_while_scoring(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == 2:
+      os.kill(os.getpid(), signal.SIGINT)
+    return score(*args, **kwargs)
+
+  monkeypatch.setattr(scoring, 'score', stop_while_scoring)
+  with pytest.raises(errors.StoppedError, match='SIGINT'):
+    train.train_and_evaluate(config, tmp_path / 'two')
+  checkpoints = run_folder.checkpoints_dir(tmp_path / 'two')
+  assert {p.name for p in checkpoints.iterdir()} == {'5', '10'}
+  train.train_and_evaluate(config, tmp_path / 'two')
+  assert len(calls) == 3  # The second epoch was scored anew, nothing else.
+  train.train_and_evaluate(four, tmp_path / 'two')
+  _assert_as(tmp_path / 'two', tmp_path / 'four', four)
+
+
+def _changed(config, **fields):
+  return dataclasses.replace(
+    config, train=dataclasses.replace(config.train, **fields)
+  )
 
 
 def test_finished_run_started_again_trains_no_more(run, config, capsys):
@@ -205,9 +267,7 @@ def test_finished_run_started_again_trains_no_more(run, config, capsys):
 
 def test_folder_of_another_run_is_refused(run, config):
   workdir, _ = run
-  other = dataclasses.replace(
-    config, train=dataclasses.replace(config.train, learning_rate=0.5)
-  )
+  other = _changed(config, learning_rate=0.5)
   with pytest.raises(
     errors.InputError, match=r'train.learning_rate: 0.01 there, 0.5 now'
   ):
@@ -260,18 +320,75 @@ def test_not_a_run_folder(tmp_path):
     evaluate.evaluate_run(tmp_path, checkpoint='last', subset='validation')
 
 
-def test_loss_that_is_not_finite_ends_the_run(config, tmp_path):
-  diverging = dataclasses.replace(
-    config, train=dataclasses.replace(config.train, learning_rate=1e38)
-  )
-  with pytest.raises(errors.DivergenceError, match='between steps 1 and 3'):
+def test_divergence_names_the_batch_and_saves_nothing_bad(config, tmp_path):
+  # The first update makes weights of 1e38, finite; the second does not.
+  diverging = _changed(config, learning_rate=1e38, checkpoint_every_steps=1)
+  with pytest.raises(errors.DivergenceError) as caught:
     train.train_and_evaluate(diverging, tmp_path / 'run')
+  message = str(caught.value)
+  assert 'between steps 2 and 2, first after step 2' in message
+  assert 'the checkpoint of step 1 is intact' in message
+  # Grain's order, drawn here by itself; ids are sorted.
+  split = splits.read_split(tmp_path / 'run' / 'split.csv')
+  order = grain.MapDataset.source(sorted(split.train)).shuffle(0)
+  batches = order.batch(4, drop_remainder=True)
+  assert message.endswith(''.join(f'\n  {name}' for name in batches[1]))
+  step, leaves, _ = _checkpoint(tmp_path / 'run', diverging)
+  assert step == 1
+  assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_full_disk_while_logging_leaves_the_checkpoint(
+  config, tmp_path, monkeypatch
+):
+  def full(self, step, scalars):
+    if step > 5:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write(self, step, scalars)
+
+  write = metric_writer.MetricWriter.write
+  monkeypatch.setattr(metric_writer.MetricWriter, 'write', full)
+  with pytest.raises(errors.InputError, match='No space left.*Make'):
+    train.train_and_evaluate(config, tmp_path / 'run')
+  assert _checkpoint(tmp_path / 'run', config)[0] == 5
+
+
+def test_out_of_memory_says_what_to_change(config, tmp_path, monkeypatch):
+  def exhausted(*args):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+  monkeypatch.setattr(trainer.Trainer, '_compile', lambda *args: exhausted)
+  with pytest.raises(errors.InputError) as caught:
+    train.train_and_evaluate(config, tmp_path / 'run')
+  for field in ('remat', 'accumulation_steps', 'batch_size'):
+    assert f'train.{field}' in str(caught.value)
+
+
+def test_folder_in_use_is_refused(config, tmp_path):
+  with (
+    run_folder.locked(tmp_path),
+    pytest.raises(errors.InputError, match='another process trains in'),
+  ):
+    train.train_and_evaluate(config, tmp_path)
+
+
+def test_two_epochs_of_one_answer_are_told_once(capsys):
+  background = {'tp': 0, 'fp': 0, 'fn': 5, 'tn': 11}
+  lesion = {'tp': 5, 'fp': 11, 'fn': 0, 'tn': 0}
+  both = {'tp': 5, 'fp': 10, 'fn': 0, 'tn': 1}
+  row = 0
+  for counts in (background, both, lesion):
+    row = faults.count_one_sided(counts, row)
+  assert row == 1
+  assert not capsys.readouterr().err
+  for _ in range(3):
+    row = faults.count_one_sided(lesion, row)
+  assert row == 4
+  assert capsys.readouterr().err.count('called lesion') == 1
 
 
 def test_unknown_xla_option_is_refused(config, tmp_path):
-  unknown = dataclasses.replace(
-    config, train=dataclasses.replace(config.train, xla_options='xla_nope=1')
-  )
+  unknown = _changed(config, xla_options='xla_nope=1')
   with pytest.raises(errors.InputError, match='train.xla_options.*xla_nope'):
     train.train_and_evaluate(unknown, tmp_path / 'run')
 
