@@ -55,7 +55,8 @@ class Checkpoints:
       read_only: Make and remove nothing: the run may be training just now.
 
     Raises:
-      InputError: If the directory is missing, where it is only to be read.
+      InputError: If the directory is missing, where it is only to be read, or
+        its checkpoints cannot be listed.
     """
     self._directory = directory.absolute()
     self._saving = False
@@ -63,23 +64,24 @@ class Checkpoints:
       raise self._nothing_there()
     if not read_only:
       _once(self._undo_replacements)
-    self._checkpointer = ocp.training.Checkpointer(
-      self._directory,
-      save_decision_policy=(
-        ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-      ),
-      preservation_policy=_policies.AnyPreservationPolicy(
-        [
-          _policies.LatestN(1),
-          _policies.BestN(
-            get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-          ),
-        ]
-      ),
-      cleanup_tmp_directories=not read_only,
-    )
+    with self._listing():
+      self._checkpointer = ocp.training.Checkpointer(
+        self._directory,
+        save_decision_policy=(
+          ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        ),
+        preservation_policy=_policies.AnyPreservationPolicy(
+          [
+            _policies.LatestN(1),
+            _policies.BestN(
+              get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
+        ),
+        cleanup_tmp_directories=not read_only,
+      )
 
   def save(
     self, step: int, checkpoint: Checkpoint, metrics: dict[str, float] | None
@@ -162,10 +164,11 @@ class Checkpoints:
     Raises:
       InputError: If there is no such checkpoint.
     """
-    steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
+    with self._listing():
+      steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
+      scored = {s: float(m[BEST_METRIC]) for s, m in steps.items() if m}
     if not steps:
       raise self._nothing_there()
-    scored = {s: m[BEST_METRIC] for s, m in steps.items() if m}
     if which == 'last':
       return max(steps)
     if which == 'best' and scored:
@@ -177,6 +180,18 @@ class Checkpoints:
       f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
       f' and the steps {sorted(steps)}.'
     )
+
+  @contextlib.contextmanager
+  def _listing(self) -> Iterator[None]:
+    """Turns what Orbax raises over damaged scores into an `InputError`."""
+    try:
+      yield
+    except Exception as error:
+      raise errors.InputError(
+        f'the checkpoints in {self._directory} cannot be listed ({error!r});'
+        ' the scores of one may be damaged. Remove its folder to fall back on'
+        ' another one.'
+      ) from error
 
   def _nothing_there(self) -> errors.InputError:
     return errors.InputError(

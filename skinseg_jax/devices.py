@@ -8,6 +8,8 @@ import jax
 
 from skinseg_jax import errors
 
+# Where drivers show their devices.
+_DEV = pathlib.Path('/dev')
 # What makes JAX see each kind.
 _REMEDIES = {
   'gpu': 'pip install "skinseg_jax[cuda]" (NVIDIA, Linux)',
@@ -56,5 +58,5 @@ def remedy(kind: str) -> str:
 def unused_gpu(platform: str) -> bool:
   """Whether JAX runs on the CPU of a machine that seems to have a GPU."""
   return platform == 'cpu' and bool(
-    shutil.which('nvidia-smi') or any(pathlib.Path('/dev').glob('nvidia[0-9]*'))
+    shutil.which('nvidia-smi') or any(_DEV.glob('nvidia[0-9]*'))
   )

@@ -163,7 +163,7 @@ def _cluster(environ: Mapping[str, str]) -> str:
   devices and needs nobody.
   """
   number = lambda name: int(environ.get(name, '1'))
-  if 'SLURM_STEP_NODELIST' in environ and number('SLURM_NTASKS') > 1:
+  if 'SLURM_STEP_TASKS_PER_NODE' in environ and number('SLURM_NTASKS') > 1:
     _check_slurm(environ)
     return 'SLURM'
   if 'OMPI_MCA_orte_hnp_uri' in environ and number('OMPI_COMM_WORLD_SIZE') > 1:
@@ -185,8 +185,8 @@ def _cluster(environ: Mapping[str, str]) -> str:
 
 def _check_slurm(environ: Mapping[str, str]) -> None:
   """Refuses GPUs that no task would use: JAX gives each task one."""
-  # '4', or '4(x2)' on several nodes.
-  tasks = int(environ.get('SLURM_STEP_TASKS_PER_NODE', '1').split('(')[0])
+  # '4', or '4(x2),3' on several nodes.
+  tasks = int(re.split(r'\D', environ['SLURM_STEP_TASKS_PER_NODE'])[0])
   gpus = int(environ.get('SLURM_GPUS_ON_NODE', '0'))
   if gpus > tasks and 'JAX_LOCAL_DEVICE_IDS' not in environ:
     raise errors.InputError(

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from skinseg_jax import (
+  devices,
   errors,
   evaluation,
   paper,
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> None:
     InputError: If flags do not go together, or what they name does not fit.
   """
   args = _parse(argv)
+  devices.use('auto')
   options = evaluation.Options(
     native_size=not args.skip_native_size,
     training_side=not args.skip_training_side,

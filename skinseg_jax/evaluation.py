@@ -5,7 +5,6 @@ Each is written to a folder of its own under `evaluation/` of the run.
 
 import collections
 import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -181,7 +180,7 @@ def _check_name(directory: pathlib.Path, source: sources.Source) -> None:
   """Refuses to write over the scores of other data."""
   path = directory / 'summary.json'
   if path.exists():
-    there = json.loads(path.read_text('utf-8'))['data']
+    there = run_folder.read_json(path, 'data')['data']
     if there['fingerprint'] != source.fingerprint:
       raise errors.InputError(
         f'{directory} holds the scores of other images or masks; give these'

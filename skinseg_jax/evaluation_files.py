@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,9 +73,10 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
   directory = run_folder.evaluation_dir(workdir, name)
   try:
     with (directory / 'per_image.csv').open(encoding='utf-8', newline='') as f:
+      header, *lines = csv.reader(f, strict=True)
       rows = [
-        {name: spreadsheets.bare(cell or '') for name, cell in row.items()}
-        for row in csv.DictReader(f, restkey='', strict=True)
+        dict(zip(header, map(spreadsheets.bare, line), strict=True))
+        for line in lines
       ]
     # Opened here, since NumPy leaves a damaged file open.
     with (
@@ -96,7 +96,7 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
     if evaluation.image_ids != image_ids:
       raise ValueError('per_image.csv and predictions.npz list other images')
     return evaluation
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+  except Exception as error:  # NumPy and zipfile raise whatever they meet.
     raise errors.InputError(
       f'{directory} holds no whole evaluation ({error}); score again:'
       f' python -m skinseg_jax.evaluate --workdir {workdir}'

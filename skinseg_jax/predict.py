@@ -23,7 +23,7 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from skinseg_jax import errors, scoring, trained_model
+from skinseg_jax import devices, errors, scoring, trained_model
 from skinseg_jax.data import preprocessing
 
 # Images per forward pass; fewer where there are fewer images.
@@ -272,6 +272,7 @@ def main(argv: list[str]) -> None:
     probabilities=args.output / 'probability' if args.probability else None,
   )
   _check_outputs(paths, outputs, args.overwrite)
+  devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
   try:
     problems = predict(model, paths, outputs)

@@ -1,11 +1,10 @@
 """Where an evaluation comes from, in words: run, config, data and model."""
 
-import json
 import pathlib
 import shlex
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import evaluation_files, pages
+from skinseg_jax import evaluation_files, pages, run_folder
 
 _HAM10000 = (
   'HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161,'
@@ -23,7 +22,11 @@ def identity(
   workdir: pathlib.Path, evaluation: evaluation_files.Evaluation
 ) -> dict[str, str]:
   """What ran, on what, with what."""
-  environment = json.loads((workdir / 'environment.json').read_text('utf-8'))
+  environment = run_folder.read_json(
+    workdir / 'environment.json',
+    *('command', 'python', 'packages', 'device', 'platform', 'num_devices'),
+    *('commit', 'data_source', 'data_fingerprint'),
+  )
   summary = evaluation.summary
   data = summary['data']
   best = summary.get('best_checkpoint')

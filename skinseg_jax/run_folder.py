@@ -153,15 +153,27 @@ def check_data(workdir: pathlib.Path, source: sources.Source) -> None:
 
 
 def _same_data(workdir: pathlib.Path, source: sources.Source) -> bool:
-  path = workdir / 'environment.json'
+  recorded = read_json(workdir / 'environment.json', 'data_fingerprint')
+  return recorded['data_fingerprint'] == source.fingerprint
+
+
+def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
+  """Reads an object that holds `keys`.
+
+  Raises:
+    InputError: If the file is missing, damaged or lacks one.
+  """
   try:
-    recorded = json.loads(path.read_text('utf-8'))['data_fingerprint']
-  except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    found = json.loads(path.read_text('utf-8'))
+    if not isinstance(found, dict):
+      raise ValueError('no object')
+    if missing := [key for key in keys if key not in found]:
+      raise ValueError(f'no {", ".join(missing)}')
+  except (OSError, ValueError, RecursionError) as error:
     raise errors.InputError(
-      f'{path} does not say what data the run was trained on ({error!r});'
-      ' restore it, or train anew.'
+      f'{path} is not what a run writes ({error}); restore it, or train anew.'
     ) from error
-  return recorded == source.fingerprint
+  return found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

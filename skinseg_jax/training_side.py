@@ -5,7 +5,6 @@ where a model is tried on other data they may not be at hand.
 """
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -124,4 +123,4 @@ def profile(workdir: pathlib.Path, run_data: RunData) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-  return json.loads(path.read_text('utf-8')) if path.exists() else {}
+  return run_folder.read_json(path) if path.exists() else {}

@@ -18,7 +18,7 @@ def without_gpu(monkeypatch, tmp_path):
   """No nvidia-smi on the path, and no /dev/nvidia0."""
   monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
   (tmp_path / 'bin').mkdir()
-  monkeypatch.setattr(devices.pathlib, 'Path', lambda _: tmp_path)
+  monkeypatch.setattr(devices, '_DEV', tmp_path)
 
 
 @pytest.fixture
