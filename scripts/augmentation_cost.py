@@ -90,8 +90,9 @@ def _runs(config, batch):
     config=config,
   )
   augment = jax.jit(
-    lambda images, masks: augmentation.augment(
-      images, masks, 0, seed=0, config=config.augmentation
+    # The step is an argument: known to XLA, it would be worked out at once.
+    lambda step, images, masks: augmentation.augment(
+      images, masks, step, seed=0, config=config.augmentation
     )
   )
 
@@ -101,7 +102,7 @@ def _runs(config, batch):
     jax.block_until_ready((state, found))
 
   def run_augment():
-    jax.block_until_ready(augment(batch['image'], batch['mask']))
+    jax.block_until_ready(augment(1, batch['image'], batch['mask']))
 
   run_step()
   run_augment()

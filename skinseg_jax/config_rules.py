@@ -145,8 +145,12 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
 
 def _augmentation_rules(config: config_lib.Config) -> list[_Row]:
   augment, borders = config.augmentation, ('mirror', 'constant')
-  most = {'rotation_degrees': 180, 'shear_degrees': 60, 'hue_degrees': 180}
-  most['blur'] = 2
+  most = {
+    'rotation_degrees': 180,
+    'shear_degrees': 60,
+    'hue_degrees': 180,
+    'blur': 2,
+  }
   return [
     *(
       _within(f'augmentation.{name}', value, 0, most.get(name, 1))
@@ -211,10 +215,8 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
 
 def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
   threshold = config.evaluation.threshold
-  views, kinds = (
-    config.evaluation.test_time_augmentation,
-    ('off', 'flips', 'dihedral'),
-  )
+  views = config.evaluation.test_time_augmentation
+  kinds = ('off', 'flips', 'dihedral')
   height, width = config.data.image_size
   return [
     _at_least('evaluation.batch_size', config.evaluation.batch_size, 1),
