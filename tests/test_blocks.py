@@ -34,11 +34,13 @@ def _plain_conv(x, kernel):
   )
 
 
-# Few and many channels, even and odd widths and batches.
+# Few and many channels, even and odd widths and batches; the last four by
+# Winograd's products, with whole and incomplete tiles, and in strips.
 @pytest.mark.parametrize(
   ('batch', 'size', 'features_in', 'features'),
   [(2, 16, 3, 16), (3, 16, 16, 16), (2, 32, 32, 16), (2, 8, 32, 64),
-   (1, 14, 8, 4), (2, 15, 4, 4)],
+   (1, 14, 8, 4), (2, 15, 4, 4), (2, 8, 64, 128), (3, 7, 128, 64),
+   (1, 14, 64, 64), (1, 66, 64, 64)],
 )  # fmt: skip
 def test_conv3x3(batch, size, features_in, features):
   x = _normal(0, batch, size, size, features_in)

@@ -24,6 +24,7 @@ _RANKS = {
   'data.cache': 6,
   'data.input_pipeline': 7,
   'augmentation': 8,
+  'models.winograd': 7,
   'models.blocks': 8,
   'models.unet': 9,
   'losses': 8,
