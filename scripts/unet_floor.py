@@ -1,7 +1,9 @@
 """The least that a training step of the U-Net must compute and move.
 
 python scripts/unet_floor.py [--width 64] [--image_size 224] [--batch_size 32]
-  [--bytes_per_value 4]
+  [--bytes_per_value 2] [--tflops 989] [--gigabytes 3350]
+
+Also prints how long a chip of that many Tflop/s and GB/s takes at least.
 
 Operations are those of the convolutions, two for each multiply-add. Bytes
 count what each of a layer's three products (output, gradient of the input,
@@ -87,6 +89,25 @@ def training_flops(width: int, image_size: int) -> int:
   return sum(layer.training_flops() for layer in layers(width, image_size))
 
 
+def step_seconds(
+  width: int,
+  image_size: int,
+  *,
+  batch_size: int,
+  bytes_per_value: int,
+  flops_per_second: float,
+  bytes_per_second: float,
+) -> float:
+  """Least time of a training step: each layer at the chip's tighter bound."""
+  return sum(
+    max(
+      batch_size * layer.training_flops() / flops_per_second,
+      layer.training_bytes(batch_size, bytes_per_value) / bytes_per_second,
+    )
+    for layer in layers(width, image_size)
+  )
+
+
 def table(
   width: int, image_size: int, batch_size: int, bytes_per_value: int
 ) -> str:
@@ -112,15 +133,28 @@ def table(
 
 
 def main() -> None:
-  """Prints the table."""
+  """Prints table and time."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--image_size', type=int, default=224)
   parser.add_argument('--batch_size', type=int, default=32)
-  parser.add_argument('--bytes_per_value', type=int, default=4)
-  print(table(**vars(parser.parse_args())))
+  parser.add_argument('--bytes_per_value', type=int, default=2)
+  # NVIDIA's figures for an H100 SXM: bfloat16 without sparsity, and memory.
+  parser.add_argument('--tflops', type=float, default=989.0)
+  parser.add_argument('--gigabytes', type=float, default=3350.0)
+  args = parser.parse_args()
+  net = (args.width, args.image_size)
+  print(table(*net, args.batch_size, args.bytes_per_value))
+  seconds = step_seconds(
+    *net,
+    batch_size=args.batch_size,
+    bytes_per_value=args.bytes_per_value,
+    flops_per_second=1e12 * args.tflops,
+    bytes_per_second=1e9 * args.gigabytes,
+  )
+  print(f'\nat least {1e3 * seconds:.1f} ms a step')
 
 
 if __name__ == '__main__':

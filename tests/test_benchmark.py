@@ -71,6 +71,22 @@ def test_bytes_by_hand():
   assert second.training_bytes(2, 4) == expected
 
 
+def test_time_is_of_the_tighter_bound():
+  least = lambda flops, moved: floor.step_seconds(
+    1,
+    16,
+    batch_size=2,
+    bytes_per_value=4,
+    flops_per_second=flops,
+    bytes_per_second=moved,
+  )
+  assert least(1e3, 1e30) == pytest.approx(
+    2 * floor.training_flops(1, 16) / 1e3
+  )
+  moved = sum(n.training_bytes(2, 4) for n in floor.layers(1, 16))
+  assert least(1e30, 1e3) == pytest.approx(moved / 1e3)
+
+
 def test_floor_has_the_weights_of_the_model():
   # 31,037,633 parameters, less the scales and biases of 18 norms (2 * 5,888)
   # and the biases of transposed convolutions (960) and head (1).

@@ -224,8 +224,7 @@ def _pad(x, axis):
 
 
 def _zero_kernel(x, dy):
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
-  return jnp.zeros((3, 3, x.shape[-1], dy.shape[-1]), dtype)
+  return _widen(jnp.zeros((3, 3, x.shape[-1], dy.shape[-1]), x.dtype))
 
 
 def _cross_kernel_grad(x, dy):
@@ -262,7 +261,7 @@ def batch_norm_relu(
 
 def _batch_norm_relu_fwd(x, scale, bias):
   count = x.size // x.shape[-1]
-  wide = x.astype(jnp.float32)
+  wide = _widen(x)
   mean = _channel_sum(wide) / count
   var = jnp.maximum(_channel_sum(wide * wide) / count - mean * mean, 0)
   rstd = lax.rsqrt(var + _EPSILON)
@@ -276,8 +275,8 @@ def _batch_norm_relu_bwd(saved, cotangents):
   count = x.size // x.shape[-1]
   gain = rstd * scale
   positive = _normalise(x, scale, bias, mean, rstd) > 0
-  wide = x.astype(jnp.float32)
-  dy = jnp.where(positive, cotangents[0].astype(jnp.float32), 0)
+  wide = _widen(x)
+  dy = jnp.where(positive, _widen(cotangents[0]), 0)
   dbias = _channel_sum(dy)
   dscale = _channel_sum(dy * (wide - _per_channel(mean))) * rstd
   slope = gain * rstd * dscale / count
@@ -296,8 +295,13 @@ def _normalise(x, scale, bias, mean, rstd):
   return x * _per_channel(gain) + _per_channel(bias - mean * gain)
 
 
+def _widen(x: jax.Array) -> jax.Array:
+  """As float32, or float64 where it is so already."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _channel_sum(x: jax.Array) -> jax.Array:
-  """Sum over all but the last axis; float32 [B, H, W, C] to [C]."""
+  """Sum over all but the last axis; [B, H, W, C] to [C]."""
   return lax.platform_dependent(
     x, cpu=_cpu_channel_sum, default=lambda x: x.sum((0, 1, 2))
   )
@@ -308,7 +312,7 @@ def _cpu_channel_sum(x):
   width, channels = x.shape[2:]
   run = max(r for r in range(1, 33) if width % r == 0)
   partial = x.reshape(-1, run, channels).sum(1)
-  return jnp.ones(partial.shape[0]) @ partial
+  return jnp.ones(partial.shape[0], x.dtype) @ partial
 
 
 def _per_channel(values: jax.Array) -> jax.Array:

@@ -138,4 +138,4 @@ class UNet(nnx.Module):
     x = self.bottleneck(x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = block(jnp.concatenate([skips.pop(), up(x)], axis=-1))
-    return self.head(x).astype(jnp.float32)
+    return self.head(x).astype(jnp.promote_types(self.dtype, jnp.float32))
