@@ -5,8 +5,9 @@ python scripts/benchmark.py --output FILE.json [--raw_dir DIR] [--quick]
 Modes: `input` (the pipeline alone, files or cache to the device), `compute`
 (one training step on a batch that is on the device; ours augments in it,
 PyTorch's batch is augmented already), `end_to_end` (files or cache to updated
-weights), `predict` (bytes on the host to probabilities on the host). PyTorch
-is channels-last, eager and by torch.compile. Every case runs in a process of
+weights), `predict` (bytes on the host to probabilities on the host), `host`
+(ours alone: the training loop with the step's work left out). PyTorch is
+channels-last, eager and by torch.compile. Every case runs in a process of
 its own; those that are compared take turns, the others standing still.
 
 Beside FILE.json it writes the table FILE.md and the chart FILE.png. Without
@@ -39,7 +40,7 @@ import tqdm
 from skinseg_jax import errors
 from skinseg_jax.data import raw_files, synthetic
 
-MODES = ('input', 'compute', 'end_to_end', 'predict')
+MODES = ('input', 'compute', 'end_to_end', 'predict', 'host')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy', 'torch')
 # For two cores: mode, width, image size, batch size; in float32, without
 # torch.compile, whose compiler alone would take longer than all the rest.
@@ -57,6 +58,7 @@ _QUICK = (
   ('predict', 16, 224, 1),
   ('predict', 64, 112, 1),
   ('predict', 64, 224, 1),
+  ('host', 64, 224, 2),
 )
 _GENERATED_SIZE = (450, 600)
 
@@ -206,12 +208,10 @@ def plan(args: argparse.Namespace) -> list[list[cases.Case]]:
       compilers = (False,) if args.quick or args.no_compile else (False, True)
     make = lambda f, c, *rest: cases.Case(f, rest[0], rest[1], c, *rest[2:])
     rest = (mode, precision, width, size, batch)
-    groups.append(
-      [
-        make('jax', mode != 'input', *rest),
-        *(make('torch', compiled, *rest) for compiled in compilers),
-      ]
-    )
+    group = [make('jax', mode != 'input', *rest)]
+    if mode != 'host':
+      group += [make('torch', compiled, *rest) for compiled in compilers]
+    groups.append(group)
   return groups
 
 
@@ -314,7 +314,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
   args = parser.parse_args(argv)
   if args.quick:
     args.precisions, args.matrix_size = ['float32'], 2048
-    args.repetitions, args.seconds = 5, 1.0
+    args.repetitions, args.seconds = 5, 0.7
   if args.output.suffix != '.json':
     raise errors.InputError(f'--output {args.output}: must end in .json.')
   missing = [n for n in ('torch', 'cv2') if not importlib.util.find_spec(n)]

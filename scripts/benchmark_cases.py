@@ -5,7 +5,7 @@ other side of a pipe asks for it, and stands still in between.
 """
 
 import dataclasses
-import functools
+import importlib
 import os
 import pathlib
 import resource
@@ -18,14 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, preprocessing, raw_files, sources
 
 _WARM_UP_STEPS, _WARM_UP_SECONDS = 10, 3.0
 _READ_AHEAD = 16
-# So often the images are given to a DataLoader, lest one of its epochs, with
-# the pause that follows it, be shorter than a real one.
-_REPEATS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +30,8 @@ class Case:
 
   Attributes:
     framework: 'jax' or 'torch'.
-    mode: 'input', 'compute', 'end_to_end', 'predict', or 'matrix', a product
-      of two square matrices.
+    mode: One of benchmark.py's, or 'matrix', a product of two square
+      matrices.
     precision: 'float32' or 'bfloat16'; 'uint8' for 'input'.
     compiled: Whether a compiler is at work: jax, or torch.compile.
     width: Of the U-Net; None for 'input' and 'matrix'.
@@ -116,7 +112,9 @@ def serve(case: Case, data: Data, connection: Connection) -> None:
   """
   os.setsid()  # With its own workers it can be stopped and continued as one.
   try:
-    work = _SET_UPS[case.framework](case, data)
+    # Imported here, for neither framework may see the other.
+    framework = importlib.import_module(f'benchmark_{case.framework}')
+    work = framework.set_up(case, data)
     began = time.perf_counter()
     work.step()
     work.wait()
@@ -148,7 +146,7 @@ def _warm_up(work: Work) -> float:
 
 def _measure(case: Case, work: Work, steps: int) -> list[float]:
   """Seconds per step: of each step where it waits itself, else their mean."""
-  if case.mode == 'input':
+  if case.mode in ('input', 'host'):
     # What was read ahead before this process stood still is used up first.
     for _ in range(_READ_AHEAD):
       work.step()
@@ -164,176 +162,20 @@ def _measure(case: Case, work: Work, steps: int) -> list[float]:
   return [(time.perf_counter() - times[0]) / steps]
 
 
-def _resident_peak() -> int:
+def resident_peak() -> int:
+  """The most memory that this process has held, in bytes."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak if sys.platform == 'darwin' else 1024 * peak
 
 
-def _jax(case: Case, data: Data) -> Work:
-  os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
-  import jax
-  import jax.numpy as jnp
-  from flax import nnx
-
-  from skinseg_jax import compilation, train_state, train_step
-  from skinseg_jax.data import input_pipeline
-
-  device = jax.local_devices()[0]
-  on_gpu = device.platform == 'gpu'
-  if on_gpu:  # What PyTorch is given too.
-    jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
-  results = []  # Of the last step.
-
-  def make(step):
-    def keep():
-      results[:] = [step()]
-
-    return Work(
-      keep,
-      lambda: jax.block_until_ready(results),
-      device.device_kind,
-      lambda: (
-        device.memory_stats()['peak_bytes_in_use']
-        if on_gpu
-        else _resident_peak()
-      ),
-    )
-
-  if case.mode == 'matrix':
-    a = jnp.ones((case.image_size, case.image_size), case.precision)
-    product = jax.jit(jnp.dot)
-    return make(lambda: product(a, a))
-
-  sharding = input_pipeline.data_sharding()
-  if case.mode != 'predict':
-    cached = open_data(data, case.image_size)
-    batches = iter(
-      input_pipeline.training_batches(
-        cached,
-        np.arange(len(cached.image_ids)),
-        batch_size=case.batch_size,
-        seed=0,
-        sharding=sharding,
-      )
-    )
-    if case.mode == 'input':
-      return make(lambda: next(batches))
-
-  config = config_lib.Config()
-  config.data.image_size = (case.image_size, case.image_size)
-  config.model.width = case.width
-  config.model.compute_dtype = case.precision
-  config.train.batch_size = case.batch_size
-  static = train_state.create(config, sharding, num_updates=1)
-  if case.mode == 'predict':
-    images = _noise(case)
-
-    @jax.jit
-    def predict(model_state, images):
-      model = nnx.merge(static.eval_graphdef, model_state)
-      return jax.nn.sigmoid(model(images.astype(jnp.float32) / 255))
-
-    return make(lambda: np.asarray(predict(static.state[0], images)))
-
-  state = [static.state]
-  if case.mode == 'compute':
-    only = next(batches)
-    batches.close()
-    following = lambda: only
-  else:
-    following = functools.partial(next, batches)
-
-  @functools.cache  # Within the first step, whose time counts as compilation.
-  def compiled():
-    return compilation.compile_step(
-      train_step.train_step,
-      static.graphdef,
-      state[0],
-      following(),
-      xla_options=config.train.xla_options,
-      config=config,
-    )
-
-  def step():
-    state[0], step_metrics = compiled()(static.graphdef, state[0], following())
-    return step_metrics
-
-  return make(step)
+def matrices(size: int) -> np.ndarray:
+  """Two square matrices, float32 [2, size, size]."""
+  # Random: a chip may draw less power on constants, and so run faster.
+  rng = np.random.default_rng(0)
+  return rng.standard_normal((2, size, size), np.float32)
 
 
-def _torch(case: Case, data: Data) -> Work:
-  import torch_reference as reference  # Before torch, whose threads it sets.
-  import torch  # isort: skip
-
-  on_gpu = torch.cuda.is_available()
-  device = torch.device('cuda' if on_gpu else 'cpu')
-  torch.backends.cudnn.benchmark = True
-  torch.set_float32_matmul_precision('high')  # TF32, as in convolutions.
-  name = torch.cuda.get_device_name() if on_gpu else 'cpu'
-
-  def make(step):
-    return Work(
-      step,
-      torch.cuda.synchronize if on_gpu else lambda: None,
-      name,
-      torch.cuda.max_memory_allocated if on_gpu else _resident_peak,
-    )
-
-  if case.mode == 'matrix':
-    n, dtype = case.image_size, getattr(torch, case.precision)
-    a = torch.ones((n, n), dtype=dtype, device=device)
-    return make(lambda: a @ a)
-
-  def forever():
-    examples = reference.list_examples(data.raw_dir)[: data.num_images]
-    size = (case.image_size, case.image_size)
-    loader = reference.make_loader(
-      reference.SkinLesionDataset(examples * _REPEATS, size, augment=True),
-      batch_size=case.batch_size,
-      training=True,
-      workers=data.workers,
-    )
-    while True:
-      for batch in loader:
-        yield reference.to_device(batch, device)
-
-  if case.mode == 'input':
-    batches = forever()
-    return make(lambda: next(batches))
-
-  model = reference.make_model(case.width, device)
-  run = torch.compile(model) if case.compiled else model
-  if case.mode == 'predict':
-    model.eval()
-    images = torch.from_numpy(_noise(case))
-    masks = torch.zeros(images.shape[:3], dtype=torch.uint8)
-
-    @torch.inference_mode()
-    def predict():
-      with reference.autocast(device, case.precision):
-        logits = run(reference.to_device((images, masks[:, :1]), device)[0])
-      return torch.sigmoid(logits.float()).cpu().numpy()
-
-    return make(predict)
-
-  optimizer = reference.make_optimizer(model, 1e-3)
-  batches = forever()
-  if case.mode == 'compute':
-    only = next(batches)
-    batches.close()
-    following = lambda: only
-  else:
-    following = functools.partial(next, batches)
-  return make(
-    lambda: reference.train_step(
-      run, optimizer, *following(), precision=case.precision
-    )
-  )
-
-
-_SET_UPS = {'jax': _jax, 'torch': _torch}
-
-
-def _noise(case: Case) -> np.ndarray:
+def noise(case: Case) -> np.ndarray:
+  """A batch of images, uint8 [B, H, W, 3]."""
   shape = (case.batch_size, case.image_size, case.image_size, 3)
   return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

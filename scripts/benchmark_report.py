@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import unet_floor
 from matplotlib import figure
 
 # What rows that are compared have in common.
@@ -42,7 +43,25 @@ def table(report: dict[str, Any]) -> str:
     f'{rate / 1e12:.3g} Tflop/s in {precision}'
     for precision, rate in env['matrix_flops_per_second'].items()
   )
-  return '\n'.join([*lines, '', f'Matrix rate: {rates}.', ''])
+  lines += ['', f'Matrix rate: {rates}.', *_host_lines(report['rows'])]
+  return '\n'.join([*lines, ''])
+
+
+def _host_lines(rows: list[dict[str, Any]]) -> list[str]:
+  """What the host does in a step, as a share of the step."""
+  shares = []
+  for host in (row for row in rows if row['mode'] == 'host'):
+    wanted = {**host, 'mode': 'compute'}
+    for row in rows:
+      if all(row[n] == wanted[n] for n in (*SAME, 'framework')):
+        share = row['images_per_second'] / host['images_per_second']
+        shares.append(
+          f'Host work (dispatch, data, logging) of a step at width'
+          f' {row["width"]}, {row["image_size"]} px, batch'
+          f' {row["batch_size"]}, {row["precision"]}: {100 * share:.2f} % of'
+          ' the step.'
+        )
+  return shares
 
 
 def label(row: dict[str, Any]) -> str:
@@ -65,7 +84,7 @@ def _ratio_cell(row, ratios) -> str:
 def _share_cell(row, rates) -> str:
   if row['mode'] != 'compute':
     return ''
-  flops = training_flops(row['width'], row['image_size'])
+  flops = unet_floor.training_flops(row['width'], row['image_size'])
   share = flops * row['images_per_second'] / rates[row['precision']]
   return f'{100 * share:.0f} %'
 
@@ -74,6 +93,8 @@ def chart(report: dict[str, Any], path: pathlib.Path) -> None:
   """Draws images per second of each case over those of eager PyTorch."""
   groups: dict[str, dict[str, float]] = {}
   for row in report['rows']:
+    if row['mode'] == 'host':  # PyTorch's is not measured.
+      continue
     width = f'width {row["width"]}, ' if row['width'] else ''
     name = (
       f'{row["mode"]}, {width}{row["image_size"]} px, batch'
@@ -103,25 +124,6 @@ def chart(report: dict[str, Any], path: pathlib.Path) -> None:
   axes.set_xlabel('images per second, relative to PyTorch eager channels-last')
   axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=3)
   canvas.savefig(path, dpi=150)
-
-
-def training_flops(width: int, image_size: int) -> int:
-  """Operations of one image's forward and backward pass.
-
-  Two for each multiply-add of a convolution; thrice those of the forward pass,
-  less the gradient of the images.
-  """
-  macs, features = 0, 3
-  widths = [width * 2**level for level in range(5)]
-  for level, w in enumerate(widths):
-    pixels = (image_size >> level) ** 2
-    macs += pixels * 9 * (features * w + w * w)
-    if level < 4:  # The way up: transposed convolution and double one.
-      macs += pixels * (2 * w * w + 9 * (2 * w * w + w * w))
-    features = w
-  macs += image_size**2 * width
-  first = image_size**2 * 9 * 3 * width
-  return 2 * (3 * macs - first)
 
 
 def _short(value: float) -> str:

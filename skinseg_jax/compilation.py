@@ -1,6 +1,8 @@
-"""Compiles a step ahead of time, with XLA options that help on its platform."""
+"""Compiles with XLA options that help on the platform."""
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,20 +45,47 @@ def compile_step(step: Any, *args: Any, xla_options: str, **static: Any) -> Any:
     InputError: If XLA does not know an option that was named.
   """
   lowered = step.lower(*args, **static)
-  automatic = xla_options == 'auto'
-  options = (
-    _OPTIONS.get(jax.default_backend(), {})
-    if automatic
-    else _parse(xla_options)
-  )
+  if xla_options == 'auto':
+    return lowered.compile(compiler_options=_automatic())
   try:
-    return lowered.compile(compiler_options=options)
+    return lowered.compile(compiler_options=_parse(xla_options))
   except jax.errors.JaxRuntimeError as error:
     if 'No such compile option' not in str(error):
       raise
-    if automatic:  # Another release of XLA: slower, but the same result.
-      return lowered.compile()
     raise errors.InputError(f'train.xla_options: {error}') from None
+
+
+def jit(
+  function: Callable[..., Any], *, static_argnames: str
+) -> Callable[..., Any]:
+  """`jax.jit` with the options that 'auto' means."""
+
+  # At the first call, for to ask for the platform is to start it.
+  @functools.cache
+  def jitted():
+    return jax.jit(
+      function,
+      static_argnames=static_argnames,
+      compiler_options=_automatic(),
+    )
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    return jitted()(*args, **kwargs)
+
+  return call
+
+
+@functools.cache
+def _automatic() -> dict[str, str]:
+  options = _OPTIONS.get(jax.default_backend(), {})
+  try:
+    jax.jit(lambda: 0).lower().compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError as error:
+    if 'No such compile option' not in str(error):
+      raise
+    return {}  # Another release of XLA: slower, but the same result.
+  return options
 
 
 def _parse(text: str) -> dict[str, str]:

@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from skinseg_jax import calibration, losses, metrics
+from skinseg_jax import calibration, compilation, losses, metrics
 
 
 # Everything that predicts calls this one program: the same weights and images
 # give the same bits, whatever is worked out from them.
-@functools.partial(jax.jit, static_argnames='views')
+@functools.partial(compilation.jit, static_argnames='views')
 def forward(
   eval_graphdef: nnx.GraphDef,
   model_state: Any,

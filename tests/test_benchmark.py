@@ -7,6 +7,7 @@ pytestmark = pytest.mark.torch
 pytest.importorskip('torch_models')
 benchmark = pytest.importorskip('benchmark')
 report_lib = pytest.importorskip('benchmark_report')
+floor = pytest.importorskip('unet_floor')
 
 from skinseg_jax import errors  # noqa: E402
 
@@ -45,7 +46,7 @@ def _row(framework, images_per_second, *, compiled):
 
 def test_operations_of_the_papers_network():
   # 36.9 GMAC forward at 224 px and width 64; about 221 Gflop in training.
-  assert report_lib.training_flops(64, 224) == pytest.approx(221e9, rel=0.01)
+  assert floor.training_flops(64, 224) == pytest.approx(221e9, rel=0.01)
 
 
 def test_operations_by_hand():
@@ -55,7 +56,43 @@ def test_operations_by_hand():
   # head 256. Thrice that, less the first layer's 256 * 9 * 3; times two.
   down = 9 * (256 * 4 + 64 * 6 + 16 * 24 + 4 * 96 + 384)
   macs = down + 29 * 4 * 256 + 256
-  assert report_lib.training_flops(1, 16) == 2 * (3 * macs - 256 * 27)
+  assert floor.training_flops(1, 16) == 2 * (3 * macs - 256 * 27)
+
+
+def test_bytes_by_hand():
+  # Two images of 16 px at width 1, four bytes a value. The first convolution
+  # reads 256 * 3 values an image and writes 256, with 27 weights, for two
+  # products; its norm passes five times over 2 * 256 values.
+  first, second, *_ = floor.layers(1, 16)
+  expected = 4 * (2 * (2 * (768 + 256) + 27) + 5 * 512)
+  assert first.training_bytes(2, 4) == expected
+  # The second has three products of 256 values in and out, and 9 weights.
+  expected = 4 * (3 * (2 * 512 + 9) + 5 * 512)
+  assert second.training_bytes(2, 4) == expected
+
+
+def test_time_is_of_the_tighter_bound():
+  least = lambda flops, moved: floor.step_seconds(
+    1,
+    16,
+    batch_size=2,
+    bytes_per_value=4,
+    flops_per_second=flops,
+    bytes_per_second=moved,
+  )
+  assert least(1e3, 1e30) == pytest.approx(
+    2 * floor.training_flops(1, 16) / 1e3
+  )
+  moved = sum(n.training_bytes(2, 4) for n in floor.layers(1, 16))
+  assert least(1e30, 1e3) == pytest.approx(moved / 1e3)
+
+
+def test_floor_has_the_weights_of_the_model():
+  # 31,037,633 parameters, less the scales and biases of 18 norms (2 * 5,888)
+  # and the biases of transposed convolutions (960) and head (1).
+  layers = floor.layers(64, 224)
+  assert len(layers) == 18 + 4 + 1
+  assert sum(layer.weights for layer in layers) == 31_037_633 - 11_776 - 961
 
 
 def test_ratios_are_of_turns_taken_together():
@@ -76,7 +113,7 @@ def test_table_shows_ratio_and_share_of_the_matrix_rate():
     _row('torch', 10.0, compiled=False),
   ]
   # At 20 images/s the share is 50 % of a rate of 40 images' operations.
-  rate = 40 * report_lib.training_flops(16, 112)
+  rate = 40 * floor.training_flops(16, 112)
   text = report_lib.table(
     {
       'environment': {
@@ -101,11 +138,12 @@ def test_table_shows_ratio_and_share_of_the_matrix_rate():
 
 def test_quick_plan_compares_jax_with_eager_torch_in_float32():
   args = benchmark.parse_arguments(['--output', 'x.json', '--quick'])
-  groups = benchmark.plan(args)
+  *groups, host = benchmark.plan(args)
+  assert [(c.mode, c.framework) for c in host] == [('host', 'jax')]
   assert all([c.framework for c in g] == ['jax', 'torch'] for g in groups)
   precisions = {c.precision for group in groups for c in group}
   assert precisions == {'float32', 'uint8'}
-  assert {group[0].mode for group in groups} == set(benchmark.MODES)
+  assert {group[0].mode for group in groups} == {*benchmark.MODES} - {'host'}
 
 
 def test_full_plan_compares_with_torch_compile_in_both_precisions():
@@ -131,6 +169,7 @@ def test_a_small_run_writes_results_table_and_chart(tmp_path):
         '--modes',
         'compute',
         'predict',
+        'host',
         '--widths',
         '1',
         '--image_sizes',
@@ -148,6 +187,8 @@ def test_a_small_run_writes_results_table_and_chart(tmp_path):
     assert set(row) == _FIELDS
     assert row['p10'] <= row['images_per_second'] <= row['p90']
   frameworks = [row['framework'] for row in report['rows']]
-  assert frameworks == ['jax', 'torch'] * 3  # One compute, two predict.
+  assert frameworks == ['jax', 'torch'] * 3 + ['jax']
+  # One compute, two predict, and host, whose share of the step is told.
+  assert '% of the step.' in output.with_suffix('.md').read_text()
   assert output.with_suffix('.md').exists()
   assert output.with_suffix('.png').stat().st_size > 0

@@ -34,11 +34,13 @@ def _plain_conv(x, kernel):
   )
 
 
-# Few and many channels, even and odd widths and batches.
+# Few and many channels, even and odd widths and batches; the last four by
+# Winograd's products, with whole and incomplete tiles, and in strips.
 @pytest.mark.parametrize(
   ('batch', 'size', 'features_in', 'features'),
   [(2, 16, 3, 16), (3, 16, 16, 16), (2, 32, 32, 16), (2, 8, 32, 64),
-   (1, 14, 8, 4), (2, 15, 4, 4)],
+   (1, 14, 8, 4), (2, 15, 4, 4), (2, 8, 64, 128), (3, 7, 128, 64),
+   (1, 14, 64, 64), (1, 66, 64, 64)],
 )  # fmt: skip
 def test_conv3x3(batch, size, features_in, features):
   x = _normal(0, batch, size, size, features_in)
@@ -142,3 +144,19 @@ def test_bfloat16_keeps_its_type_and_float32_statistics():
     lambda x, k: blocks.conv3x3(x, k).astype(jnp.float32).sum(), (0, 1)
   )(x, kernel)
   assert {g.dtype for g in grads} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_gpu_gets_plain_convolutions(dtype):
+  # Output, gradient of the image and gradient of the kernel, without the
+  # loops and products that pay on a CPU.
+  x = jax.ShapeDtypeStruct((2, 64, 64, 64), dtype)
+  kernel = jax.ShapeDtypeStruct((3, 3, 64, 128), dtype)
+  value_and_grads = jax.value_and_grad(
+    lambda *args: blocks.conv3x3(*args).astype(jnp.float32).sum(), (0, 1)
+  )
+  traced = jax.jit(value_and_grads).trace(x, kernel)
+  for platform, convolutions in [('cuda', 3), ('cpu', 12)]:
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count('stablehlo.convolution(') == convolutions
+    assert 'stablehlo.while' not in text

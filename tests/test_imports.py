@@ -29,6 +29,7 @@ _RANKS = {
   'colour': 8,
   'averaging': 8,
   'augmentation': 9,
+  'models.winograd': 7,
   'models.blocks': 8,
   'models.unet': 9,
   'losses': 8,

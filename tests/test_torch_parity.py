@@ -112,8 +112,10 @@ def _ours(setting, dtype='float32'):
 
 
 def _for_torch(batch, dtype='float32'):
-  tensors = reference.to_device(list(map(torch.from_numpy, batch)), _CPU)
-  return [tensor.to(getattr(torch, dtype)) for tensor in tensors]
+  images, masks = reference.to_device(list(map(torch.from_numpy, batch)), _CPU)
+  if dtype == 'float64':  # Divided in the wide type, as ours are.
+    images = torch.from_numpy(batch[0]).permute(0, 3, 1, 2).double() / 255
+  return [tensor.to(getattr(torch, dtype)) for tensor in (images, masks)]
 
 
 def _net(setting, dtype='float32'):

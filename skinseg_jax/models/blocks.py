@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from skinseg_jax.models import winograd
+
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 # On a CPU, a convolution of up to this many channels leaves vector units idle.
 _FEW_CHANNELS = 16
@@ -150,6 +152,8 @@ def _plain_conv3x3(x, kernel):
 
 
 def _cpu_conv3x3(x, kernel):
+  if _winograd_pays(x, *kernel.shape[2:]):
+    return winograd.conv3x3(x, kernel)
   if max(kernel.shape[2:]) > _FEW_CHANNELS or x.shape[2] % 2:
     return _plain_conv3x3(x, kernel)
   # Two columns at once, as a 3x4 kernel of column stride 2: twice the channels.
@@ -171,26 +175,66 @@ def _plain_kernel_grad(x, dy):
   return vjp(dy)[0]
 
 
+def _winograd_pays(x: jax.Array, c_in: int, c_out: int) -> bool:
+  """Whether the products that are saved take longer than what they cost."""
+  # Fewer pixels than channels: transforming the kernel would take longest.
+  many_pixels = x.size // x.shape[-1] >= max(c_in, c_out)
+  return min(c_in, c_out) >= 64 and many_pixels and x.dtype != jnp.bfloat16
+
+
 def _cpu_kernel_grad(x, dy):
-  if dy.shape[-1] > _FEW_CHANNELS:
-    return _plain_kernel_grad(x, dy)
-  # A pair of images at a time, so that the shifted copies stay in the cache.
+  c_in, c_out = x.shape[-1], dy.shape[-1]
+  if _winograd_pays(x, c_in, c_out) and max(c_in, c_out) >= 128:
+    return winograd.kernel_grad(x, dy)
+  if c_out <= _FEW_CHANNELS:
+    return _pairs_kernel_grad(x, dy)
+  if min(c_in, c_out) >= 64 and min(x.shape[1:3]) >= 64:
+    return _strips_kernel_grad(x, dy)
+  return _plain_kernel_grad(x, dy)
+
+
+def _pairs_kernel_grad(x, dy):
+  """Two images at a time, so that the shifted copies stay in the cache."""
   size = 2 if x.shape[0] % 2 == 0 else 1
+  x, dy = _pad(x, axis=2), _pad(dy, axis=1)
   pairs = [a.reshape(-1, size, *a.shape[1:]) for a in (x, dy)]
-  zeros = widened(jnp.zeros((3, 3, x.shape[-1], dy.shape[-1]), x.dtype))
   add = lambda total, pair: (total + _cross_kernel_grad(*pair), None)
-  return lax.scan(add, zeros, pairs)[0].astype(x.dtype)
+  return lax.scan(add, _zero_kernel(x, dy), pairs)[0].astype(x.dtype)
+
+
+def _strips_kernel_grad(x, dy):
+  """As above, some rows of an image at a time, for their many channels."""
+  images, height = x.shape[:2]
+  rows = max(n for n in range(1, 9) if height % n == 0)
+  x, dy = _pad(x, axis=2), _pad(dy, axis=1)
+
+  def add(total, index):
+    image, strip = jnp.divmod(index, height // rows)
+    cut = lambda a, n: lax.dynamic_slice(
+      a, (image, strip * rows, 0, 0), (1, n, *a.shape[2:])
+    )
+    return total + _cross_kernel_grad(cut(x, rows), cut(dy, rows + 2)), None
+
+  strips = jnp.arange(images * (height // rows))
+  return lax.scan(add, _zero_kernel(x, dy), strips)[0].astype(x.dtype)
+
+
+def _pad(x, axis):
+  return jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)])
+
+
+def _zero_kernel(x, dy):
+  return widened(jnp.zeros((3, 3, x.shape[-1], dy.shape[-1]), x.dtype))
 
 
 def _cross_kernel_grad(x, dy):
   """Kernel gradient of some images as one matrix product.
 
-  Three column shifts of x against three row shifts of dy give all nine taps:
-  [3 * in, B * H * W] times [B * H * W, 3 * out].
+  Three column shifts of x [B, H, W + 2, in] against three row shifts of dy
+  [B, H + 2, W, out] give all nine taps: [3 * in, B * H * W] times
+  [B * H * W, 3 * out].
   """
-  (_, h, w, c_in), c_out = x.shape, dy.shape[-1]
-  x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
-  dy = jnp.pad(dy, ((0, 0), (1, 1), (0, 0), (0, 0)))
+  (_, h, _, c_in), (_, _, w, c_out) = x.shape, dy.shape
   columns = jnp.concatenate([x[:, :, j : j + w] for j in range(3)], -1)
   rows = jnp.concatenate([dy[:, 2 - i : 2 - i + h] for i in range(3)], -1)
   taps = columns.reshape(-1, 3 * c_in).T @ rows.reshape(-1, 3 * c_out)
@@ -251,8 +295,13 @@ def _normalise(x, scale, bias, mean, rstd):
   return x * _per_channel(gain) + _per_channel(bias - mean * gain)
 
 
+def widened(x: jax.Array) -> jax.Array:
+  """At least float32: sums of narrower types would lose digits."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _channel_sum(x: jax.Array) -> jax.Array:
-  """Sum over all but the last axis: [B, H, W, C] to [C], of x's type."""
+  """Sum over all but the last axis; [B, H, W, C] to [C]."""
   return lax.platform_dependent(
     x, cpu=_cpu_channel_sum, default=lambda x: x.sum((0, 1, 2))
   )
@@ -264,11 +313,6 @@ def _cpu_channel_sum(x):
   run = max(r for r in range(1, 33) if width % r == 0)
   partial = x.reshape(-1, run, channels).sum(1)
   return jnp.ones(partial.shape[0], x.dtype) @ partial
-
-
-def widened(x: jax.Array) -> jax.Array:
-  """At least float32: sums of narrower types would lose digits."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _per_channel(values: jax.Array) -> jax.Array:
