@@ -81,6 +81,15 @@ def test_batch_norm_relu(width):
   np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-5)
 
 
+def test_variance_far_from_zero():
+  # About 0, float32 would have 4 of 24 bits left for a variance of 1.
+  x = _normal(0, 2, 32, 32, 4) + 1000
+  _, mean, var = blocks.batch_norm_relu(x, jnp.ones(4), jnp.zeros(4))
+  exact = np.asarray(x, np.float64)
+  np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+  np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-4)
+
+
 def test_running_statistics_by_hand():
   # After one step from 0 and 1 with momentum .9: mean .1 * m, variance
   # .9 + .1 * v (biased).
