@@ -2,8 +2,8 @@
 
 After Polyak and Juditsky, 1992; with decaying weights as in Tarvainen and
 Valpola, 2017 (arXiv:1703.01780). The running statistics of batch norm are
-averaged by the same rule: they follow the weights so closely that statistics
-worked out anew for the averages score the same (docs/recipe.md).
+averaged by the same rule; `scripts/recipe.py` scores each average with
+statistics worked out anew for it, too.
 """
 
 import jax
