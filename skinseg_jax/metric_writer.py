@@ -20,6 +20,9 @@ class MetricWriter:
 
   clu's writer needs TensorFlow. Without it one line on stderr says that
   TensorBoard is off.
+
+  Attributes:
+    lines: Number of lines in `metrics.jsonl`.
   """
 
   def __init__(self, workdir: pathlib.Path, *, lines: int = 0):
@@ -35,6 +38,7 @@ class MetricWriter:
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(map(_to_line, kept)), encoding='utf-8')
     temporary.replace(path)
+    self.lines = len(kept)
     self._file = path.open('a', encoding='utf-8')
     try:
       _keep_events(
@@ -54,6 +58,7 @@ class MetricWriter:
     """Writes scalars named like 'train/loss' under a step."""
     self._file.write(_to_line({'step': step, **scalars}))
     self._file.flush()
+    self.lines += 1
     if self._summaries:
       self._summaries.write_scalars(step, scalars)
 
