@@ -22,6 +22,9 @@ class MetricWriter:
 
   clu's writer needs TensorFlow. Without it one line on stderr says that
   TensorBoard is off. Process 0 alone writes.
+
+  Attributes:
+    lines: Number of lines in `metrics.jsonl`.
   """
 
   def __init__(self, workdir: pathlib.Path, *, lines: int = 0):
@@ -32,6 +35,7 @@ class MetricWriter:
       lines: How many of the lines there to keep; what was written after the
         checkpoint that is gone on from will come again.
     """
+    self.lines = lines
     self._file = self._summaries = None
     if not distributed.is_primary():
       return
@@ -40,6 +44,7 @@ class MetricWriter:
     temporary = path.with_suffix('.tmp')
     temporary.write_text(''.join(map(_to_line, kept)), encoding='utf-8')
     temporary.replace(path)
+    self.lines = len(kept)
     self._file = path.open('a', encoding='utf-8')
     try:
       _keep_events(
@@ -59,6 +64,7 @@ class MetricWriter:
     if self._file:
       self._file.write(_to_line({'step': step, **scalars}))
       self._file.flush()
+    self.lines += 1
     if self._summaries:
       self._summaries.write_scalars(step, scalars)
 

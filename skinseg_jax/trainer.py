@@ -193,11 +193,12 @@ class Trainer:
     self._progress.window = progress.Totals()
     scores = window.scores()
     images = window.steps * self._config.train.batch_size
-    self._write(
+    self._writer.write(
+      self.step,
       {
         **{f'train/{name}': value for name, value in scores.items()},
         'train/images_per_second': images / window.seconds,
-      }
+      },
     )
     return scores['loss']
 
@@ -226,7 +227,7 @@ class Trainer:
       'epoch/images_per_second': images / sums.seconds,
       'validation/seconds': time.perf_counter() - began,
     }
-    self._write(scalars)
+    self._writer.write(self.step, scalars)
     self._progress.one_sided = faults.count_one_sided(
       counts, self._progress.one_sided
     )
@@ -270,13 +271,10 @@ class Trainer:
     self._checkpoints.close()
     self._writer.close()
 
-  def _write(self, scalars: dict[str, float]) -> None:
-    self._writer.write(self.step, scalars)
-    self._progress.lines += 1
-
   def _save(self, scores: dict[str, float] | None) -> None:
     """Saves what was done so far; the log up to here comes first."""
     self._writer.flush()
+    self._progress.lines = self._writer.lines
     self._checkpoints.save(
       self.step,
       checkpointing.Checkpoint(

@@ -45,7 +45,12 @@ def prepare(tmp_path):
 
 
 def prepared_files(tmp_path) -> list[pathlib.Path]:
-  return [path for path in (tmp_path / 'data').rglob('*') if path.is_file()]
+  """All files but the lock."""
+  return [
+    path
+    for path in (tmp_path / 'data').rglob('*')
+    if path.is_file() and path.name != '.lock'
+  ]
 
 
 def test_examples_are_those_of_the_files(prepare, raw_dir, images):
@@ -169,8 +174,11 @@ def test_killed_build_is_not_opened(raw_dir, tmp_path):
   assert subprocess.run([sys.executable, '-c', code]).returncode == 9
   builder = ham10000.Ham10000(data_dir=tmp_path / 'data')
   assert not builder.is_prepared()
+  assert list((tmp_path / 'data' / 'ham10000').glob('incomplete.*'))
   source = ham10000.Ham10000Source.prepare(tmp_path / 'data', raw_dir, 0)
   assert len(source) == 7
+  # What the killed build left is gone.
+  assert not list((tmp_path / 'data' / 'ham10000').glob('incomplete.*'))
 
 
 def test_directory_that_is_no_data_set(prepare, raw_dir, tmp_path):

@@ -45,6 +45,7 @@ def test_lines_after_the_checkpoint_and_half_lines_go(tmp_path):
   writer = metric_writer.MetricWriter(tmp_path, lines=2)
   writer.write(3, {'train/loss': 1.0})
   writer.close()
+  assert writer.lines == 3
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert lines == [{'step': 1}, {'step': 2}, {'step': 3, 'train/loss': 1.0}]
 

@@ -372,6 +372,12 @@ def test_folder_in_use_is_refused(config, tmp_path):
     train.train_and_evaluate(config, tmp_path)
 
 
+def test_folder_that_cannot_be_written(config, tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(errors.InputError, match='cannot write to the run folder'):
+    train.train_and_evaluate(config, tmp_path / 'file' / 'run')
+
+
 def test_two_epochs_of_one_answer_are_told_once(capsys):
   background = {'tp': 0, 'fp': 0, 'fn': 5, 'tn': 11}
   lesion = {'tp': 5, 'fp': 11, 'fn': 0, 'tn': 0}
