@@ -15,6 +15,8 @@ from skinseg_jax import errors
 
 # Of images in the cache, in pixels.
 _MAX_SIDE = 4096
+# Of the model: 8 G parameters.
+_MAX_WIDTH = 1024
 
 _Row = tuple[str, Any, bool, str]
 
@@ -137,7 +139,7 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
   dtypes, inits = ('float32', 'bfloat16'), ('torch', 'flax')
   dtype, init = model.compute_dtype, model.initializer
   return [
-    _at_least('model.width', model.width, 1),
+    _within('model.width', model.width, 1, _MAX_WIDTH),
     ('model.compute_dtype', dtype, dtype in dtypes, _one_of(dtypes)),
     ('model.initializer', init, init in inits, _one_of(inits)),
   ]
@@ -176,6 +178,7 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
   }
   return [
     ('train.learning_rate', rate, rate > 0, 'above 0'),
+    _within('train.seed', train.seed, 0, 2**32 - 1),
     *(
       _at_least(f'train.{name}', getattr(train, name), 1)
       for name in (
