@@ -76,17 +76,19 @@ def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
   def whole(model, *batch):
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
-    def add_part(carry, part):
-      rest, total = carry
+    def one_part(rest, part):
       model = nnx.merge(graphdef, params, rest, copy=True)
-      total = jax.tree.map(jnp.add, total, grad_fn(model, *part))
-      return (nnx.state(model, nnx.Not(nnx.Param)), total), None
+      result = grad_fn(model, *part)
+      return nnx.state(model, nnx.Not(nnx.Param)), result
+
+    def add_part(carry, part):
+      rest, result = one_part(carry[0], part)
+      return (rest, jax.tree.map(jnp.add, carry[1], result)), None
 
     # Part i takes images i, i + parts, ...: those of a device stay there.
     split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch]
-    zeros = jax.tree.map(
-      jnp.zeros_like, jax.eval_shape(grad_fn, model, *(x[0] for x in split))
-    )
+    _, shapes = jax.eval_shape(one_part, rest, [x[0] for x in split])
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
     (rest, total), _ = jax.lax.scan(add_part, (rest, zeros), split)
     nnx.update(model, rest)
     (loss, sums), grads = total
