@@ -65,8 +65,16 @@ def joined(
     if not is_primary():
       null = stack.enter_context(open(os.devnull, 'w', encoding='utf-8'))
       stack.enter_context(contextlib.redirect_stdout(null))
-    yield
+    try:
+      yield
+    except errors.StoppedError:  # They all stopped, at one step.
+      _leave()
+      raise
   # After a failure nobody waits: the others fail, too, or lose this process.
+  _leave()
+
+
+def _leave() -> None:
   _barrier('end')
   jax.distributed.shutdown()
 
