@@ -260,7 +260,8 @@ def write_generated(raw_dir: pathlib.Path, num_images: int) -> None:
 def environment(args: argparse.Namespace) -> dict[str, Any]:
   """What was measured, and where."""
   return {
-    'command': sys.argv,
+    # Where the images lie is nobody else's business.
+    'command': ['DIR' if a == str(args.raw_dir) else a for a in sys.argv],
     'python': platform.python_version(),
     'packages': {name: importlib.metadata.version(name) for name in _PACKAGES},
     'platform': platform.platform(),
