@@ -380,7 +380,7 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   )
   assert np.array_equal(again['tp'], scored['tp'])
 
-  # One step more: update 11 keeps 12 / 21 of the average, below the decay of .9.
+  # One step more: update 11 keeps 12 / 21 of the average, less than .9.
   state, _ = second._train_step(
     second._static.graphdef, second._state, _random_batch()
   )
