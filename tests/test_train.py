@@ -509,6 +509,28 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   )
   assert np.array_equal(again['tp'], scored['tp'])
 
+  # One step more: update 11 keeps 12 / 21 of the average, less than .9.
+  state, _ = second._train_step(
+    second._static.graphdef, second._state, _random_batch()
+  )
+  for average, before, after in zip(
+    jax.tree.leaves(state[0]),
+    averages,
+    jax.tree.leaves(state[1][0]),
+    strict=True,
+  ):
+    expected = before + (1 - 12 / 21) * (np.asarray(after) - before)
+    np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
+
+
+def _random_batch():
+  rng = np.random.default_rng(0)
+  batch = {
+    'image': rng.integers(0, 256, (4, 32, 32, 3), np.uint8),
+    'mask': rng.integers(0, 2, (4, 32, 32)).astype(np.uint8),
+  }
+  return jax.device_put(batch, input_pipeline.data_sharding())
+
 
 def test_longer_training_changes_a_schedule(config, tmp_path):
   recipe = _recipe(config)
