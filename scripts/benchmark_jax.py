@@ -146,7 +146,7 @@ def _host(case: cases.Case, data: cases.Data) -> Callable[[], Any]:
   )
   batches, state, pending = _batches(case, data), [static.state], []
   folder = tempfile.mkdtemp(dir=data.cache_dir)
-  writer = metric_writer.MetricWriter(pathlib.Path(folder), resume_step=0)
+  writer = metric_writer.MetricWriter(pathlib.Path(folder))
 
   @functools.partial(jax.jit, donate_argnames='state')
   def idle(graphdef, state, batch):

@@ -102,7 +102,7 @@ class _Job:
     checkpoints.save(
       _STEPS.value,
       checkpointing.Checkpoint(
-        *state, batches.get_state(), {'steps': _STEPS.value}
+        state[0], state[1], batches.get_state(), {'steps': _STEPS.value}
       ),
       None,
     )
@@ -117,7 +117,7 @@ class _Job:
       checkpoints = self._checkpoints(topology)
       state = self._state()
       _, found = checkpoints.restore_latest(
-        checkpointing.Checkpoint(*state, None, None)
+        checkpointing.Checkpoint(state[0], state[1], None, None)
       )
       checkpoints.close()
       hashes[topology] = _hash((found.model, found.optimizer))

@@ -125,10 +125,11 @@ def _soft_counts(logits, masks) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _checked(logits, masks) -> tuple[jax.Array, jax.Array]:
-  """Both as float32 [B, H, W]."""
+  """Both as [B, H, W] of one type, float32 at least."""
   if logits.shape != (*masks.shape, 1):
     raise ValueError(
       'logits must be [B, H, W, 1] for masks [B, H, W], got'
       f' {logits.shape} and {masks.shape}.'
     )
-  return logits[..., 0].astype(jnp.float32), masks.astype(jnp.float32)
+  wide = jnp.promote_types(logits.dtype, jnp.float32)
+  return logits[..., 0].astype(wide), masks.astype(wide)

@@ -146,6 +146,7 @@ def _write_evaluation(directory, name, data, metadata, split):
       'threshold': best,
       'chosen_on': 'train',
       'train_dice': 0.91,
+      'train_images': 1234,
       'pooled': results.scores_at(assessed.histogram, best),
     },
     'data': {

@@ -111,13 +111,14 @@ def test_other_folder(workdir, folder, capsys):
 
 
 def test_report_beside_the_scores_of_other_data(workdir, folder):
+  own = (workdir / 'report.html').read_bytes()
   flags = _external(workdir, folder)
   flags.remove('--skip_report')
   _run(evaluate.main, *flags)
   text = (workdir / 'evaluation/images/report.html').read_text()
   assert 'p0' in text
   # The run's own report is of its validation images.
-  assert not (workdir / 'report.html').exists()
+  assert (workdir / 'report.html').read_bytes() == own
 
 
 def test_other_folder_needs_no_training_images(workdir, folder):

@@ -176,7 +176,7 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
 ):
   # Compiled once for the three trainers.
   monkeypatch.setattr(
-    train.compilation,
+    trainer.compilation,
     'compile_step',
     lambda step, *args, xla_options, **static: functools.partial(
       step, **static

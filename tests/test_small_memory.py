@@ -32,7 +32,9 @@ def _step(config, batch, **changes):
   config = copy.deepcopy(config)
   for name, value in changes.items():
     setattr(config.train, name, value)
-  static = train_state.create(config, input_pipeline.data_sharding())
+  static = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   before = [
     np.asarray(leaf)
     for leaf in jax.tree.leaves(
@@ -95,7 +97,9 @@ def test_remat_computes_anew_and_learns_the_same(config, half):
 def test_weights_that_are_not_finite_are_told(config, half):
   _, _, returned, compiled = half
   assert returned['finite']
-  static = train_state.create(config, input_pipeline.data_sharding())
+  static = train_state.create(
+    config, input_pipeline.data_sharding(), num_updates=1
+  )
   state = jax.tree.map(
     lambda leaf: leaf * np.nan if leaf.shape == (1,) else leaf, static.state
   )  # The bias of the last layer alone.
