@@ -181,23 +181,24 @@ def statistics_anew(
   """
   running = lambda state: nnx.filter_state(state, nnx.BatchStat)
   average = nnx.merge(model.graphdef, model.state)
-  training = nnx.view(average, use_running_average=False)
+  graphdef = nnx.graphdef(nnx.view(average, use_running_average=False))
 
   @jax.jit
-  def statistics(images):
-    graphdef, state = nnx.split(training)
+  def statistics(state, images):
+    before = jax.tree.map(lambda x: x, running(state))  # Merging shares them.
     copy = nnx.merge(graphdef, state)
     copy(images.astype(np.float32) / 255.0)
     # The share that one batch has in the running statistics is known.
     return jax.tree.map(
       lambda new, old: old + (new - old) / (1 - blocks.MOMENTUM),
       running(nnx.state(copy)),
-      running(state),
+      before,
     )
 
   chosen = split.train[:: max(1, len(split.train) // (64 * _BATCH_SIZE))]
   found = [
-    statistics(batch['image']) for batch in _batches(data, chosen, model)
+    statistics(model.state, batch['image'])
+    for batch in _batches(data, chosen, model)
   ]
   mean = jax.tree.map(lambda *each: sum(each) / len(each), *found)
   return nnx.merge_state(model.state, mean)
