@@ -13,7 +13,8 @@ import time
 
 from absl import app, flags, logging
 
-from skinseg_jax import errors
+from skinseg_jax import config as config_lib
+from skinseg_jax import config_rules, errors
 from skinseg_jax.data import cache, ham10000
 
 _RAW_DIR = flags.DEFINE_string(
@@ -39,6 +40,10 @@ def main(argv: list[str]) -> None:
       f'unknown arguments: {" ".join(argv[1:])}; --help lists the flags.'
     )
   logging.set_verbosity(logging.WARNING)  # TFDS tells its every step.
+  config = config_lib.Config()
+  config.data.image_size = (_IMAGE_SIZE.value, _IMAGE_SIZE.value)
+  config.data.mask_threshold = _MASK_THRESHOLD.value
+  config_rules.validate(config)
   start = time.perf_counter()
   data_dir = pathlib.Path(_DATA_DIR.value)
   source = ham10000.Ham10000Source.prepare(
@@ -47,7 +52,7 @@ def main(argv: list[str]) -> None:
     mask_threshold=_MASK_THRESHOLD.value,
   )
   built = time.perf_counter()
-  image_size = (_IMAGE_SIZE.value, _IMAGE_SIZE.value)
+  image_size = config.data.image_size
   cache.open_cache(source, image_size, data_dir)
   cached = time.perf_counter()
   height, width = image_size

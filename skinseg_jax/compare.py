@@ -134,7 +134,7 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> str:
     names: Of the runs.
     rows: From `compare`.
   """
-  width = max(map(len, [*names, 'difference (95 % interval)   p 0.000'])) + 2
+  width = max(map(len, [*names, '0.0000  +0.0000 (+0.0000 to +0.0000)*'])) + 2
   lines = [f'{"":25}' + ''.join(f'{name:>{width}}' for name in names)]
   for row in rows:
     cells = [f'{row.values[0]:.4f}']
@@ -145,8 +145,10 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> str:
     )
   lines.append(
     'Differences are to the first run; in brackets the 95 % interval, by a'
-    ' paired bootstrap of lesions. An interval that holds 0 shows no'
-    ' difference; * marks those that do not.'
+    ' paired bootstrap of lesions. An interval that holds 0 does'
+    ' not tell them apart; * marks those that do not hold it: of twenty rows,'
+    ' one by chance. What another seed of training would change is not in'
+    ' it.'
   )
   return '\n'.join(lines)
 

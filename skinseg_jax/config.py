@@ -276,6 +276,11 @@ def load(path) -> Config:
 
 
 def _build(schema: type, values: Mapping[str, Any], prefix: str):
+  if not isinstance(values, Mapping):
+    raise errors.InputError(
+      f'{prefix.rstrip(".") or "the config"}: got {values!r}, allowed are'
+      ' fields by name.'
+    )
   types_by_name = typing.get_type_hints(schema)
   check_field_names(
     [prefix + name for name in values if name not in types_by_name]

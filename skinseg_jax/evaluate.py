@@ -13,6 +13,7 @@ from skinseg_jax import (
   devices,
   errors,
   evaluation,
+  faults,
   paper,
   results,
   trained_model,
@@ -58,6 +59,11 @@ def main(argv: list[str]) -> None:
   """
   args = _parse(argv)
   devices.use('auto')
+  with faults.explained(args.workdir):
+    _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
   options = evaluation.Options(
     native_size=not args.skip_native_size,
     training_side=not args.skip_training_side,

@@ -141,7 +141,8 @@ def evaluate_source(
 
   Returns:
     What it also writes to `summary.json`; with `shift`: profiles of the
-    training images and of these, and sentences on how they differ.
+    training images and of these, and sentences on how they differ; and
+    `trained_on`, the number of images with the id of a training image.
 
   Raises:
     InputError: If the review does not fit, or `name` is taken by other data.
@@ -167,13 +168,22 @@ def evaluate_source(
   assessed = _assess(model, subject, rows, options)
   here = shift.profile(source, data, range(len(source)))
   more = {
+    'trained_on': _trained_on(workdir, source.image_ids),
     'shift': {
       'training': training,
       'here': here,
       'notes': shift.notes(training, here) if training else [],
-    }
+    },
   }
   return _finish(workdir, model, subject, assessed, point, rows, options, more)
+
+
+def _trained_on(workdir: pathlib.Path, image_ids: Sequence[str]) -> int | None:
+  """How many bear the id of a training image; None where that is not known."""
+  path = workdir / 'split.csv'
+  if not path.exists():
+    return None
+  return len(set(splits.read_split(path).train) & set(image_ids))
 
 
 def _check_name(directory: pathlib.Path, source: sources.Source) -> None:

@@ -18,7 +18,7 @@ GREEN, PURPLE = '#009E73', '#CC79A7'
 
 # What people call the scores.
 LABELS = {
-  'loss': 'Loss (cross-entropy)',
+  'loss': 'Loss',
   'dice': 'Dice (F1)',
   'iou': 'IoU (Jaccard)',
   'jaccard': 'Jaccard (IoU)',

@@ -82,13 +82,41 @@ def data_notes(
   ]
 
 
+_OPTIMIZERS = {'adam': 'Adam', 'adamw': 'AdamW'}
+_LOSSES = {
+  'bce': 'binary cross-entropy',
+  'bce_dice': 'binary cross-entropy plus soft Dice',
+  'focal_tversky': 'focal Tversky loss',
+}
+_VIEWS = {'off': 1, 'flips': 4, 'dihedral': 8}
+
+
 def model(config: config_lib.Config) -> str:
-  """The model and its training in a sentence."""
+  """The model and its training in a few sentences."""
   height, width = config.data.image_size
-  return (
+  train = config.train
+  views = _VIEWS[config.evaluation.test_time_augmentation]
+  sentences = [
     f'U-Net of base width {config.model.width} for images of {height} x'
-    f' {width} pixels, convolutions in {config.model.compute_dtype}, trained'
-    f' for {config.train.epochs} epochs in batches of'
-    f' {config.train.batch_size} with Adam at {config.train.learning_rate:g}'
-    ' on binary cross-entropy.'
+    f' {width} pixels, convolutions in {config.model.compute_dtype}, to be'
+    f' trained for {train.epochs} epochs in batches of {train.batch_size} with'
+    f' {_OPTIMIZERS[train.optimizer]} at {train.learning_rate:g}'
+    f' ({train.schedule}) on {_LOSSES[train.loss]}.'
+  ]
+  if train.ema:
+    sentences.append('A moving average of the weights predicts.')
+  if views > 1:
+    sentences.append(f'Probabilities are means over {views} views.')
+  return ' '.join(sentences)
+
+
+def loss_note(config: config_lib.Config) -> str:
+  """What a reader of the loss curves must know; '' if nothing."""
+  train = config.train
+  if train.loss == 'bce' and not train.border_smoothing:
+    return ''
+  return (
+    f'; what is trained on is {_LOSSES[train.loss]}'
+    + (' with softened outlines' if train.border_smoothing else '')
+    + ', on validation it is binary cross-entropy: the two do not compare'
   )

@@ -117,6 +117,7 @@ def write_report(
     identity=provenance.identity(workdir, evaluation),
     differences=provenance.differences(config),
     leakage=evaluation.summary['leakage'],
+    loss_note=provenance.loss_note(config),
     model=provenance.model(config),
     data_notes=provenance.data_notes(config, evaluation),
   )

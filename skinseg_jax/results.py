@@ -245,6 +245,11 @@ def _notes(summary) -> list[str]:
     lines.append(f'  expert review: {counts}')
     if judged['excluded']:
       lines.append(f'  left out, as rejected: {len(judged["excluded"])} images')
+  if trained_on := summary.get('trained_on'):
+    lines.append(
+      f'  {trained_on:,} of these images bear the id of a training image:'
+      ' scores on them are too good'
+    )
   lines += [
     f'  shift: {note}' for note in summary.get('shift', {}).get('notes', [])
   ]

@@ -23,6 +23,9 @@ _FREE_FIELDS = frozenset(
     'device',
     'data.raw_dir',
     'data.data_dir',
+    'data.images_dir',
+    'data.masks_dir',
+    'data.metadata_csv',
     'train.epochs',
     'train.log_every_steps',
     'train.checkpoint_every_steps',
@@ -108,10 +111,12 @@ def begin(
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / 'config.json').exists():
-      _check_same_run(workdir, config, source)
-    splits.write_split(split, workdir / 'split.csv')
-    write_json(workdir / 'environment.json', _environment(source, split))
-    # Last: a folder with a config is a whole one.
+      _check_same_run(workdir, config, source, split)
+    else:
+      splits.write_split(split, workdir / 'split.csv')
+      write_json(workdir / 'environment.json', _environment(source, split))
+    # Last: a folder with a config is a whole one. It is written anew where a
+    # run is gone on with, for it may train longer; how it began stays.
     write_json(workdir / 'config.json', config_lib.to_dict(config))
   except OSError as error:
     raise _unwritable(workdir, error) from error
@@ -185,7 +190,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   temporary.replace(path)
 
 
-def _check_same_run(workdir, config, source) -> None:
+def _check_same_run(workdir, config, source, split) -> None:
   before = config_lib.flat(config_lib.load(workdir / 'config.json'))
   now = config_lib.flat(config)
   free = _FREE_FIELDS
@@ -198,12 +203,19 @@ def _check_same_run(workdir, config, source) -> None:
   ]
   if not _same_data(workdir, source):
     differing.append('the images or masks themselves')
+  if not _same_split(workdir, split):
+    differing.append('which images train and which validate')
   if differing:
     raise errors.InputError(
       f'{workdir} holds a run that differs in\n'
       + errors.listing(differing)
       + '\nGive --workdir a new folder, or undo the change to resume.'
     )
+
+
+def _same_split(workdir: pathlib.Path, split: splits.Split) -> bool:
+  recorded = read_json(workdir / 'environment.json', 'split_sha256')
+  return recorded['split_sha256'] == splits.split_hash(split)
 
 
 def _environment(source, split) -> dict[str, Any]:
@@ -225,14 +237,16 @@ def _environment(source, split) -> dict[str, Any]:
 
 def _commit() -> str:
   """The commit of the code, '' where it is not known."""
-  here = pathlib.Path(__file__).parent
+  root = pathlib.Path(__file__).parents[1]
   try:
     done = subprocess.run(
-      ['git', '-C', here, 'rev-parse', 'HEAD'],
+      ['git', '-C', root, 'rev-parse', '--show-toplevel', 'HEAD'],
       capture_output=True,
       text=True,
       check=True,
     )
   except (OSError, subprocess.CalledProcessError):
     return ''
-  return done.stdout.strip()
+  top, commit = done.stdout.splitlines()
+  # Installed in an environment inside another repository, it is not that one's.
+  return commit if pathlib.Path(top) == root.resolve() else ''

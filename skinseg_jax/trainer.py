@@ -1,5 +1,6 @@
 """The state of a run between updates, and how it goes from epoch to epoch."""
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -73,6 +74,8 @@ class Trainer:
       num_updates=config.train.epochs * self.steps_per_epoch,
     )
     self._state = self._static.state
+    # No second copy on the device once a checkpoint has taken its place.
+    self._static = dataclasses.replace(self._static, state=None)
     self._train_step = self._compile(sharding)
     self._iterator = iter(batches)
     self._checkpoints = checkpointing.Checkpoints(

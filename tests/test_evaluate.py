@@ -1,6 +1,8 @@
 """The command line, on a run that was trained; and bad input to it."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +15,7 @@ from skinseg_jax import (
   evaluate,
   evaluation_files,
   predict,
+  results,
 )
 
 
@@ -210,6 +213,16 @@ def test_bad_runs(workdir, folder, capsys, program, damage, expected):
   if damage is _no_checkpoints:
     assert not (workdir / 'checkpoints').exists()
   assert not (folder / 'out').exists()
+
+
+def test_scores_that_cannot_be_written(workdir, capsys, monkeypatch):
+  def full(*args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(results, 'write', full)
+  message = _end(capsys, evaluate.main, '--workdir', workdir)
+  assert 'No space left' in message
+  assert str(workdir) in message
 
 
 def test_masks_that_pair_with_nothing(workdir, folder, capsys):

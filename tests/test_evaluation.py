@@ -17,7 +17,7 @@ from skinseg_jax import (
   scoring,
   training_side,
 )
-from skinseg_jax.data import input_pipeline, synthetic
+from skinseg_jax.data import input_pipeline, splits, synthetic
 
 _FAST = evaluation.Options(native_size=False)
 
@@ -134,6 +134,7 @@ def _other(**changes):
 def test_other_data_beside_the_training_images(workdir, model, own):
   _evaluate(workdir, model, own)  # Stores the threshold.
   training_side.profile(workdir, own)
+  splits.write_split(own.split, workdir / 'split.csv')
   summary = evaluation.evaluate_source(
     workdir, model, _other(), name='clinic', options=_FAST
   )
@@ -141,6 +142,8 @@ def test_other_data_beside_the_training_images(workdir, model, own):
   assert sum(summary['counts'].values()) == 5 * 32 * 32
   assert summary['data']['split'] is None
   assert summary['leakage'] is None
+  # Generated images are numbered: these five, too, bear ids of training ones.
+  assert summary['trained_on'] == 5
   stored = training_side.stored_point(workdir, model.step)
   assert summary['operating_point']['threshold'] == stored['threshold']
   shift = summary['shift']
@@ -159,6 +162,7 @@ def test_other_data_without_the_training_images(workdir, model, own, capsys):
   )
   assert 'no comparison with the training images' in capsys.readouterr().err
   assert summary['operating_point'] is None
+  assert summary['trained_on'] is None
   assert summary['shift']['training'] is None
   assert summary['shift']['notes'] == []
 

@@ -149,11 +149,11 @@ def test_unreadable_pixels_are_told_by_the_cache(root):
 # --- Metadata ---
 
 
-def test_without_a_csv_every_image_is_a_lesion(root):
+def test_without_a_csv_lesions_are_unknown(root):
   assert open_folder(root).metadata == [
-    {'image_id': 'a', 'lesion_id': 'a', 'dx': ''},
-    {'image_id': 'b', 'lesion_id': 'b', 'dx': ''},
-    {'image_id': 'c', 'lesion_id': 'c', 'dx': ''},
+    {'image_id': 'a', 'lesion_id': '', 'dx': ''},
+    {'image_id': 'b', 'lesion_id': '', 'dx': ''},
+    {'image_id': 'c', 'lesion_id': '', 'dx': ''},
   ]
 
 
@@ -163,8 +163,8 @@ def test_rows_are_in_the_order_of_images_with_all_columns(root, metadata):
   metadata.write_text(text, encoding='utf-8-sig')
   rows = open_folder(root, metadata=metadata).metadata
   assert rows == [
-    {'image_id': 'a', 'lesion_id': 'a', 'dx': 'nv', 'sex': 'fe,male'},
-    {'image_id': 'b', 'lesion_id': 'b', 'dx': '', 'sex': ''},
+    {'image_id': 'a', 'lesion_id': '', 'dx': 'nv', 'sex': 'fe,male'},
+    {'image_id': 'b', 'lesion_id': '', 'dx': '', 'sex': ''},
     {'image_id': 'c', 'lesion_id': 'L1', 'dx': 'mel', 'sex': 'male'},
   ]
   assert len({tuple(row) for row in rows}) == 1  # One order of columns.

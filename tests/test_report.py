@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinseg_jax import errors, pages, report
+from skinseg_jax import config as config_lib
+from skinseg_jax import errors, pages, provenance, report
 
 HOSTILE = '<script>alert(1)</script>"\'&'
 
@@ -192,6 +193,7 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
     'here': profile,
     'notes': ['red is <higher>'],
   }
+  summary['trained_on'] = 3
   summary['review'] = {
     'file': 'a&b.csv',
     'reviewed': 4,
@@ -215,6 +217,7 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
     'Decisions in a&b.csv on true masks of 4 images: accept: 3, mean Dice'
     ' 50.00 % correct: 0 reject: 1',
     'rejects their true masks (1): <one>',
+    '3 of these images bear the id of an image that this model was trained',
     'are not part of the training data',
   ):
     assert part in text, part
@@ -236,3 +239,20 @@ def test_scores_in_words():
     == '88.10 to 91.20\xa0%'
   )
   assert pages.interval({'low': None, 'high': None}, 'dice') == '–'
+
+
+def test_model_is_described_as_it_was_trained():
+  config = config_lib.Config()
+  assert 'with Adam at 0.001 (constant) on binary cross-entropy.' in (
+    provenance.model(config)
+  )
+  assert provenance.loss_note(config) == ''
+  config.train.optimizer, config.train.loss = 'adamw', 'bce_dice'
+  config.train.ema = 0.9
+  config.evaluation.test_time_augmentation = 'flips'
+  text = provenance.model(config)
+  assert 'with AdamW' in text
+  assert 'plus soft Dice' in text
+  assert 'moving average' in text
+  assert 'means over 4 views' in text
+  assert 'do not compare' in provenance.loss_note(config)

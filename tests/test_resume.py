@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import signal
+import types
 
 import jax
 import numpy as np
@@ -252,3 +253,17 @@ def test_longer_training_changes_a_schedule(config, tmp_path):
   # Without a schedule it goes on.
   run_folder.begin(tmp_path / 'constant', config, source, split)
   run_folder.begin(tmp_path / 'constant', longer(config), source, split)
+
+
+def test_another_split_is_refused(config, tmp_path):
+  rows = [
+    {'image_id': f'i{n}', 'lesion_id': f'i{n}', 'dx': ''} for n in range(4)
+  ]
+  source = types.SimpleNamespace(name='x', fingerprint='y', metadata=rows)
+  split = splits.Split(train=['i0', 'i1'], validation=['i2', 'i3'])
+  run_folder.begin(tmp_path, config, source, split)
+  moved = splits.Split(train=['i0', 'i2'], validation=['i1', 'i3'])
+  with pytest.raises(errors.InputError, match='which images train'):
+    run_folder.begin(tmp_path, config, source, moved)
+  # What the run began with stays.
+  assert splits.read_split(tmp_path / 'split.csv') == split

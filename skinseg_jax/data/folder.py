@@ -35,8 +35,7 @@ class FolderSource:
   of the two endings, and those beside a JPEG image of the same stem.
 
   The csv has a column `image_id`, the stem. Images without a row have '' in
-  all its columns. Where `lesion_id` is unknown it is the image's id, so that
-  images without it count as lesions of their own.
+  all its columns; those without `lesion_id` count as lesions of their own.
   """
 
   name = 'folder'
@@ -261,12 +260,13 @@ def _read_rows(
 def _complete(
   rows: dict[str, dict[str, str]], image_ids: list[str]
 ) -> list[dict[str, str]]:
-  """One row per id, all with the same columns and with a lesion."""
+  """One row per id, all with the same columns."""
   columns = dict.fromkeys(('image_id', 'lesion_id', 'dx'), '')
   for row in rows.values():
     columns |= dict.fromkeys(row, '')
   completed = []
   for image_id in image_ids:
-    row = {**columns, **rows.get(image_id, {}), 'image_id': image_id}
-    completed.append({**row, 'lesion_id': row['lesion_id'] or image_id})
+    completed.append(
+      {**columns, **rows.get(image_id, {}), 'image_id': image_id}
+    )
   return completed

@@ -93,7 +93,8 @@ document.addEventListener('keydown', (event) => {
     return;
   }
   const key = event.key.toLowerCase();
-  if (key in decisions) decide(decisions[key]);
+  // A key that is held decides one case, not many.
+  if (key in decisions) event.repeat || decide(decisions[key]);
   else if (key === 'arrowright') show(current + 1);
   else if (key === 'arrowleft') show(current - 1);
   else if (key === 'm') byId('comment').focus();
