@@ -35,12 +35,6 @@ _ATTRIBUTES = {
   'hair': 'Hair and other dark lines (share of the skin)',
 }
 
-_COPIES = (
-  'Copies of the images that were compressed again differ slightly from the'
-  ' published files; which were used here shows only in the fingerprint of the'
-  ' data below.'
-)
-
 
 def write_all(
   workdir: pathlib.Path, data: cache.CachedData, name: str = 'validation'
@@ -79,10 +73,9 @@ def write_report(
   evaluation = evaluation_files.read(workdir, name)
   config = config_lib.load(workdir / 'config.json')
   as_paper = config.data.split == 'paper' and name == 'validation'
-  records = metric_writer.read(workdir)
   tiles = _Tiles(evaluation, data)
   gallery = _gallery(evaluation)
-  charts = _charts(evaluation, records, as_paper)
+  charts = _charts(evaluation, metric_writer.read(workdir), as_paper)
   for kind, indices in gallery.items():
     charts[f'gallery_{kind}'] = overlays.sheet(
       [tiles.pictures(i) for i in indices],
@@ -99,7 +92,6 @@ def write_report(
     summary=evaluation.summary,
     headline=_headline(evaluation.summary),
     paper=metrics.as_floats(metrics.ratios(paper.COUNTS)) if as_paper else None,
-    copies=_COPIES,
     per_image=_per_image(evaluation),
     native=_native(evaluation.summary),
     shift=evaluation.summary.get('shift'),

@@ -165,11 +165,11 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
   )
   _open(browser, workdir / 'review.html', 1280)
   find = lambda name: browser.find_element(By.ID, name)
-  ids = []
+  ids, link = [], '=HYPERLINK("http://x")'
   # Keys: a comment first, whose letters are no decisions, then a decision.
   for key, comment in (
     ('a', ''),
-    ('C', '=HYPERLINK("http://x")'),
+    ('C', link),
     ('r', 'car, "über"\nnext line'),
   ):
     ids.append(_case(browser))
@@ -195,11 +195,7 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
   assert path.name == 'review_validation.csv'
   assert review.read_review(path) == [
     {'image_id': ids[0], 'decision': 'accept', 'comment': ''},
-    {
-      'image_id': ids[1],
-      'decision': 'correct',
-      'comment': '=HYPERLINK("http://x")',
-    },
+    {'image_id': ids[1], 'decision': 'correct', 'comment': link},
     {
       'image_id': ids[2],
       'decision': 'reject',
