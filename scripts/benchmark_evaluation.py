@@ -54,17 +54,18 @@ def forward_alone(
 
 def full(
   model: trained_model.TrainedModel, run_data: training_side.RunData
-) -> None:
-  """Everything that an evaluation measures, to files."""
+) -> dict[str, int]:
+  """Everything that an evaluation measures, to files; returns the counts."""
   options = evaluation.Options(training_side=False)
   with tempfile.TemporaryDirectory() as directory:
-    evaluation.evaluate_subset(
+    summary = evaluation.evaluate_subset(
       pathlib.Path(directory),
       model,
       run_data,
       subset='validation',
       options=options,
     )
+  return summary['counts']
 
 
 def main(argv: Sequence[str]) -> None:
@@ -84,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
   for _ in range(args.repetitions):
     for work, times in seconds.items():
       began = time.perf_counter()
-      work(model, run_data)
+      counts = work(model, run_data)
       times.append(time.perf_counter() - began)
   pairs = zip(seconds[full], seconds[forward_alone], strict=True)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -92,6 +93,7 @@ def main(argv: Sequence[str]) -> None:
     'num_images': len(run_data.split.validation),
     'image_size': args.size,
     'width': model.config.model.width,
+    'counts': counts,
     'device': jax.devices()[0].device_kind,
     'forward_seconds': seconds[forward_alone],
     'evaluation_seconds': seconds[full],
