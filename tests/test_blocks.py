@@ -155,8 +155,10 @@ def test_bfloat16_keeps_its_type_and_float32_statistics():
   assert {g.dtype for g in grads} == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_a_gpu_gets_plain_convolutions(dtype):
+@pytest.mark.parametrize(
+  ('dtype', 'on_cpu'), [('float32', 12), ('bfloat16', 2)]
+)
+def test_a_gpu_gets_plain_convolutions(dtype, on_cpu):
   # Output, gradient of the image and gradient of the kernel, without the
   # loops and products that pay on a CPU.
   x = jax.ShapeDtypeStruct((2, 64, 64, 64), dtype)
@@ -169,4 +171,4 @@ def test_a_gpu_gets_plain_convolutions(dtype):
   assert text.count('stablehlo.convolution(') == 3
   assert 'stablehlo.while' not in text
   text = traced.lower(lowering_platforms=('cpu',)).as_text()
-  assert text.count('stablehlo.convolution(') != 3
+  assert text.count('stablehlo.convolution(') == on_cpu
