@@ -9,7 +9,9 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -292,8 +294,8 @@ class Runs(_InCopies):
         evaluation_files.read(home, 'validation')
 
 
-def _make_run(home: pathlib.Path) -> None:
-  """A run folder with a config and a checkpoint of step 1."""
+def _make_run(home: pathlib.Path) -> Any:
+  """A run folder with a config and a checkpoint of step 1; its model."""
   config = config_lib.Config()
   config.model.width = 1
   static = train_state.create(
@@ -307,13 +309,14 @@ def _make_run(home: pathlib.Path) -> None:
     {checkpointing.BEST_METRIC: 0.5},
   )
   checkpoints.close()
+  return static.state[0]
 
 
 class Checkpoints(_InCopies):
   """Checkpoints of a run, and weights in files of PyTorch's kinds."""
 
   def _make(self, home):
-    _make_run(home)
+    self._model = _make_run(home)
     weights = {'a.weight': np.ones((4, 3, 3, 3), np.float32)}
     torch_files.write(home / 'x.safetensors', weights)
     try:
@@ -330,7 +333,10 @@ class Checkpoints(_InCopies):
       return
     inside = run_folder.checkpoints_dir(home).rglob('*')
     _damage_file(rng.choice(sorted(p for p in inside if p.is_file())), rng)
-    trained_model.load(home, 'last')
+    loaded = trained_model.load(home, 'last').state
+    pairs = zip(*map(jax.tree.leaves, (loaded, self._model)), strict=True)
+    for found, wanted in pairs:
+      np.testing.assert_array_equal(found, wanted)
 
 
 # With the share of the cases that each gets.

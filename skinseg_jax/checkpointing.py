@@ -13,13 +13,14 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from skinseg_jax import errors
+from skinseg_jax import digests, errors
 
 _policies = ocp.training.preservation_policies
 
 # Score by which the best checkpoint is chosen; saved with each.
 BEST_METRIC = 'validation/dice'
 _ASIDE = '.replaced-'
+_METADATA = '_CHECKPOINT_METADATA'  # Orbax's, beside the parts.
 
 
 @dataclasses.dataclass
@@ -167,6 +168,8 @@ class Checkpoints:
     with self._listing():
       steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
       scored = {s: float(m[BEST_METRIC]) for s, m in steps.items() if m}
+    for step in scored:
+      digests.check(self._directory / str(step), ['metrics/metrics'])
     if not steps:
       raise self._nothing_there()
     if which == 'last':
@@ -210,12 +213,15 @@ class Checkpoints:
     Raises:
       InputError: If one could not be written.
     """
+    saving, self._saving = self._saving, False
     with self._writing():
       self._checkpointer.wait()
-    self._saving = False
+      if saving and jax.process_index() == 0:
+        digests.write(self._directory / str(self.latest_step))
 
   def close(self) -> None:
     """Waits for the saves and ends the threads."""
+    self.wait()
     with self._writing():
       self._checkpointer.close()
 
@@ -252,6 +258,7 @@ class Checkpoints:
 
   def _load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
     path = self._directory / str(step)
+    digests.check(path, [*like, _METADATA])
     try:
       saved = self._checkpointer.checkpointables_metadata(step).metadata
       if saved['model'] is None:  # Orbax logs what it cannot read.

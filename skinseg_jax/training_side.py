@@ -46,7 +46,8 @@ def open_run_data(
   """
   config = model.config.data
   split = splits.read_split(workdir / 'split.csv')
-  source = sources.open_source(config)
+  # From another working directory a relative data_dir is elsewhere.
+  source = sources.open_source(config, download=False)
   run_folder.check_data(workdir, source)
   data = cache.open_cache(
     source, config.image_size, pathlib.Path(config.data_dir)

@@ -161,3 +161,48 @@ def test_full_disk_while_saving(tmp_path, monkeypatch):
   again = checkpointing.Checkpoints(tmp_path)
   assert again.latest_step == 1
   again.close()
+
+
+def test_each_flipped_bit_is_noticed(tmp_path):
+  _save(tmp_path / 'good', [0.5, 0.7]).close()
+  files = sorted(p for p in (tmp_path / 'good/2').rglob('*') if p.is_file())
+  names = [p.relative_to(tmp_path / 'good') for p in files]
+  # Of these only the presence counts.
+  names = [n for n in names if n.name != 'commit_success.txt']
+  assert len(names) > 10
+  rng = random.Random(0)
+  for number, name in enumerate(names):
+    directory = tmp_path / str(number)
+    shutil.copytree(tmp_path / 'good', directory)
+    data = bytearray((directory / name).read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    (directory / name).write_bytes(data)
+    with pytest.raises(errors.InputError, match='damaged'):
+      _read_best(directory, name)
+
+
+def _read_best(directory, name):
+  checkpoints = checkpointing.Checkpoints(directory, read_only=True)
+  assert checkpoints.resolve('best') == 2
+  like = _checkpoint(0.0)
+  checkpoints.restore_latest(
+    checkpointing.Checkpoint(like.model, like.optimizer, None, None)
+  )
+  pytest.fail(f'a flipped bit of {name} went unnoticed')
+
+
+def test_missing_file_is_noticed(tmp_path):
+  _save(tmp_path, [0.5]).close()
+  next((tmp_path / '1/model').rglob('d/*')).unlink()
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  with pytest.raises(errors.InputError, match='1 is damaged .*No such file'):
+    checkpoints.restore_model(1, _checkpoint(0.0).model)
+
+
+def test_checkpoint_without_digests_loads(tmp_path):
+  # The process ended between the rename of the whole one and its record.
+  _save(tmp_path, [0.5]).close()
+  (tmp_path / '1/digests.json').unlink()
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  model = checkpoints.restore_model(1, _checkpoint(0.0).model)
+  np.testing.assert_array_equal(model['w'], jnp.full((3, 2), 1.0))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core.download import checksums
 
+from skinseg_jax import config as config_lib
 from skinseg_jax import errors
-from skinseg_jax.data import ham10000, preprocessing, verification
+from skinseg_jax.data import ham10000, preprocessing, sources, verification
 
 
 @pytest.fixture
@@ -231,6 +232,15 @@ def test_raw_dir_that_is_gone(prepare, raw_dir, tmp_path):
   prepare(raw_dir)
   with pytest.raises(errors.InputError, match=r'no such directory.*raw_dir'):
     prepare(tmp_path / 'nowhere')
+
+
+def test_scoring_downloads_nothing(tmp_path):
+  config = config_lib.DataConfig(
+    source='ham10000', data_dir=str(tmp_path / 'data')
+  )
+  with pytest.raises(errors.InputError, match=r'no prepared.*folder that the'):
+    sources.open_source(config, download=False)
+  assert not (tmp_path / 'data').exists()
 
 
 def test_threshold_is_part_of_the_fingerprint(prepare, raw_dir):

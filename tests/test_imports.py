@@ -13,6 +13,7 @@ _RANKS = {
   'config': 1,
   'compilation': 1,
   'devices': 1,
+  'digests': 1,
   'spreadsheets': 1,
   'distributed': 1,
   'config_rules': 2,

@@ -204,6 +204,8 @@ class Ham10000Source:
     data_dir: pathlib.Path,
     raw_dir: pathlib.Path | None,
     mask_threshold: int,
+    *,
+    download: bool = True,
   ) -> 'Ham10000Source':
     """Opens the data set in `data_dir`, building it first where it is missing.
 
@@ -212,6 +214,7 @@ class Ham10000Source:
       raw_dir: Directory of the raw files, or None: use what is prepared, else
         download 2.8 GB.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      download: False refuses to.
 
     Raises:
       InputError: If raw files are missing or unfit, the data set that is there
@@ -225,6 +228,12 @@ class Ham10000Source:
     )
     builder = make_builder()
     if not builder.data_path.exists():
+      if not (download or raw_dir):
+        raise errors.InputError(
+          f'no prepared HAM10000 in {data_dir.absolute()}; start from the'
+          ' folder that the run was trained in, or set data.data_dir in its'
+          ' config.json.'
+        )
       _build(builder)
       builder = make_builder()  # Another process may have built it.
     elif not builder.is_prepared():  # TFDS itself would take it for one.

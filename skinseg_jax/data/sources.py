@@ -42,8 +42,14 @@ class Source(Protocol):
   def __getitem__(self, index: int) -> Example: ...
 
 
-def open_source(config: config_lib.DataConfig) -> Source:
+def open_source(
+  config: config_lib.DataConfig, *, download: bool = True
+) -> Source:
   """Opens the source that the config names, preparing it where it must be.
+
+  Args:
+    config: Which source, and where it is.
+    download: Whether it may be fetched if it is nowhere on this machine.
 
   Raises:
     InputError: If its files are missing or unfit.
@@ -57,6 +63,7 @@ def open_source(config: config_lib.DataConfig) -> Source:
         data_dir=pathlib.Path(config.data_dir),
         raw_dir=pathlib.Path(config.raw_dir) if config.raw_dir else None,
         mask_threshold=config.mask_threshold,
+        download=download,
       )
     case 'folder':
       from skinseg_jax.data import folder

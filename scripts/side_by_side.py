@@ -1,0 +1,172 @@
+"""Trains a run's model on, in JAX and in PyTorch, on the same batches.
+
+python scripts/side_by_side.py --workdir runs/ham10000_small
+  [--checkpoint best] [--steps 200] [--every 10] [--one_in 8]
+
+Both start from the weights and running statistics of the checkpoint with a
+fresh Adam, get the same augmented batches and are scored on the same validation
+images, with their running statistics. Prints the loss and the pooled Dice of
+both. Only for runs with the paper's recipe: the reference has no other.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import torch
+import torch_reference
+
+from skinseg_jax import (
+  augmentation,
+  errors,
+  metrics,
+  scoring,
+  torch_weights,
+  train_state,
+  train_step,
+  trained_model,
+  training_side,
+)
+from skinseg_jax.data import input_pipeline
+
+_CPU = torch.device('cpu')
+_augment = jax.jit(augmentation.augment, static_argnames=('seed', 'config'))
+_BATCH_SIZE = 32  # Of evaluation.
+
+
+class _Jax:
+  """The run's model, trained by the package's own step."""
+
+  def __init__(self, model: trained_model.TrainedModel):
+    self._model = model
+    static = train_state.create(model.config, model.sharding, num_updates=1)
+    self._graphdef = static.graphdef
+    self._state = train_state.start_from(static.state, model.state)
+
+  def step(self, batch) -> float:
+    self._state, out = train_step.train_step(
+      self._graphdef, self._state, batch, config=self._model.config
+    )
+    return float(out['loss'])
+
+  def dice(self, batches) -> float:
+    counts = scoring.score(
+      self._model.graphdef,
+      self._state[0],
+      batches,
+      threshold=0.5,
+      views='off',
+    )
+    return float(metrics.ratios(metrics.pool(counts))['dice'])
+
+
+class _Torch:
+  """The reference with the same weights."""
+
+  def __init__(self, model: trained_model.TrainedModel):
+    self._config = model.config
+    self._steps = 0
+    weights = torch_weights.from_flax(model.state)
+    self._net = torch_reference.make_model(model.config.model.width, _CPU)
+    self._net.load_state_dict(
+      {name: torch.tensor(values) for name, values in weights.items()}
+    )
+    self._optimizer = torch_reference.make_optimizer(
+      self._net, model.config.train.learning_rate
+    )
+
+  def step(self, batch) -> float:
+    images, masks = _augment(
+      batch['image'],
+      batch['mask'],
+      self._steps,
+      seed=self._config.train.seed,
+      config=self._config.augmentation,
+    )
+    self._steps += 1
+    self._net.train()
+    loss, _ = torch_reference.train_step(
+      self._net, self._optimizer, *_to_torch(images, masks)
+    )
+    return float(loss)
+
+  def dice(self, batches) -> float:
+    total = torch.zeros(4)
+    self._net.eval()
+    iterator = iter(batches)
+    for batch in iterator:
+      valid = np.asarray(batch['valid'])
+      images, masks = _to_torch(
+        np.asarray(batch['image'], np.float32)[valid] / 255,
+        np.asarray(batch['mask'])[valid],
+      )
+      with torch.inference_mode():
+        total += torch_reference.confusion_counts(self._net(images), masks)
+    iterator.close()
+    tp, fp, fn, _ = total.tolist()
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def _to_torch(images, masks) -> tuple[torch.Tensor, torch.Tensor]:
+  """[B, H, W, 3] and [B, H, W] to NCHW, channels-last in memory."""
+  return (
+    torch.tensor(np.asarray(images)).permute(0, 3, 1, 2),
+    torch.tensor(np.asarray(masks, np.float32))[:, None],
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Parses the command line and prints a line every `--every` steps."""
+  args = _parse(argv)
+  model = trained_model.load(args.workdir, args.checkpoint)
+  run = training_side.open_run_data(args.workdir, model)
+  batches = iter(
+    input_pipeline.training_batches(
+      run.data,
+      input_pipeline.select(run.data, run.split.train),
+      batch_size=model.config.train.batch_size,
+      seed=model.config.train.seed,
+      sharding=model.sharding,
+    )
+  )
+  scored = input_pipeline.select(run.data, run.split.validation[:: args.one_in])
+  both = _Jax(model), _Torch(model)
+  print(f'from step {model.step}; scored on {len(scored)} images')
+  print(
+    '| step | loss, JAX | PyTorch | Dice, JAX | PyTorch |\n' + '|---' * 5 + '|'
+  )
+  for step in range(1, args.steps + 1):
+    batch = next(batches)
+    losses = [each.step(batch) for each in both]
+    if step % args.every == 0:
+      dice = [each.dice(_scoring(run, scored, model)) for each in both]
+      cells = [f'{value:.4f}' for value in (*losses, *dice)]
+      print(f'| {step} | {" | ".join(cells)} |', flush=True)
+  batches.close()
+
+
+def _scoring(run, indices, model):
+  return input_pipeline.evaluation_batches(
+    run.data, indices, batch_size=_BATCH_SIZE, sharding=model.sharding
+  )
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--workdir', type=pathlib.Path, required=True, help='folder of a run')
+  add('--checkpoint', default='best', help='best, last or a step')
+  add('--steps', type=int, default=200)
+  add('--every', type=int, default=10, help='steps between two scores')
+  add('--one_in', type=int, default=8, help='share of the validation images')
+  return parser.parse_args(argv[1:])
+
+
+if __name__ == '__main__':
+  errors.exit_with_message(main, sys.argv)
