@@ -1,7 +1,8 @@
-"""What tests share: the optional real data, and strict numerics."""
+"""What tests share: real and stand-in data, a tiny run, strict numerics."""
 
 import pathlib
 
+import fake_ham10000
 import jax
 import pytest
 
@@ -31,6 +32,31 @@ def ham10000_source(ham10000_dir, tmp_path_factory):
     raw_dir=ham10000_dir,
     mask_threshold=0,
   )
+
+
+@pytest.fixture
+def images():
+  return fake_ham10000.make_images()
+
+
+@pytest.fixture
+def raw_dir(tmp_path, images) -> pathlib.Path:
+  return fake_ham10000.write_zips(tmp_path / 'raw', images)
+
+
+@pytest.fixture
+def prepare(tmp_path):
+  """Prepares from a directory into one that the test has for itself."""
+  from skinseg_jax.data import ham10000
+
+  def prepare(raw_dir=None, mask_threshold=0):
+    return ham10000.Ham10000Source.prepare(
+      data_dir=tmp_path / 'data',
+      raw_dir=raw_dir,
+      mask_threshold=mask_threshold,
+    )
+
+  return prepare
 
 
 @pytest.fixture(scope='session')

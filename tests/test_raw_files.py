@@ -20,16 +20,6 @@ MASKS = fake_ham10000.MASK_FOLDER
 FIRST, SECOND, THIRD = 'ISIC_0024306', 'ISIC_0024307', 'ISIC_0024308'
 
 
-@pytest.fixture
-def images():
-  return fake_ham10000.make_images()
-
-
-@pytest.fixture
-def raw_dir(tmp_path, images) -> pathlib.Path:
-  return fake_ham10000.write_zips(tmp_path / 'raw', images)
-
-
 def verify(raw_dir: pathlib.Path, mask_threshold: int = 0):
   raw = raw_files.list_files(raw_files.find(raw_dir))
   return raw, verification.verify(raw, mask_threshold=mask_threshold)
