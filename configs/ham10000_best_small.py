@@ -15,15 +15,11 @@ def get_config() -> config_lib.Config:
   config.model.width = 16
   config.augmentation.vertical_flip = 0.5
   config.augmentation.quarter_turn = 0.75
-  config.augmentation.brightness = 0.05
-  config.augmentation.contrast = 0.15
-  config.augmentation.saturation = 0.15
-  config.augmentation.hue_degrees = 5.0
-  config.augmentation.gamma = 0.15
-  config.augmentation.colour_constancy = 0.05
   config.train.batch_size = 16
   config.train.epochs = 5
   config.train.learning_rate = 3e-3
+  config.train.optimizer = 'adamw'
+  config.train.weight_decay = 0.05
   config.train.schedule = 'cosine'
   config.train.warmup = 0.05
   config.train.loss = 'bce_dice'

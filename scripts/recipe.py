@@ -76,10 +76,10 @@ RECIPE = (
   'cosine',
   'batch of 16',
   'rate 0.003',
+  'AdamW',
   'average',
   'BCE + Dice',
   'turns',
-  'colour',
   'eight views',
 )
 _BATCH_SIZE = 32  # Of evaluation.
