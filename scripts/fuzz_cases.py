@@ -295,7 +295,7 @@ class Runs(_InCopies):
 
 
 def _make_run(home: pathlib.Path) -> Any:
-  """A run folder with a config and a checkpoint of step 1; its model."""
+  """A run folder with a config and two checkpoints; what each holds."""
   config = config_lib.Config()
   config.model.width = 1
   static = train_state.create(
@@ -303,20 +303,22 @@ def _make_run(home: pathlib.Path) -> Any:
   )
   run_folder.write_json(home / 'config.json', config_lib.to_dict(config))
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(home))
-  checkpoints.save(
-    1,
-    checkpointing.Checkpoint(*static.state, {'at': 1}, {'steps': 1}),
-    {checkpointing.BEST_METRIC: 0.5},
-  )
+  for step, dice in ((1, 0.75), (2, 0.5)):
+    checkpoints.save(
+      step,
+      checkpointing.Checkpoint(*static.state, {'at': step}, {'steps': step}),
+      {checkpointing.BEST_METRIC: dice},
+    )
   checkpoints.close()
-  return static.state[0]
+  return static.state
 
 
 class Checkpoints(_InCopies):
   """Checkpoints of a run, and weights in files of PyTorch's kinds."""
 
   def _make(self, home):
-    self._model = _make_run(home)
+    self._like = _make_run(home)
+    self._model = self._like[0]
     weights = {'a.weight': np.ones((4, 3, 3, 3), np.float32)}
     torch_files.write(home / 'x.safetensors', weights)
     try:
@@ -333,10 +335,30 @@ class Checkpoints(_InCopies):
       return
     inside = run_folder.checkpoints_dir(home).rglob('*')
     _damage_file(rng.choice(sorted(p for p in inside if p.is_file())), rng)
-    loaded = trained_model.load(home, 'last').state
+    match rng.integers(3):
+      case 0:
+        loaded, step, wanted = *self._resume(home), 2
+      case 1:
+        model = trained_model.load(home, 'last')
+        loaded, step, wanted = model.state, model.step, 2
+      case 2:
+        model = trained_model.load(home, 'best')
+        loaded, step, wanted = model.state, model.step, 1
+    assert step == wanted
     pairs = zip(*map(jax.tree.leaves, (loaded, self._model)), strict=True)
-    for found, wanted in pairs:
-      np.testing.assert_array_equal(found, wanted)
+    for found, saved in pairs:
+      np.testing.assert_array_equal(found, saved)
+
+  def _resume(self, home):
+    checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(home))
+    try:
+      step, found = checkpoints.restore_latest(
+        checkpointing.Checkpoint(*self._like, None, None)
+      )
+    finally:
+      checkpoints.close()
+    assert found.data == {'at': 2}
+    return found.model, step
 
 
 # With the share of the cases that each gets.

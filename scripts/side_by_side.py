@@ -29,11 +29,21 @@ from skinseg_jax import (
   trained_model,
   training_side,
 )
+from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline
 
 _CPU = torch.device('cpu')
 _augment = jax.jit(augmentation.augment, static_argnames=('seed', 'config'))
 _BATCH_SIZE = 32  # Of evaluation.
+# Of `train`; the reference knows nothing else.
+_PAPERS = (
+  'optimizer',
+  'schedule',
+  'ema',
+  'loss',
+  'border_smoothing',
+  'accumulation_steps',
+)
 
 
 class _Jax:
@@ -93,7 +103,7 @@ class _Torch:
     return float(loss)
 
   def dice(self, batches) -> float:
-    total = torch.zeros(4)
+    total = torch.zeros(4, dtype=torch.int64)
     self._net.eval()
     iterator = iter(batches)
     for batch in iterator:
@@ -121,6 +131,13 @@ def main(argv: list[str]) -> None:
   """Parses the command line and prints a line every `--every` steps."""
   args = _parse(argv)
   model = trained_model.load(args.workdir, args.checkpoint)
+  train, paper = model.config.train, config_lib.TrainConfig()
+  for field in _PAPERS:
+    if getattr(train, field) != getattr(paper, field):
+      raise errors.InputError(
+        f'train.{field} of {args.workdir} is {getattr(train, field)!r}; the'
+        f' reference has {getattr(paper, field)!r} alone.'
+      )
   run = training_side.open_run_data(args.workdir, model)
   batches = iter(
     input_pipeline.training_batches(
@@ -165,7 +182,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--steps', type=int, default=200)
   add('--every', type=int, default=10, help='steps between two scores')
   add('--one_in', type=int, default=8, help='share of the validation images')
-  return parser.parse_args(argv[1:])
+  args = parser.parse_args(argv[1:])
+  if min(args.steps, args.every, args.one_in) < 1:
+    raise errors.InputError('--steps, --every and --one_in must be at least 1.')
+  return args
 
 
 if __name__ == '__main__':

@@ -57,10 +57,10 @@ class Checkpoints:
 
     Raises:
       InputError: If the directory is missing, where it is only to be read, or
-        its checkpoints cannot be listed.
+        its checkpoints cannot be listed, or the scores of one are damaged.
     """
     self._directory = directory.absolute()
-    self._saving = False
+    self._saving, self._read_only = False, read_only
     if read_only and not directory.is_dir():
       raise self._nothing_there()
     if not read_only:
@@ -83,6 +83,8 @@ class Checkpoints:
         ),
         cleanup_tmp_directories=not read_only,
       )
+    if not read_only:
+      self.best_step()  # By damaged scores it would remove the wrong one.
 
   def save(
     self, step: int, checkpoint: Checkpoint, metrics: dict[str, float] | None
@@ -99,8 +101,8 @@ class Checkpoints:
       InputError: If this or the save before it cannot be written.
     """
     self.wait()
-    before = step == self.latest_step and self._set_aside(step)
     with self._writing():
+      before = step == self.latest_step and self._set_aside(step)
       self._checkpointer.save_checkpointables_async(
         step,
         {
@@ -140,8 +142,9 @@ class Checkpoints:
     latest = self._checkpointer.latest
     if latest is None:
       return None
+    step = latest.step
     items = self._load(
-      latest.step,
+      step,
       {
         'model': like.model,
         'optimizer': like.optimizer,
@@ -149,7 +152,11 @@ class Checkpoints:
         'progress': None,
       },
     )
-    return latest.step, Checkpoint(**items)
+    if jax.process_index() == 0:
+      # Killed after a save, a process leaves one without.
+      for checkpoint in self._checkpointer.checkpoints:
+        digests.write_missing(self._directory / str(checkpoint.step))
+    return step, Checkpoint(**items)
 
   def restore_model(self, step: int, like: Any) -> Any:
     """Loads the model's state alone.
@@ -166,23 +173,38 @@ class Checkpoints:
       InputError: If there is no such checkpoint.
     """
     with self._listing():
-      steps = {c.step: c.metrics for c in self._checkpointer.checkpoints}
-      scored = {s: float(m[BEST_METRIC]) for s, m in steps.items() if m}
-    for step in scored:
-      digests.check(self._directory / str(step), ['metrics/metrics'])
+      steps = [c.step for c in self._checkpointer.checkpoints]
     if not steps:
       raise self._nothing_there()
     if which == 'last':
       return max(steps)
-    if which == 'best' and scored:
-      # Of equals the later, as the policy above does.
-      return max(scored, key=lambda step: (scored[step], step))
+    if which == 'best' and (best := self.best_step()) is not None:
+      return best
     if which.isdecimal() and int(which) in steps:
       return int(which)
     raise errors.InputError(
       f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
       f' and the steps {sorted(steps)}.'
     )
+
+  def best_step(self) -> int | None:
+    """The step of the best checkpoint; None where none has a score.
+
+    Raises:
+      InputError: If a score is damaged.
+    """
+    with self._listing():
+      scored = {
+        c.step: float(c.metrics[BEST_METRIC])
+        for c in self._checkpointer.checkpoints
+        if c.metrics
+      }
+    for step in scored:
+      folder = self._directory / str(step)
+      if (folder / 'metrics').exists():  # Not one that is being removed.
+        digests.check(folder, ['metrics/metrics'])
+    # Of equals the later, as the policy above does.
+    return max(scored, key=lambda s: (scored[s], s)) if scored else None
 
   @contextlib.contextmanager
   def _listing(self) -> Iterator[None]:
@@ -197,10 +219,11 @@ class Checkpoints:
       ) from error
 
   def _nothing_there(self) -> errors.InputError:
-    return errors.InputError(
-      f'no checkpoint in {self._directory}; train first, with'
-      ' `python -m skinseg_jax.main`.'
-    )
+    if list(self._directory.glob(f'{_ASIDE}*')):
+      remedy = 'a run is just replacing it, or was cut off: start that again'
+    else:
+      remedy = 'train first, with `python -m skinseg_jax.main`'
+    return errors.InputError(f'no checkpoint in {self._directory}; {remedy}.')
 
   def metrics(self, step: int) -> dict[str, float]:
     """The scores that were saved with a checkpoint."""
@@ -232,8 +255,12 @@ class Checkpoints:
     except Exception as error:  # Orbax raises whatever its parts raise.
       # Threads of the save that was cut off would print tracebacks.
       logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL)
-      for partial in self._directory.glob('*.orbax-checkpoint-tmp'):
-        shutil.rmtree(partial, ignore_errors=True)  # It may fill the disk.
+      if not self._read_only:
+        for partial in self._directory.glob('*.orbax-checkpoint-tmp'):
+          shutil.rmtree(partial, ignore_errors=True)  # It may fill the disk.
+        if jax.process_index() == 0:
+          with contextlib.suppress(OSError):
+            self._undo_replacements()
       raise errors.InputError(
         f'a checkpoint cannot be written to {self._directory}'
         f' ({_first_line(error)}); those there are whole. Make room or mend'

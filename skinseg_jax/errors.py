@@ -17,7 +17,7 @@ class DivergenceError(ArithmeticError):
   exit_code = 3
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
   """A signal asked the program to end; the same command goes on."""
 
   # EX_TEMPFAIL of sysexits.h: what a scheduler may start again.

@@ -30,6 +30,7 @@ from skinseg_jax import (
   run_folder,
   torch_files,
   train_state,
+  trained_model,
 )
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
@@ -269,17 +270,9 @@ def export_run(
   Raises:
     InputError: If there is no such checkpoint, or `path` cannot be written.
   """
-  config = config_lib.load(workdir / 'config.json')
-  sharding = input_pipeline.data_sharding()
-  state = train_state.create(config, sharding, num_updates=1).state
-  checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
-  try:
-    step = checkpoints.resolve(checkpoint)
-    model_state = checkpoints.restore_model(step, state[0])
-  finally:
-    checkpoints.close()
-  torch_files.write(path, from_flax(model_state, naming=naming))
-  return step
+  model = trained_model.load(workdir, checkpoint)
+  torch_files.write(path, from_flax(model.state, naming=naming))
+  return model.step
 
 
 def run(argv: list[str]) -> None:

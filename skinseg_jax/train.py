@@ -48,7 +48,11 @@ def train_and_evaluate(
     stack.enter_context(faults.explained(workdir))
     stop = stack.enter_context(stop_signals.StopSignals())
     # What process 0 prepares, the other processes find.
-    source = distributed.primary_first(lambda: sources.open_source(config.data))
+    # Nor does going on with a run fetch its data set anew.
+    begun = (workdir / 'config.json').exists()
+    source = distributed.primary_first(
+      lambda: sources.open_source(config.data, download=not begun)
+    )
     split = distributed.primary_first(
       lambda: splits.make_split(config.data, source.metadata)
     )
@@ -95,17 +99,18 @@ def _train(config, workdir, source, split, stop) -> dict[str, Any]:
     with stop.deferred():
       while trainer.epochs_done < config.train.epochs:
         trainer.train_epoch()
+      model = trainer.trained_model()  # When the last save is whole.
     run_data = training_side.RunData(source, data, split)
-    return _report(config, workdir, trainer, run_data)
+    return _report(config, workdir, model, run_data)
   finally:
     trainer.close()
 
 
-def _report(config, workdir, trainer, run_data) -> dict[str, Any]:
+def _report(config, workdir, model, run_data) -> dict[str, Any]:
   """Scores the last epoch in full, writes results and report, prints."""
   summary = evaluation.evaluate_subset(
     workdir,
-    trainer.trained_model(),
+    model,
     run_data,
     subset='validation',
     options=evaluation.Options(report=True),

@@ -10,7 +10,6 @@ from flax import nnx
 from skinseg_jax import (
   checkpointing,
   config_rules,
-  errors,
   run_folder,
   train_state,
 )
@@ -76,9 +75,8 @@ def best_checkpoint(
   checkpoints: checkpointing.Checkpoints,
 ) -> dict[str, Any] | None:
   """`step` and `dice` of the best checkpoint; None where none was scored."""
-  try:
-    step = checkpoints.resolve('best')
-  except errors.InputError:  # Weights that were not trained here.
+  step = checkpoints.best_step()
+  if step is None:  # Weights that were not trained here.
     return None
   dice = checkpoints.metrics(step)[checkpointing.BEST_METRIC]
   return {'step': step, 'dice': dice}

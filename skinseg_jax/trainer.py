@@ -78,12 +78,13 @@ class Trainer:
     self._static = dataclasses.replace(self._static, state=None)
     self._train_step = self._compile(sharding)
     self._iterator = iter(batches)
-    self._checkpoints = checkpointing.Checkpoints(
-      run_folder.checkpoints_dir(workdir)
-    )
     self.step = 0
     self._progress = progress.Progress()
-    self._restore()
+    with stop.deferred():  # Orbax would take it for damage.
+      self._checkpoints = checkpointing.Checkpoints(
+        run_folder.checkpoints_dir(workdir)
+      )
+      self._restore()
     self._writer = metric_writer.MetricWriter(
       workdir, lines=self._progress.lines
     )

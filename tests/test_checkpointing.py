@@ -1,6 +1,7 @@
 """Only whole checkpoints are used, and the best outlives what has no score."""
 
 import errno
+import json
 import os
 import pathlib
 import random
@@ -145,30 +146,44 @@ def test_half_written_checkpoint_is_never_used(tmp_path):
   assert _found(tmp_path) == ['1']
 
 
-def test_full_disk_while_saving(tmp_path, monkeypatch):
-  checkpoints = _save(tmp_path, [0.5])
+@pytest.mark.parametrize('step', [1, 2])  # In the place of the first, or new.
+def test_full_disk_while_saving(tmp_path, monkeypatch, step):
+  # Without a score, a newer one would displace it.
+  checkpoints = _save(tmp_path, [None])
 
-  def full(*args, **kwargs):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  def fill(name):
+    whole = getattr(os, name)
 
-  monkeypatch.setattr(os, 'rename', full)
-  monkeypatch.setattr(os, 'replace', full)
-  checkpoints.save(2, _checkpoint(2.0), None)
+    def full(source, *args, **kwargs):
+      if 'orbax-checkpoint-tmp' in str(source):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      return whole(source, *args, **kwargs)
+
+    monkeypatch.setattr(os, name, full)
+
+  fill('rename')
+  fill('replace')
   with pytest.raises(errors.InputError, match='No space left.*are whole'):
-    checkpoints.wait()
+    _save_and_wait(checkpoints, step)
   monkeypatch.undo()
   assert _found(tmp_path) == ['1']
-  again = checkpointing.Checkpoints(tmp_path)
-  assert again.latest_step == 1
-  again.close()
+  model = _read_model(tmp_path)
+  np.testing.assert_array_equal(model['w'], jnp.full((3, 2), 1.0))
+
+
+def _save_and_wait(checkpoints, step):
+  checkpoints.save(step, _checkpoint(2.0), None)
+  checkpoints.wait()
 
 
 def test_each_flipped_bit_is_noticed(tmp_path):
   _save(tmp_path / 'good', [0.5, 0.7]).close()
   files = sorted(p for p in (tmp_path / 'good/2').rglob('*') if p.is_file())
   names = [p.relative_to(tmp_path / 'good') for p in files]
-  # Of these only the presence counts.
-  names = [n for n in names if n.name != 'commit_success.txt']
+  # Of these only the presence counts; the record itself is tested below.
+  names = [
+    n for n in names if n.name not in ('commit_success.txt', 'digests.json')
+  ]
   assert len(names) > 10
   rng = random.Random(0)
   for number, name in enumerate(names):
@@ -191,12 +206,61 @@ def _read_best(directory, name):
   pytest.fail(f'a flipped bit of {name} went unnoticed')
 
 
+def _read_model(directory):
+  checkpoints = checkpointing.Checkpoints(directory, read_only=True)
+  return checkpoints.restore_model(1, _checkpoint(0.0).model)
+
+
 def test_missing_file_is_noticed(tmp_path):
   _save(tmp_path, [0.5]).close()
   next((tmp_path / '1/model').rglob('d/*')).unlink()
-  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
-  with pytest.raises(errors.InputError, match='1 is damaged .*No such file'):
-    checkpoints.restore_model(1, _checkpoint(0.0).model)
+  with pytest.raises(errors.InputError, match='model/.* not as it was written'):
+    _read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda found: list(found),
+    lambda found: {},
+    lambda found: {n: d for n, d in found.items() if 'manifest' not in n},
+    lambda found: found | {'model/../../../dev/zero': 'of an endless file'},
+    lambda found: found | {'model/more': 'of a file that is not there'},
+  ],
+)
+def test_changed_record_is_noticed(tmp_path, change):
+  _save(tmp_path, [0.5]).close()
+  record = tmp_path / '1/digests.json'
+  record.write_text(json.dumps(change(json.loads(record.read_text()))))
+  with pytest.raises(errors.InputError, match='1 is damaged'):
+    _read_model(tmp_path)
+
+
+def test_damaged_score_is_noticed_before_it_removes_the_best(tmp_path):
+  _save(tmp_path, [0.9, 0.7]).close()
+  score = tmp_path / '1/metrics/metrics'
+  text = score.read_text().replace('0.9', '0.1')
+  assert '0.1' in text
+  score.write_text(text)
+  with pytest.raises(errors.InputError, match='1 is damaged.*metrics'):
+    checkpointing.Checkpoints(tmp_path)
+  assert _found(tmp_path) == ['1', '2']
+  # What needs no score is not refused for another checkpoint's.
+  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  assert reader.resolve('last') == 2
+
+
+def test_resuming_records_what_a_killed_process_did_not(tmp_path):
+  _save(tmp_path, [0.9, 0.7]).close()
+  for step in '12':
+    (tmp_path / step / 'digests.json').unlink()
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  like = _checkpoint(0.0)
+  checkpoints.restore_latest(
+    checkpointing.Checkpoint(like.model, like.optimizer, None, None)
+  )
+  checkpoints.close()
+  assert all((tmp_path / step / 'digests.json').exists() for step in '12')
 
 
 def test_checkpoint_without_digests_loads(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shutil
 import signal
 import types
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import run_files
 
-from skinseg_jax import config as config_lib
 from skinseg_jax import (
+  checkpointing,
   errors,
   metric_writer,
   run_folder,
@@ -23,6 +24,7 @@ from skinseg_jax import (
   trained_model,
   trainer,
 )
+from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, sources, splits
 
 
@@ -116,6 +118,25 @@ def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
   assert len(calls) == 3  # The second epoch was scored anew, nothing else.
   train.train_and_evaluate(four, tmp_path / 'two')
   _assert_as(tmp_path / 'two', tmp_path / 'four', four)
+
+
+@pytest.mark.parametrize('during', ['restore_latest', 'wait'])
+def test_signal_while_a_checkpoint_is_read_or_written_loses_nothing(
+  run, config, tmp_path, monkeypatch, during
+):
+  whole, _ = run
+  workdir = shutil.copytree(whole, tmp_path / 'run')
+  action = getattr(checkpointing.Checkpoints, during)
+
+  def signalled(self, *args):
+    monkeypatch.undo()  # A second signal would end the program at once.
+    os.kill(os.getpid(), signal.SIGTERM)
+    return action(self, *args)
+
+  monkeypatch.setattr(checkpointing.Checkpoints, during, signalled)
+  with pytest.raises(errors.StoppedError, match='SIGTERM'):
+    train.train_and_evaluate(config, workdir)
+  _assert_as(workdir, whole, config)
 
 
 def test_finished_run_started_again_trains_no_more(run, config, capsys):
