@@ -248,7 +248,7 @@ class Csvs(_InCopies):
 
 
 class _Source:
-  fingerprint = 'of no other data'
+  name, fingerprint = 'another', 'of no other data'
 
 
 class Runs(_InCopies):
