@@ -129,7 +129,7 @@ def run(argv: list[str]) -> None:
   print(f'{kills} kills in {rounds} rounds, each ended as undisturbed')
   print(f'kills that left something half done: {json.dumps(half_done)}')
   _clear(directory)
-  stops = sorted(rng.sample(range(1, _UPDATES + 1), args.stops))
+  stops = sorted(rng.sample(range(1, _UPDATES), args.stops))
   for step in stops:
     _attempt(directory, kill=None, stop=step)
   _attempt(directory, kill=None)
