@@ -1,7 +1,8 @@
 """The recipe of docs/recipe.md at width 16, 112 px and 5 epochs, for a CPU.
 
 python -m skinseg_jax.main --config configs/ham10000_best_small.py
-Expected time and score: not measured yet.
+Expected: 53 minutes of CPU time; pooled Dice .9347 and .9344, Dice per image
+.9337 and .9329, thresholded Jaccard .8597 and .8566 (seeds 0 and 1).
 """
 
 from skinseg_jax import config as config_lib
