@@ -35,14 +35,15 @@ from skinseg_jax.data import input_pipeline
 _CPU = torch.device('cpu')
 _augment = jax.jit(augmentation.augment, static_argnames=('seed', 'config'))
 _BATCH_SIZE = 32  # Of evaluation.
-# Of `train`; the reference knows nothing else.
+# Fields that must be the paper's; the reference knows nothing else.
 _PAPERS = (
-  'optimizer',
-  'schedule',
-  'ema',
-  'loss',
-  'border_smoothing',
-  'accumulation_steps',
+  'model.compute_dtype',
+  'train.optimizer',
+  'train.schedule',
+  'train.ema',
+  'train.loss',
+  'train.border_smoothing',
+  'train.accumulation_steps',
 )
 
 
@@ -131,12 +132,12 @@ def main(argv: list[str]) -> None:
   """Parses the command line and prints a line every `--every` steps."""
   args = _parse(argv)
   model = trained_model.load(args.workdir, args.checkpoint)
-  train, paper = model.config.train, config_lib.TrainConfig()
+  found, paper = map(config_lib.flat, (model.config, config_lib.Config()))
   for field in _PAPERS:
-    if getattr(train, field) != getattr(paper, field):
+    if found[field] != paper[field]:
       raise errors.InputError(
-        f'train.{field} of {args.workdir} is {getattr(train, field)!r}; the'
-        f' reference has {getattr(paper, field)!r} alone.'
+        f'{field} of {args.workdir} is {found[field]!r}; the reference has'
+        f' {paper[field]!r} alone.'
       )
   run = training_side.open_run_data(args.workdir, model)
   batches = iter(
