@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from skinseg_jax import (
   compilation,
   metric_writer,
+  progress,
   scoring,
-  train,
   train_state,
   train_step,
 )
@@ -162,7 +162,7 @@ def _host(case: cases.Case, data: cases.Data) -> Callable[[], Any]:
     state[0], step_metrics = compiled(static.graphdef, state[0], next(batches))
     pending.append(step_metrics)
     if len(pending) == config.train.log_every_steps:
-      totals = train.Totals()
+      totals = progress.Totals()
       for step_metrics in jax.device_get(pending):
         totals.add(step_metrics)
       scores = totals.scores()

@@ -85,7 +85,7 @@ def training_curve(
     axes.axhline(value, color=GREY, linestyle=style, label=f'paper, {what}')
   axes.set(xlabel='epoch', title=LABELS[name])
   axes.xaxis.get_major_locator().set_params(integer=True)
-  axes.legend(fontsize=9)
+  axes.legend(fontsize=9, loc=f'{"upper" if name == "loss" else "lower"} right')
   return canvas
 
 
@@ -151,7 +151,7 @@ def distribution(
     ylabel='images',
     title=f'{LABELS[name]} per image, n = {len(values):,}',
   )
-  axes.legend(fontsize=9)
+  axes.legend(fontsize=9, loc=f'upper {"right" if distance else "left"}')
   return canvas
 
 
@@ -239,7 +239,7 @@ def reliability(rows: Sequence[Mapping[str, float]]) -> figure.Figure:
   top.set(
     ylabel='share that is lesion', ylim=(0, 1), title='Reliability of pixels'
   )
-  top.legend(fontsize=9)
+  top.legend(fontsize=9, loc='upper left')
   total = sum(row['pixels'] for row in rows)
   bottom.bar(
     [row['low'] for row in rows],

@@ -176,7 +176,8 @@ def test_a_small_run_writes_results_table_and_chart(tmp_path):
         '16',
       ],
       *['--precisions', 'float32', '--no_compile', '--batch_size', '2'],
-      *['--num_images', '4', '--repetitions', '2', '--seconds', '0.01'],
+      # Long enough for `host` to write a line of the log.
+      *['--num_images', '4', '--repetitions', '2', '--seconds', '0.1'],
       *['--matrix_size', '64', '--workers', '1'],
     ]
   )
