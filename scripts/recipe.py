@@ -44,7 +44,9 @@ PARTS = {
   'cosine': {'train.schedule': 'cosine', 'train.warmup': 0.05},
   'batch of 16': {'train.batch_size': 16},
   'batch of 8': {'train.batch_size': 8},
+  'rate 0.0015': {'train.learning_rate': 1.5e-3},
   'rate 0.003': {'train.learning_rate': 3e-3},
+  'rate 0.006': {'train.learning_rate': 6e-3},
   'AdamW': {'train.optimizer': 'adamw', 'train.weight_decay': 0.05},
   'average': {'train.ema': 0.99},
   'BCE + Dice': {'train.loss': 'bce_dice'},
@@ -54,6 +56,7 @@ PARTS = {
     'augmentation.vertical_flip': 0.5,
     'augmentation.quarter_turn': 0.75,
   },
+  'no rotation': {'augmentation.rotation_degrees': 0.0},
   'zoom': {
     'augmentation.scale': 0.15,
     'augmentation.translation': 0.05,
@@ -80,6 +83,7 @@ RECIPE = (
   'average',
   'BCE + Dice',
   'turns',
+  'no rotation',
   'eight views',
 )
 _BATCH_SIZE = 32  # Of evaluation.
