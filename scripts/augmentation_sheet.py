@@ -2,10 +2,9 @@
 
 python scripts/augmentation_sheet.py --data_dir DIR --output sheet.png
 
-Each row switches one field on, at its value in configs/ham10000_best.py or,
-where that is off, at one that shows; the first row is unchanged, the last has
-all. The mask's outline is white. The pictures are of the data set: its licence
-is that of the sheet.
+Each row switches one field on, at a strength that shows; the first row is
+unchanged, the last has all. The mask's outline is white. The pictures are of
+the data set: its licence is that of the sheet.
 """
 
 import argparse
@@ -61,7 +60,7 @@ def draw(images: np.ndarray, masks: np.ndarray) -> matplotlib.figure.Figure:
   """Makes the sheet of images, uint8 [N, H, W, 3], and masks, [N, H, W]."""
   configs = rows()
   figure = matplotlib.figure.Figure((len(images), len(configs)), dpi=120)
-  axes = figure.subplots(len(configs), len(images))
+  axes = figure.subplots(len(configs), len(images), squeeze=False)
   for row, (name, config) in zip(axes, configs.items(), strict=True):
     drawn = jax.jit(
       lambda i, m, config=config: augmentation.augment(
@@ -89,6 +88,8 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--data_dir', type=pathlib.Path, default='data')
   parser.add_argument('--images', type=int, default=12, help='how many')
   args = parser.parse_args(argv[1:])
+  if args.images < 1:
+    raise errors.InputError(f'--images {args.images}: must be at least 1.')
   config = config_lib.DataConfig(data_dir=str(args.data_dir))
   data = cache.open_cache(
     sources.open_source(config), config.image_size, args.data_dir

@@ -13,9 +13,10 @@ import argparse
 import collections
 import copy
 import dataclasses
+import hashlib
 import pathlib
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ PARTS = {
     'augmentation.vertical_flip': 0.5,
     'augmentation.quarter_turn': 0.75,
   },
-  'no rotation': {'augmentation.rotation_degrees': 0.0},
+  'exact pixels': {'augmentation.rotation_degrees': 0.0},
   'zoom': {
     'augmentation.scale': 0.15,
     'augmentation.translation': 0.05,
@@ -83,7 +84,7 @@ RECIPE = (
   'average',
   'BCE + Dice',
   'turns',
-  'no rotation',
+  'exact pixels',
   'eight views',
 )
 _BATCH_SIZE = 32  # Of evaluation.
@@ -137,7 +138,8 @@ def measure(
 
   Args:
     configs: By case; they differ in `evaluation` alone.
-    folder: Of the results, `<case>.npz`: `tp`, `fp`, `fn`, `tn`, int [N].
+    folder: Of the results, `<case>.npz`: `tp`, `fp`, `fn`, `tn`, int [N], and
+      the case's `fingerprint`.
     source: The images; `data.split` is a csv of them.
   """
   config = next(iter(configs.values()))
@@ -145,23 +147,21 @@ def measure(
   data = cache.open_cache(
     source, config.data.image_size, pathlib.Path(config.data.data_dir)
   )
-  workdir = folder / 'running'
-  shutil.rmtree(workdir, ignore_errors=True)  # Of a run that was interrupted.
-  workdir.mkdir()
   began = time.perf_counter()
-  trainer = trainer_lib.Trainer(
-    config, workdir, data, split, stop_signals.StopSignals()
-  )
-  try:
-    while trainer.step < config.train.epochs * trainer.steps_per_epoch:
-      trainer.train_epoch()
-    seconds = time.perf_counter() - began
-    model = trainer.trained_model()
-  finally:
-    trainer.close()
+  with tempfile.TemporaryDirectory() as workdir:
+    trainer = trainer_lib.Trainer(
+      config, pathlib.Path(workdir), data, split, stop_signals.StopSignals()
+    )
+    try:
+      while trainer.step < config.train.epochs * trainer.steps_per_epoch:
+        trainer.train_epoch()
+      seconds = time.perf_counter() - began
+      model = trainer.trained_model()
+    finally:
+      trainer.close()
   states = {'': model.state}
-  if config.train.ema:
-    states[_ANEW] = statistics_anew(model, data, split)
+  if config.train.ema:  # First: a case is done when its own file is there.
+    states = {_ANEW: statistics_anew(model, data, split.train), **states}
   for name, each in configs.items():
     for suffix, state in states.items():
       counts = scoring.score(
@@ -171,17 +171,59 @@ def measure(
         threshold=each.evaluation.threshold,
         views=each.evaluation.test_time_augmentation,
       )
-      np.savez(folder / f'{name}{suffix}.npz', seconds=seconds, **counts)
-  shutil.rmtree(workdir)
+      _save(
+        folder / f'{name}{suffix}.npz',
+        fingerprint=fingerprint(each, split),
+        seconds=seconds,
+        **counts,
+      )
+
+
+def _save(path: pathlib.Path, **arrays) -> None:
+  part = path.with_suffix('.part')
+  with part.open('wb') as file:
+    np.savez(file, **arrays)
+  part.replace(path)
+
+
+def fingerprint(config: config_lib.Config, split: splits.Split) -> str:
+  """Says which config, on which images, a result is of."""
+  values = {
+    name: value
+    for name, value in config_lib.flat(config).items()
+    if name not in ('data.data_dir', 'data.split')
+  }
+  text = repr((sorted(values.items()), split.train, split.validation))
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_measured(path: pathlib.Path, wanted: str) -> bool:
+  """Whether a case's result is there.
+
+  Raises:
+    InputError: If it is of another config or other images than `wanted`.
+  """
+  if not path.exists():
+    return False
+  with np.load(path) as arrays:
+    found = str(arrays['fingerprint']) if 'fingerprint' in arrays else ''
+  if found != wanted:
+    raise errors.InputError(
+      f'{path} was measured with another config or on other images; remove it'
+      ' or name another --runs_dir.'
+    )
+  return True
 
 
 def statistics_anew(
-  model: trained_model.TrainedModel, data: cache.CachedData, split: splits.Split
+  model: trained_model.TrainedModel,
+  data: cache.CachedData,
+  image_ids: Sequence[str],
 ) -> Any:
-  """The model's state with batch-norm statistics of the training images.
+  """The model's state with batch-norm statistics of some images.
 
-  Means of the statistics of 64 batches as they are, unaugmented, each with the
-  weights of `model`.
+  Means of the statistics of 64 whole batches at most, evenly spread, as they
+  are, unaugmented, each with the weights of `model`.
   """
   running = lambda state: nnx.filter_state(state, nnx.BatchStat)
   average = nnx.merge(model.graphdef, model.state)
@@ -199,7 +241,8 @@ def statistics_anew(
       before,
     )
 
-  chosen = split.train[:: max(1, len(split.train) // (64 * _BATCH_SIZE))]
+  whole = _BATCH_SIZE * min(64, len(image_ids) // _BATCH_SIZE)
+  chosen = [image_ids[i * len(image_ids) // whole] for i in range(whole)]
   found = [
     statistics(model.state, batch['image'])
     for batch in _batches(data, chosen, model)
@@ -227,8 +270,8 @@ def table(
   Args:
     folders: Results of each seed; counts are summed over them, scores of
       images averaged.
-    names: Cases that have results in all of them. Those of the whole recipe
-      are compared with it, the others with the paper's.
+    names: Cases that have results in all of them. Those that start from the
+      whole recipe are compared with it, it and the others with the paper's.
     lesions: Lesion of each scored image, in the order of the results.
   """
   found = {name: _read(folders, name) for name in names}
@@ -240,7 +283,8 @@ def table(
   for name, (counts, means) in found.items():
     pooled = float(metrics.ratios(metrics.pool(counts))['dice'])
     values = [pooled, *(float(m.mean()) for m in means.values())]
-    first = 'whole recipe' if name.startswith('whole') else 'paper'
+    part = name.startswith('whole') and name != 'whole recipe'
+    first = 'whole recipe' if part else 'paper'
     between = [None] * len(values)
     if name != first and first in found:
       base_counts, base_means = found[first]
@@ -307,7 +351,8 @@ def main(argv: list[str]) -> None:
     groups = collections.defaultdict(dict)
     for name, parts in wanted.items():
       config = with_parts(base, parts)
-      if not (folder / f'{name}.npz').exists():
+      path = folder / f'{name}.npz'
+      if not is_measured(path, fingerprint(config, split)):
         trained = dataclasses.replace(
           config, evaluation=config_lib.EvaluationConfig()
         )
@@ -319,7 +364,7 @@ def main(argv: list[str]) -> None:
   anew = [
     name + _ANEW
     for name in wanted
-    if (folders[0] / f'{name}{_ANEW}.npz').exists()
+    if all((folder / f'{name}{_ANEW}.npz').exists() for folder in folders)
   ]
   text = table(
     folders, [*wanted, *anew], [lesions[i] for i in split.validation]
@@ -343,7 +388,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--epochs', type=int, default=3)
   add('--seeds', type=int, default=1, help='how many, from 0')
   add('--only', nargs='+', choices=list(cases()), help='cases to measure')
-  return parser.parse_args(argv[1:])
+  args = parser.parse_args(argv[1:])
+  if args.seeds < 1:
+    raise errors.InputError(f'--seeds {args.seeds}: must be at least 1.')
+  return args
 
 
 if __name__ == '__main__':

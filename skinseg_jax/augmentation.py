@@ -41,8 +41,7 @@ def random_matrix(
 
   Returns:
     Matrix [2, 2] from offsets (row, column) to the centre in the output to
-    offsets in the input: a flip of what was rotated, sheared, scaled and
-    turned by a quarter, in this order backwards.
+    offsets in the input: flips @ rotation @ shear @ scale @ quarter turn.
   """
   angle_key, horizontal_key, vertical_key = jax.random.split(key, 3)
   degrees = config.rotation_degrees * jax.random.uniform(

@@ -120,7 +120,7 @@ class TrainConfig:
   optimizer: str = 'adam'
   # adamw: share of a kernel, times the step size, that each update takes off.
   weight_decay: float = 0.0
-  # 'constant', or 'cosine': falling to 0 at the last update.
+  # 'constant', or 'cosine': falling, to be 0 after the last update.
   schedule: str = 'constant'
   # cosine: share of all updates in which the step size first rises from 0.
   warmup: float = 0.0

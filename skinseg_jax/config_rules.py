@@ -5,6 +5,7 @@ allowed.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -151,14 +152,14 @@ def _augmentation_rules(config: config_lib.Config) -> list[_Row]:
     'rotation_degrees': 180,
     'shear_degrees': 60,
     'hue_degrees': 180,
-    'blur': 2,
   }
   return [
     *(
       _within(f'augmentation.{name}', value, 0, most.get(name, 1))
       for name, value in dataclasses.asdict(augment).items()
-      if name != 'border'
+      if name not in ('border', 'blur')
     ),
+    _off_or_within('augmentation.blur', augment.blur, 0.2, 2),
     (
       'augmentation.border',
       augment.border,
@@ -177,7 +178,7 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
     'loss': ('bce', 'bce_dice', 'focal_tversky'),
   }
   return [
-    ('train.learning_rate', rate, rate > 0, 'above 0'),
+    ('train.learning_rate', rate, 0 < rate < math.inf, 'above 0, finite'),
     _within('train.seed', train.seed, 0, 2**32 - 1),
     *(
       _at_least(f'train.{name}', getattr(train, name), 1)
@@ -200,13 +201,13 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
       for name, allowed in choices.items()
       for value in [getattr(train, name)]
     ),
-    _within('train.border_smoothing', train.border_smoothing, 0, 4),
+    _off_or_within('train.border_smoothing', train.border_smoothing, 0.2, 4),
     ('train.ema', ema, 0 <= ema < 1, '0 (none) to below 1'),
-    ('train.warmup', warmup, 0 <= warmup < 1, '0 to below 1'),
+    _within('train.warmup', warmup, 0, 0.5),
     _goes_with(
       'train.warmup', warmup, train.schedule == 'cosine', "schedule 'cosine'"
     ),
-    _at_least('train.weight_decay', train.weight_decay, 0),
+    _within('train.weight_decay', train.weight_decay, 0, 1),
     _goes_with(
       'train.weight_decay',
       train.weight_decay,
@@ -266,6 +267,10 @@ def _at_least(name: str, value: float, least: int) -> _Row:
 
 def _within(name: str, value: float, low: float, high: float, note='') -> _Row:
   return name, value, low <= value <= high, f'{low} to {high} {note}'.rstrip()
+
+
+def _off_or_within(name: str, value: float, low: float, high: float) -> _Row:
+  return name, value, not value or low <= value <= high, f'0 or {low} to {high}'
 
 
 def _round_to_16(size: tuple[int, int]) -> str:

@@ -1,11 +1,14 @@
+import dataclasses
 import importlib.util
 import pathlib
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import metrics
+from skinseg_jax import errors, metrics, train_state, trained_model
+from skinseg_jax.data import cache, input_pipeline, sources, splits
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
@@ -88,3 +91,120 @@ def test_table_by_hand(recipe, tmp_path):
   assert paper == '| paper | 0.8000 |  | 0.7619 |  | 0.3750 |  |'
   assert cosine.startswith('| paper with cosine | 1.0000 | +0.2000 (')
   assert '| 1.0000 | +0.2381 (' in cosine
+
+
+def test_the_whole_recipe_is_compared_with_the_papers_its_parts_with_it(
+  recipe, tmp_path
+):
+  right = {'paper': 4, 'whole recipe': 6, 'whole without turns': 7}
+  for seed in ('seed0', 'seed1'):
+    (tmp_path / seed).mkdir()
+    for name, tp in right.items():
+      tp -= seed == 'seed1'  # The mean of both is half a pixel lower.
+      arrays = {
+        'tp': [tp] * 2,
+        'fp': [0] * 2,
+        'fn': [8 - tp] * 2,
+        'tn': [2] * 2,
+      }
+      np.savez(tmp_path / seed / f'{name}.npz', seconds=1.0, **arrays)
+  text = recipe.table(
+    [tmp_path / 'seed0', tmp_path / 'seed1'], list(right), ['a', 'b']
+  )
+  pooled = [line.split(' | ')[1:3] for line in text.splitlines()[2:]]
+  # 16 lesion pixels in two seeds: 2 * 7 / (7 + 16), 2 * 11 / 27, 2 * 13 / 29.
+  assert [row[0] for row in pooled] == ['0.6087', '0.8148', '0.8966']
+  # Both images are alike: every draw of them gives the same.
+  assert pooled[1][1] == '+0.2061 (+0.2061 to +0.2061)*'
+  assert pooled[2][1] == '+0.0817 (+0.0817 to +0.0817)*'
+
+
+@pytest.fixture(scope='module')
+def tiny(tiny_config):
+  """A config of one epoch without changes of images, source and split."""
+  config = dataclasses.replace(
+    tiny_config,
+    train=dataclasses.replace(tiny_config.train, epochs=1, ema=0.9),
+  )
+  source = sources.open_source(config.data)
+  return config, source, splits.make_split(config.data, source.metadata)
+
+
+def test_statistics_anew_are_those_of_the_images(recipe, tiny, monkeypatch):
+  config, source, _ = tiny
+  data = cache.open_cache(
+    source, config.data.image_size, pathlib.Path(config.data.data_dir)
+  )
+  sharding = input_pipeline.data_sharding()
+  made = train_state.create(config, sharding, num_updates=1)
+  model = trained_model.TrainedModel(
+    config=config,
+    graphdef=made.eval_graphdef,
+    state=made.state[0],
+    step=0,
+    best=None,
+  )
+  monkeypatch.setattr(recipe, '_BATCH_SIZE', 9)
+  state = recipe.statistics_anew(model, data, data.image_ids)
+  # Three whole batches of 28 images; the first layer sees the images alone.
+  chosen = [i * 28 // 27 for i in range(27)]
+  images = np.asarray(data.images[chosen], np.float64) / 255
+  kernel = np.asarray(state['downs'][0]['conv1']['kernel'][...], np.float64)
+  norm = state['downs'][0]['norm1']
+  for feature in range(kernel.shape[-1]):
+    maps = sum(
+      ndimage.correlate(
+        images[..., i], kernel[None, :, :, i, feature], mode='constant'
+      )
+      for i in range(3)
+    ).reshape(3, -1)
+    np.testing.assert_allclose(norm['mean'][feature], maps.mean(), rtol=1e-4)
+    # The mean of the three batches' own variances.
+    np.testing.assert_allclose(
+      norm['var'][feature], maps.var(axis=1).mean(), rtol=1e-4
+    )
+  # What was learned is as it was.
+  assert np.array_equal(
+    kernel, made.state[0]['downs'][0]['conv1']['kernel'][...]
+  )
+
+
+def test_cases_that_predict_differently_share_a_training(
+  recipe, tiny, tmp_path, monkeypatch
+):
+  config, source, split = tiny
+  splits.write_split(split, tmp_path / 'split.csv')
+  config = dataclasses.replace(
+    config,
+    data=dataclasses.replace(config.data, split=str(tmp_path / 'split.csv')),
+  )
+  views = dataclasses.replace(
+    config,
+    evaluation=dataclasses.replace(
+      config.evaluation, test_time_augmentation='flips'
+    ),
+  )
+  started = []
+  trainer = recipe.trainer_lib.Trainer
+  monkeypatch.setattr(
+    recipe.trainer_lib,
+    'Trainer',
+    lambda *args: started.append(args) or trainer(*args),
+  )
+  # Of no whole batch of 32 can statistics be taken.
+  monkeypatch.setattr(recipe, '_BATCH_SIZE', 4)
+  recipe.measure({'one': config, 'views': views}, tmp_path, source)
+  assert len(started) == 1
+  assert {path.name for path in tmp_path.glob('*.npz')} == {
+    f'{name}{suffix}.npz'
+    for name in ('one', 'views')
+    for suffix in ('', ', statistics anew')
+  }
+  scored = dict(np.load(tmp_path / 'one.npz'))
+  pixels = sum(scored[name] for name in metrics.COUNTS)
+  assert pixels.tolist() == [32 * 32] * len(split.validation)
+  wanted = recipe.fingerprint(config, split)
+  assert recipe.is_measured(tmp_path / 'one.npz', wanted)
+  assert not recipe.is_measured(tmp_path / 'two.npz', wanted)
+  with pytest.raises(errors.InputError, match='another config'):
+    recipe.is_measured(tmp_path / 'views.npz', wanted)

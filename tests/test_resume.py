@@ -210,11 +210,22 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   whole.train_epoch()
   scored = whole.score_validation()
   whole.close()
-  first = _trainer(recipe, tmp_path / 'parts')
-  first.train_epoch()
-  first.close()
+  for step in (2, 7):
+    first = _trainer(recipe, tmp_path / 'parts')
+    monkeypatch.setattr(
+      first._stop,
+      'reached',
+      lambda now, stop=first._stop, step=step: (
+        now == step and setattr(stop, 'requested', 'SIGTERM') is None
+      ),
+    )
+    with pytest.raises(errors.StoppedError):
+      while True:
+        first.train_epoch()
+    assert first.step == step
+    first.close()
   second = _trainer(recipe, tmp_path / 'parts')
-  assert second.step == 5
+  assert second.step == 7
   second.train_epoch()
   second.close()
   expected = run_files.checkpoint(tmp_path / 'whole', recipe)

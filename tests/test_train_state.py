@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import train_state
@@ -68,6 +69,25 @@ def test_adamw_equals_torch():
     np.testing.assert_allclose(
       params[name], parameter.detach().numpy(), rtol=1e-4, atol=1e-5
     )
+
+
+def test_decay_takes_off_kernels_alone():
+  config = config_lib.Config()
+  config.model.width = 1
+  config.train.optimizer, config.train.weight_decay = 'adamw', 0.5
+  config.train.learning_rate = 0.1
+  model = train_state.create_model(config.model, 0)
+  params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  optimizer = train_state.create_optimizer(config.train, 10)
+  # Without a gradient Adam itself moves nothing.
+  zero = jax.tree.map(np.zeros_like, params)
+  updates, _ = optimizer.update(zero, optimizer.init(params), params)
+  flat = lambda tree: jax.tree_util.tree_leaves_with_path(tree)
+  for (path, before), (_, change) in zip(
+    flat(params), flat(updates), strict=True
+  ):
+    share = 0.05 if path[-1].key == 'kernel' else 0
+    np.testing.assert_allclose(change, -share * before, rtol=1e-6)
 
 
 def test_the_same_length_gives_the_same_optimizer():
