@@ -6,20 +6,22 @@ python scripts/side_by_side.py --workdir runs/ham10000_small
 Both start from the weights and running statistics of the checkpoint with a
 fresh Adam, get the same augmented batches and are scored on the same validation
 images, with their running statistics. Prints the loss and the pooled Dice of
-both. Only for runs with the paper's recipe: the reference has no other.
+both. Only for runs with the paper's recipe: the reference has no other. Needs
+the extra `torch`.
 """
 
 import argparse
+import functools
+import importlib.util
 import pathlib
 import sys
 
 import jax
 import numpy as np
-import torch
-import torch_reference
 
 from skinseg_jax import (
   augmentation,
+  compilation,
   errors,
   metrics,
   scoring,
@@ -32,7 +34,6 @@ from skinseg_jax import (
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline
 
-_CPU = torch.device('cpu')
 _augment = jax.jit(augmentation.augment, static_argnames=('seed', 'config'))
 _BATCH_SIZE = 32  # Of evaluation.
 # Fields that must be the paper's; the reference knows nothing else.
@@ -48,18 +49,29 @@ _PAPERS = (
 
 
 class _Jax:
-  """The run's model, trained by the package's own step."""
+  """The run's model, trained by the package's own step, compiled as there."""
 
   def __init__(self, model: trained_model.TrainedModel):
     self._model = model
     static = train_state.create(model.config, model.sharding, num_updates=1)
     self._graphdef = static.graphdef
     self._state = train_state.start_from(static.state, model.state)
+    config = model.config
+    size = (config.train.batch_size, *config.data.image_size)
+    uint8 = functools.partial(
+      jax.ShapeDtypeStruct, dtype=np.uint8, sharding=model.sharding
+    )
+    self._train_step = compilation.compile_step(
+      train_step.train_step,
+      self._graphdef,
+      self._state,
+      {'image': uint8((*size, 3)), 'mask': uint8(size)},
+      xla_options=config.train.xla_options,
+      config=config,
+    )
 
   def step(self, batch) -> float:
-    self._state, out = train_step.train_step(
-      self._graphdef, self._state, batch, config=self._model.config
-    )
+    self._state, out = self._train_step(self._graphdef, self._state, batch)
     return float(out['loss'])
 
   def dice(self, batches) -> float:
@@ -77,10 +89,18 @@ class _Torch:
   """The reference with the same weights."""
 
   def __init__(self, model: trained_model.TrainedModel):
+    # Here, for `_parse` says first if they are missing. The reference sets
+    # how PyTorch's threads wait before it imports it.
+    import torch_reference
+
+    self._reference = torch_reference
+    self._torch = torch = torch_reference.torch
     self._config = model.config
     self._steps = 0
     weights = torch_weights.from_flax(model.state)
-    self._net = torch_reference.make_model(model.config.model.width, _CPU)
+    self._net = torch_reference.make_model(
+      model.config.model.width, torch.device('cpu')
+    )
     self._net.load_state_dict(
       {name: torch.tensor(values) for name, values in weights.items()}
     )
@@ -98,34 +118,34 @@ class _Torch:
     )
     self._steps += 1
     self._net.train()
-    loss, _ = torch_reference.train_step(
-      self._net, self._optimizer, *_to_torch(images, masks)
+    loss, _ = self._reference.train_step(
+      self._net, self._optimizer, *self._tensors(images, masks)
     )
     return float(loss)
 
   def dice(self, batches) -> float:
-    total = torch.zeros(4, dtype=torch.int64)
+    total = np.zeros(4, np.int64)
     self._net.eval()
     iterator = iter(batches)
     for batch in iterator:
       valid = np.asarray(batch['valid'])
-      images, masks = _to_torch(
+      images, masks = self._tensors(
         np.asarray(batch['image'], np.float32)[valid] / 255,
         np.asarray(batch['mask'])[valid],
       )
-      with torch.inference_mode():
-        total += torch_reference.confusion_counts(self._net(images), masks)
+      with self._torch.inference_mode():
+        logits = self._net(images)
+        total += self._reference.confusion_counts(logits, masks).numpy()
     iterator.close()
     tp, fp, fn, _ = total.tolist()
     return 2 * tp / (2 * tp + fp + fn)
 
-
-def _to_torch(images, masks) -> tuple[torch.Tensor, torch.Tensor]:
-  """[B, H, W, 3] and [B, H, W] to NCHW, channels-last in memory."""
-  return (
-    torch.tensor(np.asarray(images)).permute(0, 3, 1, 2),
-    torch.tensor(np.asarray(masks, np.float32))[:, None],
-  )
+  def _tensors(self, images, masks):
+    """[B, H, W, 3] and [B, H, W] to NCHW, channels-last in memory."""
+    return (
+      self._torch.tensor(np.asarray(images)).permute(0, 3, 1, 2),
+      self._torch.tensor(np.asarray(masks, np.float32))[:, None],
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -186,6 +206,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv[1:])
   if min(args.steps, args.every, args.one_in) < 1:
     raise errors.InputError('--steps, --every and --one_in must be at least 1.')
+  missing = [n for n in ('torch', 'cv2') if not importlib.util.find_spec(n)]
+  if missing:
+    raise errors.InputError(
+      f'{" and ".join(missing)} missing: pip install "skinseg_jax[torch]"'
+    )
   return args
 
 

@@ -1,13 +1,18 @@
-"""Files of named tensors: .safetensors, and PyTorch's .pt and .pth.
+"""Files of named tensors: .safetensors, and PyTorch's .pt, .pth and .pth.tar.
 
 PyTorch is imported for its own files alone, when one is read or written.
 """
 
+import collections
+import contextlib
+import io
 import json
 import math
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,56 +30,88 @@ _DTYPES = {
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads the tensors of a .safetensors, .pt or .pth file by name.
+  """Reads the tensors of a .safetensors, .pt, .pth or .pth.tar file by name.
+
+  What nn.DataParallel, DistributedDataParallel and torch.compile put before
+  the names is taken off.
 
   Raises:
-    InputError: If the file is missing or damaged, holds no tensors, or needs
-      PyTorch where there is none.
+    InputError: If the file cannot be read or is damaged, holds no tensors or
+      two of one name, or needs PyTorch where there is none.
   """
-  if not path.is_file():
-    raise errors.InputError(f'{path}: no such file (--weights).')
-  match path.suffix:
-    case '.safetensors':
-      tensors = _read_safetensors(path)
-    case '.pt' | '.pth' | '.tar':
-      tensors = _read_torch(path)
-    case _:
-      raise _unknown_format(path)
-  # What nn.DataParallel and torch.compile put before the names.
-  return {
-    name.removeprefix('module.').removeprefix('_orig_mod.'): values
-    for name, values in tensors.items()
+  try:
+    file = path.open('rb')
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot read {path}: {error.strerror}; give --weights a file that can'
+      ' be read.'
+    ) from error
+  with file:
+    match path.suffix:
+      case '.safetensors':
+        tensors = _read_safetensors(path, file)
+      case '.pt' | '.pth' | '.tar':
+        tensors = _read_torch(path, file)
+      case _:
+        raise _unknown_format(path, '.pt, .pth or .pth.tar')
+  return _without_prefixes(path, tensors)
+
+
+def _without_prefixes(
+  path: pathlib.Path, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  # They nest: torch.compile around DistributedDataParallel gives both.
+  names = {
+    name: re.sub(r'^((module|_orig_mod)\.)+', '', name) for name in tensors
   }
+  counts = collections.Counter(names.values())
+  if doubles := [name for name in names if counts[names[name]] > 1]:
+    raise errors.InputError(
+      f'{path} holds tensors that differ by "module." or "_orig_mod." alone:\n'
+      + errors.listing(doubles)
+      + '\nSave the weights of one network.'
+    )
+  return {names[name]: values for name, values in tensors.items()}
 
 
 def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
   """Writes a .safetensors, .pt or .pth file, whole or not at all.
 
   Raises:
-    InputError: If the name ends otherwise, or PyTorch is needed and missing.
+    InputError: If the name ends otherwise, PyTorch is needed and missing, or
+      the file cannot be written.
   """
-  temporary = path.with_name(path.name + '.tmp')
   match path.suffix:
     case '.safetensors':
-      temporary.write_bytes(_safetensors(state_dict))
+      data = _safetensors(state_dict)
     case '.pt' | '.pth':
-      torch = _import_torch(path)
-      tensors = {n: torch.from_numpy(v) for n, v in state_dict.items()}
-      torch.save(tensors, temporary)
+      data = _torch(path, state_dict)
     case _:
-      raise _unknown_format(path)
-  temporary.replace(path)
+      raise _unknown_format(path, '.pt or .pth')
+  temporary = path.with_name(path.name + '.tmp')
+  try:
+    temporary.write_bytes(data)
+    temporary.replace(path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink()  # Half a file may have filled the disk.
+    raise errors.InputError(
+      f'cannot write {path}: {error.strerror}; give --export a name in a folder'
+      ' that exists and can be written to.'
+    ) from error
 
 
-def _unknown_format(path: pathlib.Path) -> errors.InputError:
+def _unknown_format(path: pathlib.Path, of_torch: str) -> errors.InputError:
   return errors.InputError(
-    f'{path}: allowed are names that end in .safetensors, .pt or .pth.'
+    f'{path}: allowed are names that end in .safetensors, {of_torch}.'
   )
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_safetensors(
+  path: pathlib.Path, file: BinaryIO
+) -> dict[str, np.ndarray]:
   """Reads the format of https://github.com/huggingface/safetensors."""
-  data = path.read_bytes()
+  data = file.read()
   try:
     start = 8 + int.from_bytes(data[:8], 'little')
     header = json.loads(data[8:start])
@@ -125,17 +162,25 @@ def _import_torch(path: pathlib.Path):
   return torch
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _torch(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> bytes:
+  torch = _import_torch(path)
+  file = io.BytesIO()
+  # Copied, for PyTorch warns of arrays that it must not write to.
+  torch.save({n: torch.tensor(v) for n, v in state_dict.items()}, file)
+  return file.getvalue()
+
+
+def _read_torch(path: pathlib.Path, file: BinaryIO) -> dict[str, np.ndarray]:
   torch = _import_torch(path)
   try:
-    _check_stored(path)
+    _check_stored(file)
     # Without weights_only a file could run any program.
-    loaded = torch.load(path, map_location='cpu', weights_only=True)
+    loaded = torch.load(file, map_location='cpu', weights_only=True)
     if isinstance(loaded, Mapping):
       loaded = loaded.get('state_dict', loaded)  # As checkpoints nest it.
     items = loaded.items() if isinstance(loaded, Mapping) else ()
     tensors = {
-      str(name): value.float().numpy()
+      str(name): value.detach().float().numpy()
       for name, value in items
       if isinstance(value, torch.Tensor)
     }
@@ -152,14 +197,15 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   return tensors
 
 
-def _check_stored(path: pathlib.Path) -> None:
+def _check_stored(file: BinaryIO) -> None:
   """Refuses what would unpack to more than the file holds: PyTorch's does not.
 
   Raises:
     ValueError: If a part is compressed.
   """
-  if zipfile.is_zipfile(path):
-    with zipfile.ZipFile(path) as file:
-      for info in file.infolist():
+  if zipfile.is_zipfile(file):
+    with zipfile.ZipFile(file) as parts:
+      for info in parts.infolist():
         if info.compress_type != zipfile.ZIP_STORED:
           raise ValueError(f'{info.filename} is compressed')
+  file.seek(0)

@@ -9,7 +9,11 @@ Known are three namings of one U-Net: 'skinseg' (ours, as in
 scripts/torch_reference.py), 'aladdinpersson' (the UNET of
 aladdinpersson/Machine-Learning-Collection) and 'milesial' (the UNet of
 milesial/Pytorch-UNet with bilinear=False). A file is .safetensors, or .pt or
-.pth, which needs PyTorch.
+.pth, which needs PyTorch; .pth.tar is read, not written.
+
+There and back, every weight and statistic keeps its bits. The one exception is
+num_batches_tracked, which counts training steps: it is 0 afterwards. Nothing
+here keeps it, and PyTorch uses it for batch norms with momentum=None alone.
 """
 
 import argparse
@@ -99,7 +103,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
 
   Two things that our model does without become part of what it has, which
   changes no output: biases before a batch norm are taken off its running mean,
-  and of two classes (background, lesion) the difference is our one logit.
+  and of two classes (background, lesion) the difference is our one logit. What
+  `num_batches_tracked` counted is lost.
 
   Args:
     state_dict: Arrays by name, in any of the `NAMINGS`.
@@ -109,14 +114,17 @@ def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
     The state with those weights, float32, laid out as `like` is.
 
   Raises:
-    InputError: Listing all names and shapes that do not fit.
+    InputError: Listing all names and shapes that do not fit, or all names of
+      what is not finite.
   """
   naming = _detect(state_dict)
-  found = {
-    name: np.asarray(values, np.float32)
-    for name, values in state_dict.items()
-    if not name.endswith(_COUNTER)
-  }
+  with np.errstate(over='ignore'):  # What overflows is refused by name.
+    found = {
+      name: np.asarray(values, np.float32)
+      for name, values in state_dict.items()
+      if not name.endswith(_COUNTER)
+    }
+  _check_finite(found)
   flat = list(nnx.to_flat_state(like))
   _take_in_extras(found, naming, {path[:-1] for path, _ in flat})
   wanted = {_name(naming, path): leaf.shape for path, leaf in flat}
@@ -191,9 +199,21 @@ def _take_in_extras(
     if bias in found and np.shape(found.get(mean)) == found[bias].shape:
       found[mean] = found[mean] - found.pop(bias)
   head = NAMINGS[naming](('head',))
-  for name in (f'{head}.weight', f'{head}.bias'):
-    if name in found and len(found[name]) == 2:
+  names = f'{head}.weight', f'{head}.bias'
+  # Two classes have two of both.
+  if all(np.shape(found.get(name))[:1] == (2,) for name in names):
+    for name in names:
       found[name] = found[name][1:] - found[name][:1]
+
+
+def _check_finite(found: Mapping[str, np.ndarray]) -> None:
+  bad = [name for name, v in found.items() if not np.isfinite(v).all()]
+  if bad:
+    raise errors.InputError(
+      'these weights are not finite numbers in float32:\n'
+      + errors.listing(bad)
+      + '\nTheir training diverged; take a file that was saved before.'
+    )
 
 
 def _check(found, shapes, naming) -> None:
@@ -209,7 +229,7 @@ def _check(found, shapes, naming) -> None:
     return
   first = found.get(_name(naming, ('downs', 0, 'conv1', 'kernel')))
   width = (
-    f' These look like model.width={len(first)}.' if first is not None else ''
+    f' These look like model.width={len(first)}.' if np.ndim(first) == 4 else ''
   )
   raise errors.InputError(
     f'the weights (naming {naming!r}) do not fit the model:\n'
@@ -226,10 +246,18 @@ def import_run(
   It can be evaluated, used to predict, and trained further.
 
   Raises:
-    InputError: If weights, config or data do not fit, or the folder holds a
-      file already.
+    InputError: If weights, config or data do not fit, or the folder cannot be
+      made or holds a file already.
   """
-  if workdir.exists() and any(workdir.iterdir()):
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    empty = not any(workdir.iterdir())
+  except OSError as error:
+    raise errors.InputError(
+      f'{workdir} cannot be a run folder: {error.strerror}; give a new'
+      ' --workdir.'
+    ) from error
+  if not empty:
     raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')
   sharding = input_pipeline.data_sharding()
   state = train_state.create(config, sharding, num_updates=1).state

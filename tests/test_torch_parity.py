@@ -3,14 +3,25 @@
 import collections
 import copy
 import functools
+import pathlib
+import runpy
+import sys
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
+from skinseg_jax import (
+  compilation,
+  errors,
+  losses,
+  torch_files,
+  torch_weights,
+  train_state,
+  train_step,
+)
 from skinseg_jax import config as config_lib
-from skinseg_jax import losses, torch_weights, train_state, train_step
 from skinseg_jax.data import input_pipeline, preprocessing
 
 pytestmark = pytest.mark.torch
@@ -19,6 +30,7 @@ torch = pytest.importorskip('torch')
 reference = pytest.importorskip('torch_reference')
 
 _CPU = torch.device('cpu')
+_SCRIPTS = pathlib.Path(__file__).parents[1] / 'scripts'
 _STEPS = 20
 _DTYPES = ('float32', 'float64')
 Setting = collections.namedtuple('Setting', 'net, static, config, batches')
@@ -241,13 +253,19 @@ def test_losses_agree_at_every_step(trained):
 
 
 def test_final_weights_agree(setting, trained):
+  ours, theirs = trained.last
+  names = dict(setting.net.named_parameters())
+  if trained.dtype == 'float64':
+    assert _worst(ours, {name: theirs[name] for name in names}) < 1e-3
+    return
   # Adam divides each gradient by its own size, so that what is noise in it
   # moves a weight as far as what is not: in float32, where gradients of deep
-  # levels are mostly rounding, weights part, in PyTorch from itself too.
-  if trained.dtype == 'float64':
-    ours, theirs = trained.last
-    names = dict(setting.net.named_parameters())
-    assert _worst(ours, {name: theirs[name] for name in names}) < 1e-3
+  # levels are mostly rounding, weights part by .25 of their way. So does
+  # PyTorch from itself, begun a rounding away; a learning rate that is a fifth
+  # too high makes it .6.
+  whole = lambda arrays: np.concatenate([arrays[n].ravel() for n in names])
+  start = whole(models.arrays(setting.net))
+  assert _relative(whole(ours) - start, whole(theirs) - start) < 0.4
 
 
 def test_running_variance_differs_by_the_factor_of_unbiased_estimates(
@@ -272,3 +290,54 @@ def test_running_variance_differs_by_the_factor_of_unbiased_estimates(
     )
     checked += 1
   assert checked == 18
+
+
+def _side_by_side(monkeypatch, *arguments):
+  monkeypatch.setattr(sys, 'argv', ['side_by_side.py', *arguments])
+  runpy.run_path(str(_SCRIPTS / 'side_by_side.py'), run_name='__main__')
+
+
+def test_side_by_side_without_the_extra_names_it(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(SystemExit) as end:
+    _side_by_side(monkeypatch, '--workdir=run')
+  assert end.value.code == errors.InputError.exit_code
+  assert 'torch missing: pip install "skinseg_jax[torch]"' in (
+    capsys.readouterr().err
+  )
+
+
+@pytest.mark.slow
+def test_side_by_side_from_a_checkpoint(tmp_path, monkeypatch, capsys):
+  config = config_lib.Config()
+  config.data.source = 'synthetic'
+  config.data.num_synthetic = 12
+  config.data.image_size = (32, 32)
+  config.data.data_dir = str(tmp_path / 'data')
+  config.model.width = 2
+  config.train.batch_size = 4
+  weights, workdir = tmp_path / 'x.safetensors', tmp_path / 'run'
+  torch_files.write(weights, models.arrays(reference.UNet(2)))
+  torch_weights.import_run(weights, config, workdir)
+  compiled, compile_step = [], compilation.compile_step
+
+  def recorded(step, *args, xla_options, **static):
+    compiled.append((step, xla_options))
+    return compile_step(step, *args, xla_options=xla_options, **static)
+
+  monkeypatch.setattr(compilation, 'compile_step', recorded)
+  _side_by_side(
+    monkeypatch,
+    f'--workdir={workdir}',
+    *('--checkpoint=last', '--steps=2', '--every=1', '--one_in=1'),
+  )
+  # As the run itself would be trained on.
+  assert compiled == [(train_step.train_step, 'auto')]
+  rows = [
+    [float(cell) for cell in line.strip('| ').split('|')]
+    for line in capsys.readouterr().out.splitlines()
+    if line[:3] in ('| 1', '| 2')
+  ]
+  assert [step for step, *_ in rows] == [1, 2]
+  for _, *cells in rows:
+    np.testing.assert_allclose(cells[::2], cells[1::2], rtol=0, atol=2e-3)
