@@ -220,8 +220,7 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
       ),
     )
     with pytest.raises(errors.StoppedError):
-      while True:
-        first.train_epoch()
+      _train_on(first)
     assert first.step == step
     first.close()
   second = _trainer(recipe, tmp_path / 'parts')
@@ -261,6 +260,11 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   ):
     expected = before + (1 - 12 / 21) * (np.asarray(after) - before)
     np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
+
+
+def _train_on(trainer):
+  while True:
+    trainer.train_epoch()
 
 
 def _random_batch():
