@@ -8,8 +8,9 @@ Also prints how long a chip of that many Tflop/s and GB/s takes at least.
 Operations are those of the convolutions, two for each multiply-add. Bytes
 count what each of a layer's three products (output, gradient of the input,
 gradient of the kernel) reads and writes, once each, and five passes of a batch
-norm with its ReLU: two forward, three backward. What a cache holds from one
-layer to the next can lie under that, nothing else can.
+norm with its ReLU: two forward, three backward. Fusing a batch norm into its
+neighbours, and what a cache holds from one layer to the next, can lie under
+that; pooling, concatenation and the optimiser come on top.
 """
 
 import argparse
