@@ -18,9 +18,11 @@ import time
 import zipfile
 from collections.abc import Sequence
 
-# Before torch is imported: threads that wait do so asleep. Spinning, they take
-# the cores from the workers, and a step can become a hundred times slower.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+if __name__ == '__main__':
+  # Before torch is imported: threads that wait do so asleep. Spinning, they
+  # take the cores from the loader's workers, and a step can become a hundred
+  # times slower.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import cv2
 import numpy as np
