@@ -124,6 +124,8 @@ def test_table_shows_ratio_and_share_of_the_matrix_rate():
         'num_images': 8,
         'data': 'generated',
         'matrix_flops_per_second': {'float32': rate},
+        'repetitions': 5,
+        'seconds_per_turn': 0.7,
       },
       'rows': rows,
       'ratios': [
@@ -131,6 +133,7 @@ def test_table_shows_ratio_and_share_of_the_matrix_rate():
       ],
     }
   )
+  assert 'took 5 turns of 0.7 s each' in text
   ours, theirs = text.splitlines()[4:6]
   assert '| JAX | 20 (1 to 9) |  | 2.0 s | 3.00 GB | 50 % |' in ours
   assert '| PyTorch | 10 (1 to 9) | 2.00 times (1.50 to 2.50) |' in theirs
@@ -156,6 +159,11 @@ def test_full_plan_compares_with_torch_compile_in_both_precisions():
 def test_output_of_another_kind_is_refused():
   with pytest.raises(errors.InputError, match='must end in .json'):
     benchmark.parse_arguments(['--output', 'x.csv'])
+
+
+def test_chart_of_no_comparison_is_drawn(tmp_path):
+  report_lib.chart({'ratios': []}, tmp_path / 'x.png')
+  assert (tmp_path / 'x.png').stat().st_size > 0
 
 
 @pytest.mark.slow
