@@ -8,24 +8,25 @@ PyTorch's batch is augmented already), `end_to_end` (files or cache to updated
 weights), `predict` (bytes on the host to probabilities on the host), `host`
 (ours alone: the training loop with the step's work left out). PyTorch is
 channels-last, eager and by torch.compile. Every case runs in a process of
-its own; those that are compared take turns, the others standing still.
+its own, on one device; those that are compared take turns, the others standing
+still.
 
-Beside FILE.json it writes the table FILE.md and the chart FILE.png. Without
-`--raw_dir`, the Dataverse files of HAM10000, images are generated. Needs the
-extra `torch`.
+FILE.json is written anew after every group of cases, the table FILE.md and the
+chart FILE.png beside it at the end. Without `--raw_dir`, the raw files of
+HAM10000, images are generated. Needs the extra `torch`.
 """
 
 import argparse
-import contextlib
 import csv
+import functools
 import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
 import os
 import pathlib
 import platform
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -60,108 +61,25 @@ _QUICK = (
   ('predict', 64, 224, 1),
   ('host', 64, 224, 2),
 )
+# What may be chosen, and what `--quick` has in its place.
+_FULL = {
+  'modes': MODES,
+  'widths': [64],
+  'image_sizes': [224],
+  'precisions': ('float32', 'bfloat16'),
+  'batch_size': 32,
+  'no_compile': False,
+  'repetitions': 10,
+  'seconds': 3.0,
+  'matrix_size': 8192,
+}
+_QUICK_OPTIONS = {
+  'precisions': ('float32',),
+  'repetitions': 5,
+  'seconds': 0.7,
+  'matrix_size': 2048,
+}
 _GENERATED_SIZE = (450, 600)
-
-
-class _Process:
-  """A case in its process, which stands still unless it is measured."""
-
-  def __init__(self, case: cases.Case, data: cases.Data):
-    context = multiprocessing.get_context('spawn')
-    self.case = case
-    self.seconds_per_step: list[list[float]] = []
-    self._connection, theirs = context.Pipe()
-    self._process = context.Process(
-      target=cases.serve, args=(case, data, theirs)
-    )
-    self._process.start()
-    theirs.close()
-    try:
-      self.ready = self._receive()
-    except BaseException:
-      self.kill()
-      raise
-    self._signal(signal.SIGSTOP)
-
-  def measure(self, seconds: float) -> None:
-    """Gives it the machine for about that long."""
-    self._signal(signal.SIGCONT)
-    self._connection.send(seconds)
-    self.seconds_per_step.append(self._receive())
-    self._signal(signal.SIGSTOP)
-
-  def finish(self) -> int:
-    """Ends it; returns the peak of its memory in bytes."""
-    self._signal(signal.SIGCONT)
-    self._connection.send(None)
-    peak = self._receive()
-    self._process.join(timeout=30)
-    return peak
-
-  def kill(self) -> None:
-    """Ends it and its workers, wherever they are."""
-    with contextlib.suppress(ProcessLookupError):
-      self._signal(signal.SIGKILL)
-    self._process.kill()
-    self._process.join()
-
-  def _signal(self, number: int) -> None:
-    os.killpg(self._process.pid, number)
-
-  def _receive(self) -> Any:
-    try:
-      answer = self._connection.recv()
-    except EOFError:
-      answer = 'the process ended, perhaps for lack of memory'
-    if isinstance(answer, str):
-      raise RuntimeError(f'{self.case}: {answer}')
-    return answer
-
-
-def run_group(
-  group: Sequence[cases.Case],
-  data: cases.Data,
-  *,
-  repetitions: int,
-  seconds: float,
-) -> list[tuple[dict[str, Any], np.ndarray, str]]:
-  """Measures cases that are compared, in turn.
-
-  Returns:
-    For each the row of the table, images per second of each turn, and the
-    device.
-  """
-  with contextlib.ExitStack() as stack:
-    processes = []
-    for case in group:
-      processes.append(_Process(case, data))
-      stack.callback(processes[-1].kill)
-    for _ in range(repetitions):
-      for process in processes:
-        process.measure(seconds)
-    return [_result(process) for process in processes]
-
-
-def _result(process: _Process) -> tuple[dict[str, Any], np.ndarray, str]:
-  case = process.case
-  turns = [case.batch_size / np.array(t) for t in process.seconds_per_step]
-  p10, median, p90 = np.percentile(np.concatenate(turns), [10, 50, 90])
-  row = {
-    'framework': case.framework,
-    'mode': case.mode,
-    'precision': case.precision,
-    'compiled': case.compiled,
-    'width': case.width,
-    'image_size': case.image_size,
-    'batch_size': case.batch_size,
-    'images_per_second': median,
-    'p10': p10,
-    'p90': p90,
-    'compile_seconds': process.ready['compile_seconds'],
-    'peak_memory_bytes': process.finish(),
-  }
-  medians = np.array([np.median(turn) for turn in turns])
-  return row, medians, process.ready['device']
 
 
 def ratios(
@@ -206,29 +124,27 @@ def plan(args: argparse.Namespace) -> list[list[cases.Case]]:
       precision, compilers = 'uint8', (False,)
     else:
       compilers = (False,) if args.quick or args.no_compile else (False, True)
-    make = lambda f, c, *rest: cases.Case(f, rest[0], rest[1], c, *rest[2:])
-    rest = (mode, precision, width, size, batch)
-    group = [make('jax', mode != 'input', *rest)]
+    make = functools.partial(
+      cases.Case,
+      mode=mode,
+      precision=precision,
+      width=width,
+      image_size=size,
+      batch_size=batch,
+    )
+    group = [make(framework='jax', compiled=mode != 'input')]
     if mode != 'host':
-      group += [make('torch', compiled, *rest) for compiled in compilers]
+      group += [make(framework='torch', compiled=c) for c in compilers]
     groups.append(group)
   return groups
 
 
-def matrix_rates(
-  data: cases.Data, precisions: Sequence[str], *, size: int, seconds: float
-) -> dict[str, float]:
-  """Operations a second of a large matrix product, the better framework's."""
-  rates = {}
-  for precision in precisions:
-    group = [
-      cases.Case(f, 'matrix', precision, f == 'jax', None, size, 1)
-      for f in ('jax', 'torch')
-    ]
-    results = run_group(group, data, repetitions=5, seconds=seconds)
-    fastest = max(row['images_per_second'] for row, _, _ in results)
-    rates[precision] = 2 * size**3 * fastest
-  return rates
+def matrix_group(precision: str, size: int) -> list[cases.Case]:
+  """A large matrix product by both frameworks."""
+  return [
+    cases.Case(f, 'matrix', precision, f == 'jax', None, size, 1)
+    for f in ('jax', 'torch')
+  ]
 
 
 def write_generated(raw_dir: pathlib.Path, num_images: int) -> None:
@@ -260,21 +176,32 @@ def write_generated(raw_dir: pathlib.Path, num_images: int) -> None:
 def environment(args: argparse.Namespace) -> dict[str, Any]:
   """What was measured, and where."""
   return {
-    # Where the images lie is nobody else's business.
-    'command': ['DIR' if a == str(args.raw_dir) else a for a in sys.argv],
+    'command': args.command,
+    'commit': _commit(),
     'python': platform.python_version(),
     'packages': {name: importlib.metadata.version(name) for name in _PACKAGES},
     'platform': platform.platform(),
     'processor': _processor(),
     'cores': len(os.sched_getaffinity(0)),
     'data': 'HAM10000' if args.raw_dir else 'generated',
-    'num_images': args.num_images,
     'loader_workers': args.workers,
     'repetitions': args.repetitions,
     'seconds_per_turn': args.seconds,
     'torch_memory_format': 'channels_last',
     'tf32': True,
   }
+
+
+def _commit() -> str | None:
+  """The commit of the code, '+changes' after it where files differ from it."""
+  root = pathlib.Path(__file__).parents[1]
+  command = ['git', '-C', root, '--git-dir=.git', 'describe', '--always']
+  command += ['--exclude=*', '--abbrev=40', '--dirty=+changes']
+  try:
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return done.stdout.strip()
 
 
 def _processor() -> str:
@@ -287,90 +214,173 @@ def _processor() -> str:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-  """Reads the command line.
+  """Reads the command line; adds it, as it is to be published, as `command`.
 
   Raises:
     InputError: If a value does not fit, or PyTorch or OpenCV is missing.
   """
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    argument_default=argparse.SUPPRESS,
   )
   parser.add_argument('--output', type=pathlib.Path, required=True)
   parser.add_argument('--raw_dir', type=pathlib.Path)
   parser.add_argument('--quick', action='store_true', help='for two cores')
-  parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)
-  parser.add_argument('--widths', nargs='+', type=int, default=[64])
-  parser.add_argument('--image_sizes', nargs='+', type=int, default=[224])
-  precisions = ('float32', 'bfloat16')
-  parser.add_argument(
-    '--precisions', nargs='+', choices=precisions, default=precisions
-  )
-  parser.add_argument('--batch_size', type=int, default=32)
+  parser.add_argument('--modes', nargs='+', choices=MODES)
+  parser.add_argument('--widths', nargs='+', type=int)
+  parser.add_argument('--image_sizes', nargs='+', type=int)
+  parser.add_argument('--precisions', nargs='+', choices=_FULL['precisions'])
+  parser.add_argument('--batch_size', type=int)
   parser.add_argument('--no_compile', action='store_true')
-  parser.add_argument('--num_images', type=int, default=512)
-  parser.add_argument('--repetitions', type=int, default=10)
-  parser.add_argument('--seconds', type=float, default=3.0)
-  parser.add_argument('--matrix_size', type=int, default=8192)
-  parser.add_argument('--workers', type=int, default=os.cpu_count())
-  args = parser.parse_args(argv)
-  if args.quick:
-    args.precisions, args.matrix_size = ['float32'], 2048
-    args.repetitions, args.seconds = 5, 0.7
+  parser.add_argument('--num_images', type=int)
+  parser.add_argument('--repetitions', type=int)
+  parser.add_argument('--seconds', type=float)
+  parser.add_argument('--matrix_size', type=int)
+  parser.add_argument('--workers', type=int)
+  given = vars(parser.parse_args(argv))
+  quick = 'quick' in given
+  if quick and (clashing := given.keys() & _FULL.keys()):
+    raise errors.InputError(
+      f'--quick fixes {", ".join(f"--{name}" for name in sorted(clashing))};'
+      ' leave out the one or the other.'
+    )
+  args = argparse.Namespace(
+    **{
+      **{'raw_dir': None, 'quick': quick, 'num_images': 512},
+      **{'workers': os.cpu_count(), 'command': _command(given)},
+      **(_FULL | _QUICK_OPTIONS if quick else _FULL),
+      **given,
+    }
+  )
+  _check(args)
+  return args
+
+
+def _command(given: dict[str, Any]) -> list[str]:
+  """The command, but for where the images lie, which is nobody's business."""
+  command = ['scripts/benchmark.py']
+  for name, value in given.items():
+    value = 'DIR' if name == 'raw_dir' else value
+    values = value if isinstance(value, list) else [value]
+    command += [f'--{name}', *(str(v) for v in values if v is not True)]
+  return command
+
+
+def _check(args: argparse.Namespace) -> None:
   if args.output.suffix != '.json':
     raise errors.InputError(f'--output {args.output}: must end in .json.')
+  counts = ('widths', 'image_sizes', 'batch_size', 'num_images', 'repetitions')
+  for name in (*counts, 'matrix_size'):
+    if np.min(getattr(args, name)) < 1:
+      raise errors.InputError(f'--{name}: must be 1 or more.')
+  if not args.seconds > 0 or args.workers < 0:
+    raise errors.InputError(
+      '--seconds must be more than 0, --workers 0 or more.'
+    )
+  if any(size % 16 for size in args.image_sizes):
+    raise errors.InputError('--image_sizes: must be multiples of 16.')
   missing = [n for n in ('torch', 'cv2') if not importlib.util.find_spec(n)]
   if missing:
     raise errors.InputError(
       f'{" and ".join(missing)} missing: pip install "skinseg_jax[torch]"'
     )
-  return args
+  try:
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=args.output.parent):
+      pass
+  except OSError as error:
+    raise errors.InputError(
+      f'--output {args.output}: cannot be written ({error.strerror}).'
+    ) from error
 
 
 def measure(
   args: argparse.Namespace, directory: pathlib.Path
 ) -> dict[str, Any]:
-  """Measures all cases; what fails is left out and named in `failures`."""
-  raw_dir = args.raw_dir
-  if raw_dir is None:
+  """Measures all cases; what fails is left out and named in `failures`.
+
+  Raises:
+    InputError: If all fail.
+  """
+  began = time.perf_counter()
+  env = environment(args)
+  if args.raw_dir is None:
     raw_dir = directory / 'raw'
     write_generated(raw_dir, args.num_images)
+  else:
+    raw_dir = args.raw_dir.resolve()
   data = cases.Data(raw_dir, directory, args.num_images, args.workers)
-  report = {'environment': environment(args), 'rows': [], 'ratios': []}
-  env = report['environment']
   groups = plan(args)
-  began = time.perf_counter()
   sizes = {group[0].image_size for group in groups}
-  for size in sorted(sizes):
-    cases.open_data(data, size)
-  env['cache_images_per_second'] = (
-    args.num_images * len(sizes) / (time.perf_counter() - began)
-  )
-  env['matrix_flops_per_second'] = matrix_rates(
-    data, args.precisions, size=args.matrix_size, seconds=args.seconds
-  )
-  env['failures'] = []
-  for group in tqdm.tqdm(groups, desc='cases', disable=None):
+  caching_began = time.perf_counter()
+  cached = [cases.open_data(data, size) for size in sorted(sizes)]
+  seconds = time.perf_counter() - caching_began
+  env['num_images'] = len(cached[0].image_ids)  # There may be fewer.
+  env['cache_images_per_second'] = env['num_images'] * len(sizes) / seconds
+  env['matrix_flops_per_second'], env['failures'] = {}, []
+  report = {'environment': env, 'rows': [], 'ratios': []}
+  matrices = [matrix_group(p, args.matrix_size) for p in args.precisions]
+  for number, group in enumerate(matrices + groups, 1):
+    print(
+      f'{time.perf_counter() - began:.0f} s: {number} of'
+      f' {len(matrices + groups)}, {group[0]}',
+      flush=True,
+    )
     try:
-      results = run_group(
+      results = cases.run_group(
         group, data, repetitions=args.repetitions, seconds=args.seconds
       )
     except RuntimeError as error:
-      env['failures'].append(str(error))
+      env['failures'].append(str(error).replace(str(raw_dir), 'DIR'))
       print(f'left out: {error}', file=sys.stderr)
       continue
-    report['rows'] += [row for row, _, _ in results]
-    report['ratios'] += ratios(results)
-    env['device'] = results[0][2]
+    add(report, results)
+    save(report, args.output)
+  print(f'{time.perf_counter() - began:.0f} s in all', flush=True)
+  if not report['rows']:
+    raise errors.InputError(
+      'every case failed, for reasons told above; nothing was measured.'
+    )
   return report
+
+
+def add(
+  report: dict[str, Any],
+  results: Sequence[tuple[dict[str, Any], np.ndarray, str]],
+) -> None:
+  """Adds what `run_group` gave to a report."""
+  rows = [row for row, _, _ in results]
+  report['environment']['device'] = results[0][2]
+  if rows[0]['mode'] == 'matrix':
+    fastest = max(row['images_per_second'] for row in rows)
+    rates = report['environment']['matrix_flops_per_second']
+    rates[rows[0]['precision']] = 2 * rows[0]['image_size'] ** 3 * fastest
+  else:
+    report['rows'] += rows
+    report['ratios'] += ratios(results)
+
+
+def save(report: dict[str, Any], path: pathlib.Path) -> None:
+  """Writes the report, whole or not at all."""
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+  temporary.replace(path)
+
+
+def use_one_gpu() -> None:
+  """Shows the first GPU alone: JAX would take all, PyTorch takes one."""
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES', '0')
+  os.environ['CUDA_VISIBLE_DEVICES'] = visible.split(',')[0]
 
 
 def main(argv: list[str]) -> None:
   """Measures, then writes JSON, table and chart."""
   args = parse_arguments(argv[1:])
+  use_one_gpu()
   with tempfile.TemporaryDirectory() as directory:
     report = measure(args, pathlib.Path(directory))
-  args.output.parent.mkdir(parents=True, exist_ok=True)
-  args.output.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
+  save(report, args.output)
   text = benchmark_report.table(report)
   args.output.with_suffix('.md').write_text(text, encoding='utf-8')
   benchmark_report.chart(report, args.output.with_suffix('.png'))
@@ -378,4 +388,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  # By default it would leave behind, for good, those who stand still.
+  for _number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, lambda number, _: sys.exit(128 + number))
   errors.exit_with_message(main, sys.argv)

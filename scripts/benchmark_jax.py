@@ -1,6 +1,7 @@
 """Our side of scripts/benchmark.py."""
 
 import functools
+import itertools
 import os
 import pathlib
 import tempfile
@@ -15,17 +16,22 @@ os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from skinseg_jax import (
   compilation,
-  metric_writer,
   progress,
   scoring,
+  stop_signals,
   train_state,
   train_step,
+  trainer,
 )
 from skinseg_jax import config as config_lib
-from skinseg_jax.data import input_pipeline
+from skinseg_jax.data import input_pipeline, splits
+
+# How to get a batch, and what to do with it.
+_DrawAndStep = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
@@ -34,14 +40,9 @@ def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
   on_gpu = device.platform == 'gpu'
   if on_gpu:  # What PyTorch is given too.
     jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
-  step, last = _SET_UPS[case.mode](case, data), []
-
-  def keep():
-    last[:] = [step()]
-
   return cases.Work(
-    keep,
-    lambda: jax.block_until_ready(last),
+    *_SET_UPS[case.mode](case, data),
+    jax.block_until_ready,
     device.device_kind,
     lambda: (
       device.memory_stats()['peak_bytes_in_use']
@@ -51,16 +52,17 @@ def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
   )
 
 
-def _matrix(case: cases.Case, _: cases.Data) -> Callable[[], Any]:
-  a, b = (
+def _matrix(case: cases.Case, _: cases.Data) -> _DrawAndStep:
+  pair = [
     jnp.asarray(m, case.precision) for m in cases.matrices(case.image_size)
-  )
-  product = jax.jit(jnp.dot)
-  return lambda: product(a, b)
+  ]
+  # With the options that the training step is compiled with.
+  product = compilation.jit(jnp.matmul, static_argnames='precision')
+  return lambda: pair, lambda pair: product(*pair)
 
 
-def _input(case: cases.Case, data: cases.Data) -> Callable[[], Any]:
-  return functools.partial(next, _batches(case, data))
+def _input(case: cases.Case, data: cases.Data) -> _DrawAndStep:
+  return functools.partial(next, _batches(case, data)), lambda x: x
 
 
 def _batches(case: cases.Case, data: cases.Data) -> Iterator[Any]:
@@ -85,94 +87,93 @@ def _config(case: cases.Case) -> config_lib.Config:
   return config
 
 
-def _predict(case: cases.Case, _: cases.Data) -> Callable[[], Any]:
-  static = train_state.create(
-    _config(case), input_pipeline.data_sharding(), num_updates=1
+def _predict(case: cases.Case, _: cases.Data) -> _DrawAndStep:
+  config = _config(case)
+  # As for a checkpoint: an optimiser's arrays are never made.
+  static = train_state.abstract(
+    config, input_pipeline.data_sharding(), num_updates=1
   )
+  model_state = jax.jit(
+    lambda: nnx.state(train_state.create_model(config.model, seed=0))
+  )()
   images = cases.noise(case)
 
-  def step():
+  def step(images):
     logits = scoring.forward(
-      static.eval_graphdef, static.state[0], images, views='off'
+      static.eval_graphdef, model_state, images, views='off'
     )
     return np.asarray(scoring.probabilities(logits))
 
-  return step
+  return lambda: images, step
 
 
-def _compute(case: cases.Case, data: cases.Data) -> Callable[[], Any]:
+def _compute(case: cases.Case, data: cases.Data) -> _DrawAndStep:
   batches = _batches(case, data)
   only = next(batches)
   batches.close()
-  return _training(case, lambda: only)
+  return lambda: only, _training(case)
 
 
-def _end_to_end(case: cases.Case, data: cases.Data) -> Callable[[], Any]:
-  return _training(case, functools.partial(next, _batches(case, data)))
+def _end_to_end(case: cases.Case, data: cases.Data) -> _DrawAndStep:
+  return functools.partial(next, _batches(case, data)), _training(case)
 
 
-def _training(
-  case: cases.Case, following: Callable[[], Any]
-) -> Callable[[], Any]:
+def _training(case: cases.Case) -> Callable[[Any], Any]:
   config = _config(case)
   static = train_state.create(
     config, input_pipeline.data_sharding(), num_updates=1
   )
-  state = [static.state]
+  state, program = static.state, None
 
-  @functools.cache  # Within the first step, whose time counts as compilation.
-  def compiled():
-    return compilation.compile_step(
-      train_step.train_step,
-      static.graphdef,
-      state[0],
-      following(),
-      xla_options=config.train.xla_options,
-      config=config,
-    )
-
-  def step():
-    state[0], step_metrics = compiled()(static.graphdef, state[0], following())
-    return step_metrics
-
-  return step
-
-
-def _host(case: cases.Case, data: cases.Data) -> Callable[[], Any]:
-  """What the training loop does, but for the step's work on the device."""
-  config = _config(case)
-  static = train_state.create(
-    config, input_pipeline.data_sharding(), num_updates=1
-  )
-  batches, state, pending = _batches(case, data), [static.state], []
-  folder = tempfile.mkdtemp(dir=data.cache_dir)
-  writer = metric_writer.MetricWriter(pathlib.Path(folder))
-
-  @functools.partial(jax.jit, donate_argnames='state')
-  def idle(graphdef, state, batch):
-    del graphdef, batch
-    return state, {
-      'loss': jnp.float32(0),
-      **{name: jnp.int32(1) for name in ('tp', 'fp', 'fn', 'tn')},
-    }
-
-  compiled = idle.lower(static.graphdef, state[0], next(batches)).compile()
-
-  def step():
-    state[0], step_metrics = compiled(static.graphdef, state[0], next(batches))
-    pending.append(step_metrics)
-    if len(pending) == config.train.log_every_steps:
-      totals = progress.Totals()
-      for step_metrics in jax.device_get(pending):
-        totals.add(step_metrics)
-      scores = totals.scores()
-      writer.write(
-        1, {f'train/{name}': value for name, value in scores.items()}
+  def step(batch):
+    nonlocal state, program
+    if (
+      program is None
+    ):  # Within the first step: its time counts as compilation.
+      program = compilation.compile_step(
+        train_step.train_step,
+        static.graphdef,
+        state,
+        batch,
+        xla_options=config.train.xla_options,
+        config=config,
       )
-      pending.clear()
+    state, step_metrics = program(static.graphdef, state, batch)
     return step_metrics
 
   return step
+
+
+@functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
+def _idle_step(graphdef, state, batch, *, config):
+  """In place of `train_step.train_step`: leaves everything as it is."""
+  del graphdef, batch, config
+  counts = {name: jnp.int32(1) for name in ('tp', 'fp', 'fn', 'tn')}
+  return state, {'loss': jnp.float32(0), **counts, 'finite': jnp.bool_(True)}
+
+
+class _Loop(trainer.Trainer):
+  """The training loop, which neither scores nor saves at an epoch's end."""
+
+  def _finish_epoch(self, epoch: int) -> None:
+    self._progress.epoch = progress.Totals()
+
+
+def _host(case: cases.Case, data: cases.Data) -> _DrawAndStep:
+  """An epoch of the training loop, but for the step's work on the device."""
+  train_step.train_step = _idle_step  # This process makes no other.
+  config, cached = _config(case), cases.open_data(data, case.image_size)
+  ids = itertools.islice(
+    itertools.cycle(cached.image_ids), cases.EPOCH_STEPS * case.batch_size
+  )
+  loop = _Loop(
+    config,
+    pathlib.Path(tempfile.mkdtemp(dir=data.cache_dir)),
+    cached,
+    splits.Split(train=list(ids), validation=cached.image_ids[:1]),
+    stop_signals.StopSignals(),
+  )
+  return lambda: None, lambda _: loop.train_epoch()
 
 
 _SET_UPS = {

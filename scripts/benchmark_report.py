@@ -3,8 +3,8 @@
 import pathlib
 from typing import Any
 
+import numpy as np
 import unet_floor
-from matplotlib import figure
 
 # What rows that are compared have in common.
 SAME = ('mode', 'precision', 'width', 'image_size', 'batch_size')
@@ -16,8 +16,10 @@ def table(report: dict[str, Any]) -> str:
   lines = [
     f'{env["device"]}, {env["processor"]}, {env["cores"]} cores;'
     f' jax {env["packages"]["jax"]}, torch {env["packages"]["torch"]};'
-    f' {env["num_images"]} images ({env["data"]}). Images a second: median'
-    ' (10th to 90th percentile).',
+    f' {env["num_images"]} images ({env["data"]}). Cases that are compared'
+    f' took {env["repetitions"]} turns of {env["seconds_per_turn"]:g} s each, a'
+    ' step at least. Images a second: median (10th to 90th percentile); "JAX'
+    ' is": median of the ratios of turns.',
     '',
     '| mode | width | px | batch | precision | | images/s | JAX is | compile'
     ' | peak memory | of matrix rate |',
@@ -43,7 +45,8 @@ def table(report: dict[str, Any]) -> str:
     f'{rate / 1e12:.3g} Tflop/s in {precision}'
     for precision, rate in env['matrix_flops_per_second'].items()
   )
-  lines += ['', f'Matrix rate: {rates}.', *_host_lines(report['rows'])]
+  lines += ['', f'Matrix rate: {rates or "not measured"}.']
+  lines += _host_lines(report['rows'])
   return '\n'.join([*lines, ''])
 
 
@@ -82,7 +85,7 @@ def _ratio_cell(row, ratios) -> str:
 
 
 def _share_cell(row, rates) -> str:
-  if row['mode'] != 'compute':
+  if row['mode'] != 'compute' or row['precision'] not in rates:
     return ''
   flops = unet_floor.training_flops(row['width'], row['image_size'])
   share = flops * row['images_per_second'] / rates[row['precision']]
@@ -90,43 +93,49 @@ def _share_cell(row, rates) -> str:
 
 
 def chart(report: dict[str, Any], path: pathlib.Path) -> None:
-  """Draws images per second of each case over those of eager PyTorch.
+  """Draws the ratios of the table, all but those of `input`.
 
-  All but `input` and `host`, which the table holds.
+  Bars are medians, lines on them the 10th to the 90th percentile.
   """
-  groups: dict[str, dict[str, float]] = {}
-  for row in report['rows']:
-    # PyTorch has no `host`; `input` would dwarf all others.
-    if row['mode'] in ('host', 'input'):
+  # Imported here, for every process that is measured imports this module.
+  from matplotlib import figure
+
+  groups: dict[str, dict[bool, dict[str, Any]]] = {}
+  for entry in report['ratios']:
+    if entry['mode'] == 'input':  # It would dwarf all others.
       continue
-    width = f'width {row["width"]}, ' if row['width'] else ''
     name = (
-      f'{row["mode"]}, {width}{row["image_size"]} px, batch'
-      f' {row["batch_size"]}, {row["precision"]}'
+      f'{entry["mode"]}, width {entry["width"]}, {entry["image_size"]} px,'
+      f' batch {entry["batch_size"]}, {entry["precision"]}'
     )
-    groups.setdefault(name, {})[label(row)] = row['images_per_second']
+    groups.setdefault(name, {})[entry['compiled']] = entry
   canvas = figure.Figure(figsize=(8, 1 + 0.5 * len(groups)), layout='tight')
   axes = canvas.subplots()
-  colours = {'JAX': 'C0', 'PyTorch': 'C7', 'torch.compile': 'C1'}
-  for offset, (series, colour) in enumerate(colours.items()):
-    bars = [
-      (i + 0.27 * (offset - 1), rates[series] / rates['PyTorch'], rates[series])
-      for i, rates in enumerate(groups.values())
-      if series in rates and 'PyTorch' in rates
-    ]
-    if not bars:
+  for compiled, theirs in enumerate(('PyTorch eager', 'torch.compile')):
+    places = [i for i, group in enumerate(groups.values()) if compiled in group]
+    if not places:
       continue
-    places, lengths, values = zip(*bars, strict=True)
-    drawn = axes.barh(places, lengths, 0.26, label=series, color=colour)
-    axes.bar_label(
-      drawn, [f' {_short(v)} images/s' for v in values], fontsize=7
+    entries = [g[compiled] for g in groups.values() if compiled in g]
+    p10, ratio, p90 = (
+      np.array([entry[key] for entry in entries])
+      for key in ('p10', 'ratio', 'p90')
     )
-  axes.set_yticks(range(len(groups)), list(groups))
+    bars = axes.barh(
+      np.array(places) + 0.4 * compiled,
+      ratio,
+      0.38,
+      xerr=[ratio - p10, p90 - ratio],
+      label=f'JAX over {theirs}',
+    )
+    axes.bar_label(bars, [f' {value:.2f}' for value in ratio], fontsize=7)
+  middle = 0.2 if any(True in group for group in groups.values()) else 0
+  axes.set_yticks(np.arange(len(groups)) + middle, list(groups))
   axes.invert_yaxis()
   axes.axvline(1, color='black', linewidth=0.8)
   axes.margins(x=0.25)
-  axes.set_xlabel('images per second, relative to PyTorch eager channels-last')
-  axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.1), ncols=3)
+  axes.set_xlabel("JAX's images per second over PyTorch's, channels-last")
+  if groups:
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.1), ncols=2)
   canvas.savefig(path, dpi=150)
 
 

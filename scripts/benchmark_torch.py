@@ -1,13 +1,16 @@
 """PyTorch's side of scripts/benchmark.py."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import benchmark_cases as cases
-import torch_reference as reference  # Before torch, whose threads it sets.
+import torch
+import torch_reference as reference
 
-import torch  # isort: skip
+# How to get a batch, and what to do with it.
+_DrawAndStep = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
@@ -17,8 +20,8 @@ def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
   torch.set_float32_matmul_precision('high')  # TF32, as in convolutions.
   device = torch.device('cuda' if on_gpu else 'cpu')
   return cases.Work(
-    _SET_UPS[case.mode](case, data, device),
-    torch.cuda.synchronize if on_gpu else lambda: None,
+    *_SET_UPS[case.mode](case, data, device),
+    lambda _: torch.cuda.synchronize() if on_gpu else None,
     torch.cuda.get_device_name() if on_gpu else 'cpu',
     torch.cuda.max_memory_allocated if on_gpu else cases.resident_peak,
   )
@@ -26,18 +29,18 @@ def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
 
 def _matrix(
   case: cases.Case, _: cases.Data, device: torch.device
-) -> Callable[[], Any]:
-  a, b = (
+) -> _DrawAndStep:
+  pair = [
     torch.from_numpy(m).to(device, getattr(torch, case.precision))
     for m in cases.matrices(case.image_size)
-  )
-  return lambda: a @ b
+  ]
+  return lambda: pair, lambda pair: pair[0] @ pair[1]
 
 
 def _input(
   case: cases.Case, data: cases.Data, device: torch.device
-) -> Callable[[], Any]:
-  return functools.partial(next, _batches(case, data, device))
+) -> _DrawAndStep:
+  return functools.partial(next, _batches(case, data, device)), lambda x: x
 
 
 def _batches(
@@ -60,19 +63,19 @@ def _batches(
 
 def _predict(
   case: cases.Case, _: cases.Data, device: torch.device
-) -> Callable[[], Any]:
+) -> _DrawAndStep:
   model, run = _model(case, device)
   model.eval()
   images = torch.from_numpy(cases.noise(case))
   masks = torch.zeros(images.shape[:3], dtype=torch.uint8)
 
   @torch.inference_mode()
-  def predict():
+  def predict(images):
     with reference.autocast(device, case.precision):
       logits = run(reference.to_device((images, masks[:, :1]), device)[0])
     return torch.sigmoid(logits.float()).cpu().numpy()
 
-  return predict
+  return lambda: images, predict
 
 
 def _model(case: cases.Case, device: torch.device):
@@ -82,27 +85,24 @@ def _model(case: cases.Case, device: torch.device):
 
 def _compute(
   case: cases.Case, data: cases.Data, device: torch.device
-) -> Callable[[], Any]:
-  batches = _batches(case, data, device)
-  only = next(batches)
-  batches.close()
-  return _training(case, device, lambda: only)
+) -> _DrawAndStep:
+  # No workers: nothing may stand beside the step.
+  only = next(_batches(case, dataclasses.replace(data, workers=0), device))
+  return lambda: only, _training(case, device)
 
 
 def _end_to_end(
   case: cases.Case, data: cases.Data, device: torch.device
-) -> Callable[[], Any]:
-  following = functools.partial(next, _batches(case, data, device))
-  return _training(case, device, following)
+) -> _DrawAndStep:
+  draw = functools.partial(next, _batches(case, data, device))
+  return draw, _training(case, device)
 
 
-def _training(
-  case: cases.Case, device: torch.device, following: Callable[[], Any]
-) -> Callable[[], Any]:
+def _training(case: cases.Case, device: torch.device) -> Callable[[Any], Any]:
   model, run = _model(case, device)
   optimizer = reference.make_optimizer(model, 1e-3)
-  return lambda: reference.train_step(
-    run, optimizer, *following(), precision=case.precision
+  return lambda batch: reference.train_step(
+    run, optimizer, *batch, precision=case.precision
   )
 
 

@@ -16,11 +16,13 @@ import pathlib
 import re
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-# Before torch is imported: threads that wait do so asleep. Spinning, they take
-# the cores from the workers, and a step can become a hundred times slower.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+if __name__ == '__main__':
+  # Before torch is imported: threads that wait do so asleep. Spinning, they
+  # take the cores from the loader's workers, and a step can become a hundred
+  # times slower.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import cv2
 import numpy as np
@@ -81,17 +83,18 @@ class UNet(nn.Module):
     return self.head(x)
 
 
-def list_examples(raw_dir: pathlib.Path) -> list[tuple[str, str, str]]:
-  """Pairs images and masks by id: (id, image, mask), in the order of ids.
+# A path, and the name within it where it is a zip, '' elsewhere.
+_File = tuple[str, str]
 
-  An image or mask is 'path', or 'path of a zip!member'.
-  """
-  images, masks = {}, {}
-  for name in _list_files(raw_dir):
-    if match := re.search(r'([^/!]+)_segmentation\.png$', name):
-      masks[match[1]] = name
-    elif match := re.search(r'([^/!]+)\.jpg$', name):
-      images[match[1]] = name
+
+def list_examples(raw_dir: pathlib.Path) -> list[tuple[str, _File, _File]]:
+  """Pairs images and masks by id: (id, image, mask), in the order of ids."""
+  images = _find_files(raw_dir, 'HAM10000_images_part_*', r'(.+)\.jpe?g')
+  find_masks = functools.partial(
+    _find_files, raw_dir, pattern=r'(.+)_segmentation\.png'
+  )
+  # In Kaggle's layout the folder of masks has any name.
+  masks = find_masks('HAM10000_segmentations*') or find_masks('*')
   if not images or images.keys() != masks.keys():
     raise SystemExit(
       f'{raw_dir}: {len(images)} images and {len(masks)} masks, which do not'
@@ -101,16 +104,23 @@ def list_examples(raw_dir: pathlib.Path) -> list[tuple[str, str, str]]:
   return [(name, images[name], masks[name]) for name in sorted(images)]
 
 
-def _list_files(raw_dir: pathlib.Path) -> Iterable[str]:
-  for path in sorted(raw_dir.glob('HAM10000_*')):
+def _find_files(
+  raw_dir: pathlib.Path, containers: str, pattern: str
+) -> dict[str, _File]:
+  """Files by id, in zips and folders; macOS's own have dots before names."""
+  found = {}
+  for path in sorted(raw_dir.glob(containers)):
     if path.suffix == '.zip':
       with zipfile.ZipFile(path) as archive:
-        members = archive.namelist()
-      yield from (
-        f'{path}!{name}' for name in members if '__MACOSX' not in name
-      )
-    elif path.is_dir():
-      yield from map(str, sorted(path.rglob('*.*')))
+        files = [(str(path), name) for name in archive.namelist()]
+    else:
+      files = [(str(file), '') for file in sorted(path.rglob('*'))]
+    for file in files:
+      name = pathlib.PurePath(file[1] or file[0]).name
+      match = re.fullmatch(pattern, name, re.IGNORECASE)
+      if match and not name.startswith('.'):
+        found[match[1]] = file
+  return found
 
 
 @functools.cache
@@ -120,8 +130,8 @@ def _open_zip(path: str, process: int) -> zipfile.ZipFile:
   return zipfile.ZipFile(path)
 
 
-def _read(name: str, flags: int) -> np.ndarray:
-  path, _, member = name.partition('!')
+def _read(file: _File, flags: int) -> np.ndarray:
+  path, member = file
   if not member:
     return cv2.imread(path, flags)
   content = _open_zip(path, os.getpid()).read(member)
@@ -133,7 +143,7 @@ class SkinLesionDataset(data.Dataset):
 
   def __init__(
     self,
-    examples: Sequence[tuple[str, str, str]],
+    examples: Sequence[tuple[str, _File, _File]],
     size: tuple[int, int],
     *,
     augment: bool,
@@ -152,9 +162,9 @@ class SkinLesionDataset(data.Dataset):
 
   def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Image, uint8 [H, W, 3], and mask, uint8 [H, W] in {0, 1}."""
-    _, image_name, mask_name = self._examples[index]
-    image = cv2.cvtColor(_read(image_name, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    mask = _read(mask_name, cv2.IMREAD_GRAYSCALE)
+    _, image_file, mask_file = self._examples[index]
+    image = cv2.cvtColor(_read(image_file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    mask = _read(mask_file, cv2.IMREAD_GRAYSCALE)
     height, width = self._size
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)

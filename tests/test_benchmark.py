@@ -1,4 +1,10 @@
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -6,11 +12,18 @@ import pytest
 pytestmark = pytest.mark.torch
 pytest.importorskip('torch_models')
 benchmark = pytest.importorskip('benchmark')
+cases = pytest.importorskip('benchmark_cases')
 report_lib = pytest.importorskip('benchmark_report')
 floor = pytest.importorskip('unet_floor')
 
 from skinseg_jax import errors  # noqa: E402
 
+_TINY = [
+  *['--widths', '1', '--image_sizes', '16', '--precisions', 'float32'],
+  *['--no_compile', '--batch_size', '2', '--num_images', '4'],
+  *['--repetitions', '2', '--seconds', '0.1'],
+  *['--matrix_size', '64', '--workers', '1'],
+]
 _FIELDS = {
   'framework',
   'mode',
@@ -124,6 +137,8 @@ def test_table_shows_ratio_and_share_of_the_matrix_rate():
         'num_images': 8,
         'data': 'generated',
         'matrix_flops_per_second': {'float32': rate},
+        'repetitions': 5,
+        'seconds_per_turn': 0.7,
       },
       'rows': rows,
       'ratios': [
@@ -131,6 +146,7 @@ def test_table_shows_ratio_and_share_of_the_matrix_rate():
       ],
     }
   )
+  assert 'took 5 turns of 0.7 s each' in text
   ours, theirs = text.splitlines()[4:6]
   assert '| JAX | 20 (1 to 9) |  | 2.0 s | 3.00 GB | 50 % |' in ours
   assert '| PyTorch | 10 (1 to 9) | 2.00 times (1.50 to 2.50) |' in theirs
@@ -153,43 +169,142 @@ def test_full_plan_compares_with_torch_compile_in_both_precisions():
   assert [g[0].precision for g in groups] == ['float32', 'bfloat16']
 
 
-def test_output_of_another_kind_is_refused():
-  with pytest.raises(errors.InputError, match='must end in .json'):
-    benchmark.parse_arguments(['--output', 'x.csv'])
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--output=x.csv'], 'must end in .json'),
+    (['--quick', '--seconds=3', '--modes', 'input'], '--modes, --seconds'),
+    (['--repetitions=0'], '--repetitions: must be 1 or more'),
+    (['--batch_size=0'], '--batch_size: must be 1 or more'),
+    (['--image_sizes', '96', '100'], 'multiples of 16'),
+    (['--seconds=0'], 'more than 0'),
+    (['--output=/proc/x.json'], 'cannot be written'),
+  ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+  with pytest.raises(errors.InputError, match=message):
+    benchmark.parse_arguments(['--output=x.json', *arguments])
+
+
+@pytest.mark.parametrize('given', [['--raw_dir=/a/b/'], ['--raw', '/a/b']])
+def test_recorded_command_does_not_tell_where_images_lie(given):
+  args = benchmark.parse_arguments(['--output=x.json', '--quick', *given])
+  assert args.command == [
+    *['scripts/benchmark.py', '--output', 'x.json', '--quick'],
+    *['--raw_dir', 'DIR'],
+  ]
+
+
+@pytest.mark.parametrize(
+  ('before', 'after'), [(None, '0'), ('3,4', '3'), ('', '')]
+)
+def test_one_gpu_is_shown(monkeypatch, before, after):
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', before or '')
+  if before is None:
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+  benchmark.use_one_gpu()
+  assert os.environ['CUDA_VISIBLE_DEVICES'] == after
+
+
+def _fake_results(group):
+  rows = [
+    {**_row(case.framework, 20.0, compiled=case.compiled), 'mode': case.mode}
+    for case in group
+  ]
+  return [(row, np.array([20.0, 30.0]), 'a chip') for row in rows]
+
+
+def test_results_are_on_disk_after_each_group(tmp_path, monkeypatch):
+  output, seen = tmp_path / 'new' / 'x.json', []
+
+  def run_group(group, data, **_):
+    seen.append(output.exists() and json.loads(output.read_text())['rows'])
+    if group[0].mode == 'compute':
+      raise RuntimeError(f'no memory for {data.raw_dir}/x.jpg')
+    return _fake_results(group)
+
+  monkeypatch.setattr(cases, 'run_group', run_group)
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+  raw_dir = tmp_path / 'raw'
+  benchmark.write_generated(raw_dir, 3)
+  argv = [f'--output={output}', f'--raw_dir={raw_dir}', *_TINY]
+  benchmark.main(['', *argv, '--modes', 'predict', 'compute', 'host'])
+  # After the matrix product: predict at two batch sizes, compute, host.
+  assert [len(rows) for rows in seen[1:]] == [0, 2, 4, 4]
+  report = json.loads(output.read_text())
+  assert report['environment']['failures'] == ['no memory for DIR/x.jpg']
+  assert report['environment']['num_images'] == 3  # Not 4: there are no more.
+  assert str(tmp_path) not in json.dumps(
+    {**report['environment'], 'command': report['environment']['command'][3:]}
+  )
+  commit = report['environment']['commit']  # None outside a repository.
+  assert re.fullmatch(r'[0-9a-f]{40}(\+changes)?|None', str(commit))
+  assert [path.suffix for path in sorted(output.parent.iterdir())] == [
+    *['.json', '.md', '.png']
+  ]
+
+
+def test_no_case_that_succeeds_ends_in_one_message(tmp_path, monkeypatch):
+  def run_group(group, data, **_):
+    raise RuntimeError('no memory')
+
+  monkeypatch.setattr(cases, 'run_group', run_group)
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+  with pytest.raises(errors.InputError, match='every case failed'):
+    benchmark.main(['', f'--output={tmp_path / "x.json"}', *_TINY])
+  assert not (tmp_path / 'x.json').exists()
+
+
+def test_chart_of_no_comparison_is_drawn(tmp_path):
+  report_lib.chart({'ratios': []}, tmp_path / 'x.png')
+  assert (tmp_path / 'x.png').stat().st_size > 0
 
 
 @pytest.mark.slow
-def test_a_small_run_writes_results_table_and_chart(tmp_path):
+def test_a_small_run_writes_results_table_and_chart(tmp_path, monkeypatch):
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
   output = tmp_path / 'results' / 'small.json'
-  benchmark.main(
-    [
-      'benchmark.py',
-      f'--output={output}',
-      *[
-        '--modes',
-        'compute',
-        'predict',
-        'host',
-        '--widths',
-        '1',
-        '--image_sizes',
-        '16',
-      ],
-      *['--precisions', 'float32', '--no_compile', '--batch_size', '2'],
-      # Long enough for `host` to write a line of the log.
-      *['--num_images', '4', '--repetitions', '2', '--seconds', '0.1'],
-      *['--matrix_size', '64', '--workers', '1'],
-    ]
-  )
+  benchmark.main(['benchmark.py', f'--output={output}', *_TINY])
   report = json.loads(output.read_text())
   assert set(report) == {'environment', 'rows', 'ratios'}
   assert report['environment']['failures'] == []
   for row in report['rows']:
     assert set(row) == _FIELDS
     assert row['p10'] <= row['images_per_second'] <= row['p90']
+  modes = [row['mode'] for row in report['rows'] if row['framework'] == 'jax']
+  assert modes == [
+    *['input', 'compute', 'end_to_end', 'predict', 'predict', 'host']
+  ]
   frameworks = [row['framework'] for row in report['rows']]
-  assert frameworks == ['jax', 'torch'] * 3 + ['jax']
-  # One compute, two predict, and host, whose share of the step is told.
+  assert frameworks == ['jax', 'torch'] * 5 + ['jax']
+  # That of `host`, whose share of the step is told.
   assert '% of the step.' in output.with_suffix('.md').read_text()
-  assert output.with_suffix('.md').exists()
   assert output.with_suffix('.png').stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_terminated_it_leaves_nobody_behind(tmp_path):
+  output = f'--output={tmp_path / "x.json"}'
+  program = subprocess.Popen(
+    [sys.executable, benchmark.__file__, output, *_TINY, '--modes', 'host']
+  )
+  children = f'/proc/{program.pid}/task/{program.pid}/children'
+  stopped = []
+  while not stopped:  # Until a case stands still.
+    assert program.poll() is None
+    time.sleep(0.05)
+    with open(children) as file:
+      pids = file.read().split()
+    stopped = [pid for pid in pids if _state(pid) == 'T']
+  program.send_signal(signal.SIGTERM)
+  assert program.wait(timeout=60) == 128 + signal.SIGTERM
+  assert all(_state(pid) in ('', 'Z') for pid in stopped)
+
+
+def _state(pid):
+  """As /proc has it; '' for none of that number."""
+  try:
+    with open(f'/proc/{pid}/stat') as file:
+      return file.read().rpartition(')')[2].split()[0]
+  except OSError:
+    return ''
