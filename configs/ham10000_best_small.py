@@ -1,8 +1,8 @@
 """The recipe of docs/recipe.md at width 16, 112 px and 5 epochs, for a CPU.
 
 python -m skinseg_jax.main --config configs/ham10000_best_small.py
-Expected time and score: not measured with this recipe; an earlier one, which
-still rotated, is in docs/recipe.md.
+Expected: 55 minutes of CPU time; pooled Dice .9374 and .9378, Dice per image
+.9356 and .9361, thresholded Jaccard .8622 and .8633 (seeds 0 and 1).
 """
 
 from skinseg_jax import config as config_lib
