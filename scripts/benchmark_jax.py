@@ -127,9 +127,7 @@ def _training(case: cases.Case) -> Callable[[Any], Any]:
 
   def step(batch):
     nonlocal state, program
-    if (
-      program is None
-    ):  # Within the first step: its time counts as compilation.
+    if program is None:  # Its time counts as compilation.
       program = compilation.compile_step(
         train_step.train_step,
         static.graphdef,

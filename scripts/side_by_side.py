@@ -89,8 +89,7 @@ class _Torch:
   """The reference with the same weights."""
 
   def __init__(self, model: trained_model.TrainedModel):
-    # Here, for `_parse` says first if they are missing. The reference sets
-    # how PyTorch's threads wait before it imports it.
+    # Here, for `_parse` says first if they are missing.
     import torch_reference
 
     self._reference = torch_reference
