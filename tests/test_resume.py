@@ -211,18 +211,7 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   scored = whole.score_validation()
   whole.close()
   for step in (2, 7):
-    first = _trainer(recipe, tmp_path / 'parts')
-    monkeypatch.setattr(
-      first._stop,
-      'reached',
-      lambda now, stop=first._stop, step=step: (
-        now == step and setattr(stop, 'requested', 'SIGTERM') is None
-      ),
-    )
-    with pytest.raises(errors.StoppedError):
-      _train_on(first)
-    assert first.step == step
-    first.close()
+    _train_until_stopped(_trainer(recipe, tmp_path / 'parts'), step)
   second = _trainer(recipe, tmp_path / 'parts')
   assert second.step == 7
   second.train_epoch()
@@ -248,9 +237,31 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   )
   assert np.array_equal(again['tp'], scored['tp'])
 
-  # One step more: update 11 keeps 12 / 21 of the average, less than .9.
-  state, _ = second._train_step(
-    second._static.graphdef, second._state, _random_batch()
+  _assert_next_average(second, averages)
+
+
+def _train_until_stopped(trainer, step):
+  def reached(now):
+    if now == step:
+      trainer._stop.requested = 'SIGTERM'
+    return now == step
+
+  trainer._stop.reached = reached
+  with pytest.raises(errors.StoppedError):
+    _train_on(trainer)
+  assert trainer.step == step
+  trainer.close()
+
+
+def _train_on(trainer):
+  while True:
+    trainer.train_epoch()
+
+
+def _assert_next_average(trainer, averages):
+  """Update 11 keeps 12 / 21 of the average, less than .9."""
+  state, _ = trainer._train_step(
+    trainer._static.graphdef, trainer._state, _random_batch()
   )
   for average, before, after in zip(
     jax.tree.leaves(state[0]),
@@ -260,11 +271,6 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   ):
     expected = before + (1 - 12 / 21) * (np.asarray(after) - before)
     np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
-
-
-def _train_on(trainer):
-  while True:
-    trainer.train_epoch()
 
 
 def _random_batch():
