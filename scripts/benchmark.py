@@ -33,13 +33,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import benchmark_cases as cases
-import benchmark_report
 import numpy as np
 import tqdm
+from benchmarks import cases
+from benchmarks import report as benchmark_report
 
-from skinseg_jax import errors
-from skinseg_jax.data import raw_files, synthetic
+from skinseg_jax.data.sources import ham10000_files, synthetic
+from skinseg_jax.runtime import errors
 
 MODES = ('input', 'compute', 'end_to_end', 'predict', 'host')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy', 'torch')
@@ -164,8 +164,8 @@ def write_generated(raw_dir: pathlib.Path, num_images: int) -> None:
     cv2.imwrite(str(images / f'{name}.jpg'), example['image'][..., ::-1])
     mask = 255 * example['mask']
     cv2.imwrite(str(masks / f'{name}_segmentation.png'), mask)
-  with (raw_dir / raw_files.METADATA_NAME).open('w', newline='') as file:
-    writer = csv.DictWriter(file, raw_files.COLUMNS, extrasaction='ignore')
+  with (raw_dir / ham10000_files.METADATA_NAME).open('w', newline='') as file:
+    writer = csv.DictWriter(file, ham10000_files.COLUMNS, extrasaction='ignore')
     writer.writeheader()
     # Required by readers, whatever it is.
     writer.writerows(

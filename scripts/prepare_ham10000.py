@@ -14,8 +14,10 @@ import time
 from absl import app, flags, logging
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import config_rules, errors
-from skinseg_jax.data import cache, ham10000
+from skinseg_jax import config_rules
+from skinseg_jax.data import cache
+from skinseg_jax.data.sources import ham10000
+from skinseg_jax.runtime import errors
 
 _RAW_DIR = flags.DEFINE_string(
   'raw_dir', '', 'Directory of the raw files; empty: download them.'

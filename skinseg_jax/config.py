@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from skinseg_jax import errors
+from skinseg_jax.runtime import errors
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)

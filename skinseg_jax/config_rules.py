@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import errors
+from skinseg_jax.runtime import errors
 
 # Of images in the cache, in pixels.
 _MAX_SIDE = 4096

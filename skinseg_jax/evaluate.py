@@ -9,17 +9,13 @@ import pathlib
 import sys
 from typing import Any
 
-from skinseg_jax import (
-  devices,
-  errors,
-  evaluation,
-  faults,
-  paper,
-  results,
-  trained_model,
-  training_side,
-)
-from skinseg_jax.data import folder, splits
+from skinseg_jax.data import splits
+from skinseg_jax.data.sources import folder
+from skinseg_jax.evaluation import evaluator, paper, summaries
+from skinseg_jax.evaluation import run_data as run_data_lib
+from skinseg_jax.inference import trained_model
+from skinseg_jax.reporting import report
+from skinseg_jax.runtime import devices, errors, resource_errors
 
 
 def evaluate_run(
@@ -27,7 +23,8 @@ def evaluate_run(
   *,
   checkpoint: str,
   subset: str,
-  options: evaluation.Options = evaluation.DEFAULT,
+  options: evaluator.Options = evaluator.DEFAULT,
+  write_report: bool = False,
 ) -> dict[str, Any]:
   """Scores a checkpoint on its own data, from the run folder alone.
 
@@ -36,6 +33,7 @@ def evaluate_run(
     checkpoint: 'best' (by validation Dice), 'last', or a step.
     subset: 'train' or 'validation'.
     options: What else to do.
+    write_report: Whether to write report, figures and review page.
 
   Returns:
     What it also writes to `summary.json`.
@@ -45,10 +43,13 @@ def evaluate_run(
       fit.
   """
   model = trained_model.load(workdir, checkpoint)
-  run_data = training_side.open_run_data(workdir, model)
-  return evaluation.evaluate_subset(
+  run_data = run_data_lib.open_run_data(workdir, model)
+  outcome = evaluator.evaluate_subset(
     workdir, model, run_data, subset=subset, options=options
   )
+  if write_report:
+    report.write_all(workdir, outcome.data, outcome.name)
+  return outcome.summary
 
 
 def main(argv: list[str]) -> None:
@@ -59,17 +60,16 @@ def main(argv: list[str]) -> None:
   """
   args = _parse(argv)
   devices.use('auto')
-  with faults.explained(args.workdir):
+  with resource_errors.explained(args.workdir):
     _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-  options = evaluation.Options(
+  options = evaluator.Options(
     native_size=not args.skip_native_size,
     training_side=not args.skip_training_side,
     review=args.review,
     exclude_rejected=args.exclude_rejected,
-    report=not args.skip_report,
   )
   if args.images is None:
     summary = evaluate_run(
@@ -77,10 +77,11 @@ def _evaluate(args: argparse.Namespace) -> None:
       checkpoint=args.checkpoint,
       subset=args.split,
       options=options,
+      write_report=not args.skip_report,
     )
   else:
     summary = _evaluate_external(args, options)
-  print(results.describe(summary))
+  print(summaries.describe(summary))
   left_out = summary.get('review', {}).get('excluded')
   as_paper = summary['data']['split'] == 'paper' and args.split == 'validation'
   if as_paper and not left_out:
@@ -102,9 +103,12 @@ def _evaluate_external(args, options) -> dict[str, Any]:
     metadata_csv=args.metadata,
     mask_threshold=threshold,
   )
-  return evaluation.evaluate_source(
+  outcome = evaluator.evaluate_source(
     args.workdir, model, source, name=name, options=options
   )
+  if not args.skip_report:
+    report.write_all(args.workdir, outcome.data, outcome.name)
+  return outcome.summary
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -7,12 +7,14 @@ On several machines start it once on each; docs/scaling.md has the commands.
 
 import pathlib
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import config_rules, devices, distributed, errors
+from skinseg_jax import config_rules
+from skinseg_jax.runtime import devices, distributed, errors
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'File that returns the config; see configs/.'
@@ -44,7 +46,7 @@ def run(argv: list[str]) -> None:
   # Libraries' notes are not the user's, nor tracebacks of what is explained.
   logging.set_verbosity(logging.FATAL)
   # Imported after the flags are known to be right: it takes seconds.
-  from skinseg_jax import compilation, train
+  from skinseg_jax.runtime import compilation
 
   if config.train.deterministic:
     compilation.make_deterministic()
@@ -52,7 +54,54 @@ def run(argv: list[str]) -> None:
     _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   ):
     devices.use(config.device)
-    train.train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
+
+
+def train_and_evaluate(
+  config: config_lib.Config, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Prepares what is missing, trains, scores and reports.
+
+  Started again on the same folder it resumes.
+
+  Args:
+    config: The experiment.
+    workdir: Folder of the run; made if missing.
+
+  Returns:
+    Contents of `evaluation/validation/summary.json`, of the last epoch.
+
+  Raises:
+    InputError: If config, data or folder do not fit.
+    DivergenceError: If loss or weights are no longer finite.
+    StoppedError: If SIGTERM or SIGINT came; what was done is saved.
+  """
+  from skinseg_jax.evaluation import evaluator, training_images
+  from skinseg_jax.reporting import report
+  from skinseg_jax.training import experiment
+
+  with experiment.prepared(config, workdir) as prepared:
+    run_data = prepared.run_data
+    model = experiment.train(prepared)
+    outcome = evaluator.evaluate_subset(
+      workdir, model, run_data, subset='validation', options=evaluator.DEFAULT
+    )
+    if distributed.is_primary():
+      training_images.profile(workdir, run_data)
+      report.write_all(workdir, outcome.data, outcome.name)
+      _print_results(config, workdir, outcome.summary)
+  return outcome.summary
+
+
+def _print_results(config, workdir, summary) -> None:
+  from skinseg_jax.evaluation import paper, summaries
+
+  print(summaries.describe(summary))
+  best = summary['best_checkpoint']
+  print(f'best by validation Dice: step {best["step"]}, {best["dice"]:.4f}')
+  if config.data.split == 'paper':
+    print(paper.comparison(summary))
+  print(f'results in {workdir}; open report.html there')
 
 
 def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:

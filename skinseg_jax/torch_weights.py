@@ -19,275 +19,12 @@ here keeps it, and PyTorch uses it for batch norms with momentum=None alone.
 import argparse
 import pathlib
 import sys
-from collections.abc import Mapping
-from typing import Any
 
-import jax
-import numpy as np
-from flax import nnx
-
-from skinseg_jax import (
-  checkpointing,
-  errors,
-  main,
-  progress,
-  run_folder,
-  torch_files,
-  train_state,
-  trained_model,
-)
-from skinseg_jax import config as config_lib
-from skinseg_jax.data import cache, input_pipeline, sources, splits
-
-# Place of our parts in the public models' nn.Sequential.
-_PLACES = {'conv1': 0, 'norm1': 1, 'conv2': 3, 'norm2': 4}
-_TENSORS = {
-  'kernel': 'weight',
-  'scale': 'weight',
-  'bias': 'bias',
-  'mean': 'running_mean',
-  'var': 'running_var',
-}
-# A convolution's [height, width, in, out] is [out, in, height, width] there, a
-# transposed one's [height, width, out, in] is [in, out, height, width].
-_TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)
-_COUNTER = 'num_batches_tracked'  # Used by torch for momentum=None alone.
-
-
-def _skinseg(path: tuple[str | int, ...]) -> str:
-  return '.'.join(map(str, path))
-
-
-def _aladdinpersson(path: tuple[str | int, ...]) -> str:
-  match path:
-    case ('downs', level, part):
-      return f'downs.{level}.conv.{_PLACES[part]}'
-    case ('bottleneck', part):
-      return f'bottleneck.conv.{_PLACES[part]}'
-    case ('ups', level):
-      return f'ups.{2 * level}'
-    case ('up_blocks', level, part):
-      return f'ups.{2 * level + 1}.conv.{_PLACES[part]}'
-    case ('head',):
-      return 'final_conv'
-  raise ValueError(f'no place for {path} in the U-Net')
-
-
-def _milesial(path: tuple[str | int, ...]) -> str:
-  match path:
-    case ('downs', 0, part):
-      return f'inc.double_conv.{_PLACES[part]}'
-    case ('downs', level, part):
-      return f'down{level}.maxpool_conv.1.double_conv.{_PLACES[part]}'
-    case ('bottleneck', part):
-      return f'down4.maxpool_conv.1.double_conv.{_PLACES[part]}'
-    case ('ups', level):
-      return f'up{level + 1}.up'
-    case ('up_blocks', level, part):
-      return f'up{level + 1}.conv.double_conv.{_PLACES[part]}'
-    case ('head',):
-      return 'outc.conv'
-  raise ValueError(f'no place for {path} in the U-Net')
-
-
-# Each turns the path of one of our modules into the name of theirs.
-NAMINGS = {
-  'skinseg': _skinseg,
-  'aladdinpersson': _aladdinpersson,
-  'milesial': _milesial,
-}
-
-
-def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
-  """Turns a PyTorch state_dict into the state of our model.
-
-  Two things that our model does without become part of what it has, which
-  changes no output: biases before a batch norm are taken off its running mean,
-  and of two classes (background, lesion) the difference is our one logit. What
-  `num_batches_tracked` counted is lost.
-
-  Args:
-    state_dict: Arrays by name, in any of the `NAMINGS`.
-    like: State of a model of that width, on its devices.
-
-  Returns:
-    The state with those weights, float32, laid out as `like` is.
-
-  Raises:
-    InputError: Listing all names and shapes that do not fit, or all names of
-      what is not finite.
-  """
-  naming = _detect(state_dict)
-  with np.errstate(over='ignore'):  # What overflows is refused by name.
-    found = {
-      name: np.asarray(values, np.float32)
-      for name, values in state_dict.items()
-      if not name.endswith(_COUNTER)
-    }
-  _check_finite(found)
-  flat = list(nnx.to_flat_state(like))
-  _take_in_extras(found, naming, {path[:-1] for path, _ in flat})
-  wanted = {_name(naming, path): leaf.shape for path, leaf in flat}
-  _check(found, {n: _torch_shape(s) for n, s in wanted.items()}, naming)
-
-  def convert(path, leaf):
-    values = found[_name(naming, path)]
-    if values.ndim == 4:
-      values = values.transpose(_FROM_TORCH)
-    return leaf.replace(jax.device_put(values, leaf[...].sharding))
-
-  return nnx.from_flat_state(
-    [(path, convert(path, leaf)) for path, leaf in flat]
-  )
-
-
-def from_flax(
-  model_state: Any, *, naming: str = 'skinseg'
-) -> dict[str, np.ndarray]:
-  """Turns the state of our model into a PyTorch state_dict.
-
-  Returns:
-    Arrays by name, float32; `num_batches_tracked`, int64, is 0 throughout.
-  """
-  state_dict = {}
-  for path, leaf in nnx.to_flat_state(model_state):
-    values = np.asarray(leaf[...])
-    if values.ndim == 4:
-      values = values.transpose(_TO_TORCH)
-    state_dict[_name(naming, path)] = np.ascontiguousarray(values)
-    if path[-1] == 'mean':
-      module = NAMINGS[naming](path[:-1])
-      state_dict[f'{module}.{_COUNTER}'] = np.zeros((), np.int64)
-  return state_dict
-
-
-def _name(naming: str, path: tuple[str | int, ...]) -> str:
-  return f'{NAMINGS[naming](path[:-1])}.{_TENSORS[path[-1]]}'
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-  return tuple(shape[i] for i in _TO_TORCH) if len(shape) == 4 else shape
-
-
-def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
-  """The naming whose last convolution is there."""
-  heads = {
-    name: f'{module(("head",))}.weight' for name, module in NAMINGS.items()
-  }
-  for naming, head in heads.items():
-    if head in state_dict:
-      return naming
-  raise errors.InputError(
-    'these are no weights of a U-Net that is known here. Known namings hold\n'
-    + errors.listing([f'{head} ({naming})' for naming, head in heads.items()])
-    + '\nbut these hold\n'
-    + errors.listing(sorted(state_dict), most=10)
-  )
-
-
-def _take_in_extras(
-  found: dict[str, np.ndarray], naming: str, modules: set[tuple[str | int, ...]]
-) -> None:
-  """Replaces convolution biases and a second class; see `to_flax`."""
-  for path in modules:
-    if not str(path[-1]).startswith('conv'):
-      continue
-    norm = (*path[:-1], path[-1].replace('conv', 'norm'))
-    bias = f'{NAMINGS[naming](path)}.bias'
-    mean = f'{NAMINGS[naming](norm)}.running_mean'
-    # Other shapes are left for `_check` to name.
-    if bias in found and np.shape(found.get(mean)) == found[bias].shape:
-      found[mean] = found[mean] - found.pop(bias)
-  head = NAMINGS[naming](('head',))
-  names = f'{head}.weight', f'{head}.bias'
-  # Two classes have two of both.
-  if all(np.shape(found.get(name))[:1] == (2,) for name in names):
-    for name in names:
-      found[name] = found[name][1:] - found[name][:1]
-
-
-def _check_finite(found: Mapping[str, np.ndarray]) -> None:
-  bad = [name for name, v in found.items() if not np.isfinite(v).all()]
-  if bad:
-    raise errors.InputError(
-      'these weights are not finite numbers in float32:\n'
-      + errors.listing(bad)
-      + '\nTheir training diverged; take a file that was saved before.'
-    )
-
-
-def _check(found, shapes, naming) -> None:
-  """Compares names and shapes, all of them."""
-  problems = [f'{name}: missing' for name in shapes if name not in found]
-  problems += [f'{name}: unknown' for name in found if name not in shapes]
-  problems += [
-    f'{name}: shape {found[name].shape}, must be {shape}'
-    for name, shape in shapes.items()
-    if name in found and found[name].shape != shape
-  ]
-  if not problems:
-    return
-  first = found.get(_name(naming, ('downs', 0, 'conv1', 'kernel')))
-  width = (
-    f' These look like model.width={len(first)}.' if np.ndim(first) == 4 else ''
-  )
-  raise errors.InputError(
-    f'the weights (naming {naming!r}) do not fit the model:\n'
-    + errors.listing(problems)
-    + f'\nSet model.width to theirs; the U-Net must have four levels.{width}'
-  )
-
-
-def import_run(
-  weights: pathlib.Path, config: config_lib.Config, workdir: pathlib.Path
-) -> None:
-  """Makes a run folder whose checkpoint of step 0 holds the weights.
-
-  It can be evaluated, used to predict, and trained further.
-
-  Raises:
-    InputError: If weights, config or data do not fit, or the folder cannot be
-      made or holds a file already.
-  """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    empty = not any(workdir.iterdir())
-  except OSError as error:
-    raise errors.InputError(
-      f'{workdir} cannot be a run folder: {error.strerror}; give a new'
-      ' --workdir.'
-    ) from error
-  if not empty:
-    raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')
-  sharding = input_pipeline.data_sharding()
-  state = train_state.create(config, sharding, num_updates=1).state
-  model_state = to_flax(torch_files.read(weights), state[0])
-  source = sources.open_source(config.data)
-  split = splits.make_split(config.data, source.metadata)
-  data = cache.open_cache(
-    source, config.data.image_size, pathlib.Path(config.data.data_dir)
-  )
-  iterator = iter(
-    input_pipeline.training_batches(
-      data,
-      input_pipeline.select(data, split.train),
-      batch_size=config.train.batch_size,
-      seed=config.train.seed,
-      sharding=sharding,
-    )
-  )
-  checkpoint = checkpointing.Checkpoint(
-    model=model_state,
-    optimizer=train_state.start_from(state, model_state)[1],
-    data=iterator.get_state(),
-    progress=progress.Progress().as_dict(),
-  )
-  iterator.close()
-  checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
-  checkpoints.save(0, checkpoint, None)
-  checkpoints.close()
-  # Last, for a folder with a config is a whole one.
-  run_folder.begin(workdir, config, source, split)
+from skinseg_jax import main
+from skinseg_jax.inference import trained_model
+from skinseg_jax.runtime import errors
+from skinseg_jax.training import imported_run
+from skinseg_jax.weights import tensor_files, torch_layouts
 
 
 def export_run(
@@ -299,7 +36,7 @@ def export_run(
     InputError: If there is no such checkpoint, or `path` cannot be written.
   """
   model = trained_model.load(workdir, checkpoint)
-  torch_files.write(path, from_flax(model.state, naming=naming))
+  tensor_files.write(path, torch_layouts.from_flax(model.state, naming=naming))
   return model.step
 
 
@@ -316,12 +53,14 @@ def run(argv: list[str]) -> None:
   what.add_argument('--export', type=pathlib.Path, help='file to write')
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--checkpoint', default='last', help='with --export')
-  parser.add_argument('--naming', default='skinseg', choices=NAMINGS)
+  parser.add_argument(
+    '--naming', default='skinseg', choices=torch_layouts.NAMINGS
+  )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
     # --config and its overrides are read as for training.
     config, _ = main.parse([argv[0], *rest])
-    import_run(args.weights, config, args.workdir)
+    imported_run.import_run(args.weights, config, args.workdir)
     print(f'{args.weights} is now step 0 of {args.workdir}')
     return
   if rest:

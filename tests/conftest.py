@@ -25,7 +25,7 @@ def ham10000_dir() -> pathlib.Path:
 def ham10000_source(ham10000_dir, tmp_path_factory):
   """The real data set, built once a session (a minute, 0.25 GB)."""
   # Imported where used: TFDS alone takes a second to import.
-  from skinseg_jax.data import ham10000
+  from skinseg_jax.data.sources import ham10000
 
   return ham10000.Ham10000Source.prepare(
     data_dir=tmp_path_factory.mktemp('ham10000'),
@@ -47,7 +47,7 @@ def raw_dir(tmp_path, images) -> pathlib.Path:
 @pytest.fixture
 def prepare(tmp_path):
   """Prepares from a directory into one that the test has for itself."""
-  from skinseg_jax.data import ham10000
+  from skinseg_jax.data.sources import ham10000
 
   def prepare(raw_dir=None, mask_threshold=0):
     return ham10000.Ham10000Source.prepare(
@@ -82,7 +82,7 @@ def tiny_config(tmp_path_factory) -> config_lib.Config:
 def tiny_run(tiny_config, tmp_path_factory):
   """A finished run of it: its folder and what the training returned."""
   # Imported where used: tests of arrays and files need none of this.
-  from skinseg_jax import train
+  from skinseg_jax import main
 
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
-  return workdir, train.train_and_evaluate(tiny_config, workdir)
+  return workdir, main.train_and_evaluate(tiny_config, workdir)

@@ -5,7 +5,8 @@ import pathlib
 import pytest
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import config_rules, errors
+from skinseg_jax import config_rules
+from skinseg_jax.runtime import errors
 
 _CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
 

@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinseg_jax import (
-  checkpointing,
-  errors,
-  evaluate,
-  evaluation_files,
-  predict,
-  results,
-)
+from skinseg_jax import evaluate, predict
+from skinseg_jax.evaluation import result_files, summaries
+from skinseg_jax.run import checkpointing
+from skinseg_jax.runtime import errors
 
 
 @pytest.fixture
@@ -94,14 +90,14 @@ def test_training_left_threshold_and_profile(workdir):
 
 def test_training_side(workdir):
   _run(evaluate.main, '--workdir', workdir, '--split', 'train', '--skip_report')
-  read = evaluation_files.read(workdir, 'train')
+  read = result_files.read(workdir, 'train')
   assert read.summary['num_images'] == 21
   assert sum(read.summary['counts'].values()) == 21 * 32 * 32
 
 
 def test_other_folder(workdir, folder, capsys):
   _run(evaluate.main, *_external(workdir, folder))
-  read = evaluation_files.read(workdir, 'images')
+  read = result_files.read(workdir, 'images')
   assert read.image_ids == ['p0', 'p1', 'p2']
   assert [row['dx'] for row in read.rows] == ['mel', 'nv', 'unknown']
   assert [row['age'] for row in read.rows] == ['45-59', 'unknown', 'unknown']
@@ -127,7 +123,7 @@ def test_report_beside_the_scores_of_other_data(workdir, folder):
 def test_other_folder_needs_no_training_images(workdir, folder):
   (workdir / 'split.csv').unlink()
   _run(evaluate.main, *_external(workdir, folder))
-  summary = evaluation_files.read(workdir, 'images').summary
+  summary = result_files.read(workdir, 'images').summary
   assert summary['operating_point'] is not None
   assert summary['shift']['training'] is not None
 
@@ -136,7 +132,7 @@ def test_folder_called_as_a_side_does_not_write_over_it(workdir, folder):
   before = (workdir / 'evaluation/validation/summary.json').read_bytes()
   (folder / 'images').rename(folder / 'validation')
   _run(evaluate.main, *_external(workdir, folder, images=folder / 'validation'))
-  assert evaluation_files.read(workdir, 'external_validation').rows
+  assert result_files.read(workdir, 'external_validation').rows
   after = (workdir / 'evaluation/validation/summary.json').read_bytes()
   assert after == before
 
@@ -148,7 +144,7 @@ def test_grey_masks_need_a_threshold(workdir, folder, capsys):
   flags = _external(workdir, folder)
   assert 'p0.png: not binary' in _end(capsys, evaluate.main, *flags)
   _run(evaluate.main, *flags, '--mask_threshold', 100)
-  row = evaluation_files.read(workdir, 'images').rows[0]
+  row = result_files.read(workdir, 'images').rows[0]
   # 10 rows of 20 pixels of 30 x 40, resized by nearest to 32 x 32.
   assert int(row['tp']) + int(row['fn']) == pytest.approx(
     200 * 1024 / 1200, rel=0.15
@@ -219,7 +215,7 @@ def test_scores_that_cannot_be_written(workdir, capsys, monkeypatch):
   def full(*args):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(results, 'write', full)
+  monkeypatch.setattr(summaries, 'write', full)
   message = _end(capsys, evaluate.main, '--workdir', workdir)
   assert 'No space left' in message
   assert str(workdir) in message

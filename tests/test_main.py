@@ -14,7 +14,8 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from skinseg_jax import errors, main
+from skinseg_jax import main
+from skinseg_jax.runtime import errors
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 

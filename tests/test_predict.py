@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from skinseg_jax import errors, predict, trained_model
+from skinseg_jax import predict
+from skinseg_jax.inference import trained_model
+from skinseg_jax.runtime import errors
 
 # Orientation and what viewers do to the stored picture, by numpy.
 _EXIF = {
@@ -176,7 +178,7 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
 ):
   monkeypatch.setattr(predict, '_BATCH_SIZE', 4)
   shapes = []
-  forward = predict.scoring.forward
+  forward = predict.forward_pass.forward
 
   def watch(graphdef, state, images, **views):
     shapes.append(images.shape)
@@ -199,7 +201,7 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
 
 def test_a_single_image_is_a_batch_of_one(model, tmp_path, monkeypatch):
   shapes = []
-  forward = predict.scoring.forward
+  forward = predict.forward_pass.forward
   monkeypatch.setattr(
     predict.scoring,
     'forward',

@@ -15,20 +15,12 @@ import pytest
 from PIL import Image
 
 import skinseg_jax
-from skinseg_jax import (
-  errors,
-  evaluation,
-  evaluation_files,
-  spreadsheets,
-  torch_files,
-  trained_model,
-)
-from skinseg_jax.data import (
-  folder,
-  ham10000,
-  preprocessing,
-  raw_files,
-)
+from skinseg_jax.data import preprocessing
+from skinseg_jax.data.sources import folder, ham10000, ham10000_files
+from skinseg_jax.evaluation import evaluator, result_files
+from skinseg_jax.inference import trained_model
+from skinseg_jax.runtime import errors, spreadsheets
+from skinseg_jax.weights import tensor_files
 
 
 def _calls(tree):
@@ -105,12 +97,12 @@ def test_no_cell_of_per_image_csv_is_a_formula(monkeypatch, tmp_path):
   )
   run = tmp_path / 'run'
   run.mkdir()
-  evaluation.evaluate_source(
+  evaluator.evaluate_source(
     run,
     fake_model.make(monkeypatch, tmp_path / 'data'),
     source,
     name='other',
-    options=evaluation.Options(
+    options=evaluator.Options(
       native_size=False, training_side=False, report=False
     ),
   )
@@ -119,7 +111,7 @@ def test_no_cell_of_per_image_csv_is_a_formula(monkeypatch, tmp_path):
     cells = [cell for row in csv.reader(file) for cell in row]
   assert "'@x" in cells
   assert not [cell for cell in cells if cell.startswith(tuple('=+-@'))]
-  evaluated = evaluation_files.read(run, 'other')
+  evaluated = result_files.read(run, 'other')
   assert evaluated.image_ids == ['=HYPERLINK(1)']
   assert evaluated.rows[0]['dx'] == '+nv'
 
@@ -145,7 +137,7 @@ def _problems(tmp_path, data, method):
   path = tmp_path / 'HAM10000_images_part_1.zip'
   with zipfile.ZipFile(path, 'w', method) as file:
     file.writestr(f'{images[0].image_id}.jpg', data)
-  raw = raw_files.list_files(raw_files.find(tmp_path))
+  raw = ham10000_files.list_files(ham10000_files.find(tmp_path))
   if raw.problems:
     return raw.problems[0]
   with pytest.raises(errors.InputError) as caught:
@@ -171,7 +163,7 @@ def test_zip_that_holds_more_than_it_declares(tmp_path):
   place = data.rindex((4 * 2**20).to_bytes(4, 'little'))
   data[place : place + 4] = (1000).to_bytes(4, 'little')
   path.write_bytes(data)
-  raw = raw_files.list_files(raw_files.find(tmp_path))
+  raw = ham10000_files.list_files(ham10000_files.find(tmp_path))
   with pytest.raises(errors.InputError, match='unreadable'):
     raw.images[images[0].image_id].read()
 
@@ -189,7 +181,7 @@ def test_transparent_mask_is_composed_the_same_in_strips():
 
 def test_weights_whose_header_lies(tmp_path):
   path = tmp_path / 'x.safetensors'
-  torch_files.write(path, {'a': np.ones(4, np.float32)})
+  tensor_files.write(path, {'a': np.ones(4, np.float32)})
   good = path.read_bytes()
   for old, new in (
     (b'"shape": [4]', b'"shape": [9]'),
@@ -198,21 +190,21 @@ def test_weights_whose_header_lies(tmp_path):
   ):
     path.write_bytes(good.replace(old, new))
     with pytest.raises(errors.InputError, match='no whole safetensors'):
-      torch_files.read(path)
+      tensor_files.read(path)
   path.write_bytes((2**63).to_bytes(8, 'little') + good[8:])
   with pytest.raises(errors.InputError, match='no whole safetensors'):
-    torch_files.read(path)
+    tensor_files.read(path)
 
 
 @pytest.mark.torch
 def test_compressed_torch_file_is_refused(tmp_path):
   pytest.importorskip('torch')
   path = tmp_path / 'x.pt'
-  torch_files.write(path, {'a': np.ones(4, np.float32)})
+  tensor_files.write(path, {'a': np.ones(4, np.float32)})
   with zipfile.ZipFile(path) as file:
     parts = {name: file.read(name) for name in file.namelist()}
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
     for name, data in parts.items():
       file.writestr(name, data)
   with pytest.raises(errors.InputError, match='no PyTorch file'):
-    torch_files.read(path)
+    tensor_files.read(path)

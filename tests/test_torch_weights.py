@@ -6,17 +6,13 @@ import pytest
 from flax import nnx
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import (
-  errors,
-  evaluate,
-  stop_signals,
-  torch_files,
-  torch_weights,
-  train_state,
-  trainer,
-)
-from skinseg_jax.data import cache, input_pipeline, sources, splits
+from skinseg_jax import evaluate, torch_weights
+from skinseg_jax.data import cache, input_pipeline, splits
+from skinseg_jax.data.sources import catalog
 from skinseg_jax.models import unet
+from skinseg_jax.runtime import errors, stop_signals
+from skinseg_jax.training import imported_run, train_state, trainer
+from skinseg_jax.weights import tensor_files, torch_layouts
 
 _WIDTH = 2
 
@@ -55,7 +51,7 @@ def predict(state):
 
 
 def _names(model_state):
-  return torch_weights.from_flax(model_state, naming='aladdinpersson')
+  return torch_layouts.from_flax(model_state, naming='aladdinpersson')
 
 
 def _noise(shape=(2, 32, 48, 3)):
@@ -64,7 +60,7 @@ def _noise(shape=(2, 32, 48, 3)):
 
 def _random_arrays(state, naming, seed=0):
   rng = np.random.default_rng(seed)
-  like = torch_weights.from_flax(state.state[0], naming=naming)
+  like = torch_layouts.from_flax(state.state[0], naming=naming)
   return {
     name: rng.random(values.shape, np.float32)
     if values.dtype == np.float32
@@ -109,7 +105,7 @@ def _equal(one, other):
 
 @pytest.mark.parametrize('naming', ['aladdinpersson', 'milesial'])
 def test_names_are_those_of_the_public_definitions(naming, state):
-  ours = torch_weights.from_flax(state.state[0], naming=naming)
+  ours = torch_layouts.from_flax(state.state[0], naming=naming)
   assert set(ours) == _public_names(naming)
 
 
@@ -131,8 +127,8 @@ def test_public_layouts_convert_exactly_and_give_the_same_logits(
 ):
   models = pytest.importorskip('torch_models')
   net = models.randomise(getattr(models, naming)(_WIDTH))
-  model_state = torch_weights.to_flax(models.arrays(net), state.state[0])
-  back = torch_weights.from_flax(model_state, naming=naming)
+  model_state = torch_layouts.to_flax(models.arrays(net), state.state[0])
+  back = torch_layouts.from_flax(model_state, naming=naming)
   _equal(models.arrays(net), back)
   parts = getattr(models, f'{naming}_parts')(net)
   np.testing.assert_allclose(
@@ -148,8 +144,8 @@ def test_our_layout_is_the_references(state):
   import torch_reference
 
   net = models.randomise(torch_reference.UNet(_WIDTH))
-  model_state = torch_weights.to_flax(models.arrays(net), state.state[0])
-  _equal(models.arrays(net), torch_weights.from_flax(model_state))
+  model_state = torch_layouts.to_flax(models.arrays(net), state.state[0])
+  _equal(models.arrays(net), torch_layouts.from_flax(model_state))
 
 
 @pytest.mark.torch
@@ -165,8 +161,8 @@ def test_a_trained_net_comes_back_but_for_its_counter(state):
   for _ in range(3):
     torch_reference.train_step(net, optimizer, images, masks)
   trained = models.arrays(net)
-  model_state = torch_weights.to_flax(trained, state.state[0])
-  back = torch_weights.from_flax(model_state)
+  model_state = torch_layouts.to_flax(trained, state.state[0])
+  back = torch_layouts.from_flax(model_state)
   counters = {n for n in trained if n.endswith('num_batches_tracked')}
   assert len(counters) == 18
   assert {int(trained[n]) for n in counters} == {3}
@@ -184,7 +180,7 @@ def test_a_trained_net_comes_back_but_for_its_counter(state):
 def test_convolution_biases_and_two_classes_change_no_output(state, predict):
   models = pytest.importorskip('torch_models')
   net = models.randomise(models.milesial(_WIDTH, bias=True, classes=2))
-  model_state = torch_weights.to_flax(models.arrays(net), state.state[0])
+  model_state = torch_layouts.to_flax(models.arrays(net), state.state[0])
   # The softmax of two logits is the sigmoid of their difference.
   logits = models.forward(models.milesial_parts(net), _noise())
   np.testing.assert_allclose(
@@ -199,24 +195,24 @@ def test_torch_file_round_trip_and_its_wrappings(tmp_path, state):
   torch = pytest.importorskip('torch')
   weights = _random_arrays(state, 'milesial')
   path = tmp_path / 'weights.pt'
-  torch_files.write(path, weights)
+  tensor_files.write(path, weights)
   floats = {n: v for n, v in weights.items() if v.dtype == np.float32}
-  read = torch_files.read(path)
+  read = tensor_files.read(path)
   _equal(floats, {name: read[name] for name in floats})
   # As DataParallel names them, in a checkpoint with other things.
   nested = {f'module.{n}': torch.from_numpy(v) for n, v in floats.items()}
   torch.save(
     {'state_dict': {**nested, 'mask_values': [0, 1]}, 'epoch': 3}, path
   )
-  _equal(floats, torch_files.read(path))
+  _equal(floats, tensor_files.read(path))
 
 
-@pytest.mark.parametrize('naming', list(torch_weights.NAMINGS))
+@pytest.mark.parametrize('naming', list(torch_layouts.NAMINGS))
 def test_safetensors_round_trip(tmp_path, state, naming):
   weights = _random_arrays(state, naming)
   path = tmp_path / 'weights.safetensors'
-  torch_files.write(path, weights)
-  _equal(weights, torch_files.read(path))
+  tensor_files.write(path, weights)
+  _equal(weights, tensor_files.read(path))
   assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -224,7 +220,7 @@ def test_a_file_is_no_workdir(tmp_path):
   workdir = tmp_path / 'run'
   workdir.write_text('')
   with pytest.raises(errors.InputError, match=f'{workdir}.*--workdir'):
-    torch_weights.import_run(
+    imported_run.import_run(
       tmp_path / 'x.safetensors', _config(tmp_path), workdir
     )
 
@@ -237,7 +233,7 @@ def test_all_wrong_names_and_shapes_are_in_one_message(state):
   weights['downs.0.conv2.weight'] = np.float32(0)
   del weights['downs.0.conv1.weight'], weights['ups.2.bias']
   with pytest.raises(errors.InputError) as error:
-    torch_weights.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, state.state[0])
   message = str(error.value)
   for line in [
     'downs.0.conv1.weight: missing',
@@ -254,7 +250,7 @@ def test_a_number_for_the_first_kernel_tells_no_width(state):
   weights = _random_arrays(state, 'skinseg')
   weights['downs.0.conv1.weight'] = np.float32(0)
   with pytest.raises(errors.InputError) as error:
-    torch_weights.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, state.state[0])
   assert '  downs.0.conv1.weight: shape (), must be' in str(error.value)
   assert 'look like' not in str(error.value)
 
@@ -264,7 +260,7 @@ def test_two_classes_have_two_of_both(state, name):
   weights = _random_arrays(state, 'skinseg')
   weights[name] = np.repeat(weights[name], 2, axis=0)
   with pytest.raises(errors.InputError, match=rf'{name}: shape \(2,'):
-    torch_weights.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, state.state[0])
 
 
 @pytest.mark.parametrize('value', [np.nan, -np.inf, 1e300])
@@ -272,20 +268,20 @@ def test_what_is_not_finite_in_float32_is_named(state, value):
   weights = _random_arrays(state, 'skinseg')
   weights['ups.2.bias'] = np.full(weights['ups.2.bias'].shape, value)
   with pytest.raises(errors.InputError, match='finite.*\n  ups.2.bias\n'):
-    torch_weights.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, state.state[0])
 
 
 def test_another_width_is_named(state):
   narrow = nnx.state(nnx.eval_shape(lambda: unet.UNet(1, rngs=nnx.Rngs(0))))
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), narrow)
-  weights = torch_weights.from_flax(zeros)
+  weights = torch_layouts.from_flax(zeros)
   with pytest.raises(errors.InputError, match='look like model.width=1'):
-    torch_weights.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, state.state[0])
 
 
 def test_another_network_is_refused(state):
   with pytest.raises(errors.InputError) as error:
-    torch_weights.to_flax({'layer1.weight': np.zeros(1)}, state.state[0])
+    torch_layouts.to_flax({'layer1.weight': np.zeros(1)}, state.state[0])
   for name in ('head.weight', 'final_conv.weight', 'outc.conv.weight'):
     assert name in str(error.value)
   assert 'layer1.weight' in str(error.value)
@@ -296,8 +292,8 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
   config = _config(tmp_path)
   weights = _random_arrays(state, 'aladdinpersson')
   path, workdir = tmp_path / 'weights.safetensors', tmp_path / 'run'
-  torch_files.write(path, weights)
-  torch_weights.import_run(path, config, workdir)
+  tensor_files.write(path, weights)
+  imported_run.import_run(path, config, workdir)
 
   summary = evaluate.evaluate_run(
     workdir, checkpoint='last', subset='validation'
@@ -315,10 +311,10 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
       '--naming=aladdinpersson',
     ]
   )
-  _equal(weights, torch_files.read(exported))
+  _equal(weights, tensor_files.read(exported))
 
   data = cache.open_cache(
-    sources.open_source(config.data),
+    catalog.open_source(config.data),
     config.data.image_size,
     pathlib.Path(config.data.data_dir),
   )
@@ -331,7 +327,7 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
   begun.close()
 
   with pytest.raises(errors.InputError, match='not empty'):
-    torch_weights.import_run(path, config, workdir)
+    imported_run.import_run(path, config, workdir)
 
 
 def test_command_line_reads_the_config_as_training_does(tmp_path, monkeypatch):

@@ -24,8 +24,9 @@ from typing import BinaryIO
 import numpy as np
 import tqdm
 
-from skinseg_jax import errors
-from skinseg_jax.data import preprocessing, sources
+from skinseg_jax.data import preprocessing
+from skinseg_jax.data.sources import interface
+from skinseg_jax.runtime import errors
 
 _INDEX_NAME = 'index.json'
 _IMAGES_NAME = 'images.npy'
@@ -50,7 +51,7 @@ class CachedData:
 
 
 def open_cache(
-  source: sources.Source,
+  source: interface.Source,
   image_size: tuple[int, int],
   data_dir: pathlib.Path,
 ) -> CachedData:
@@ -134,7 +135,7 @@ def _lock(directory: pathlib.Path) -> Iterator[None]:
 
 
 def _build(
-  source: sources.Source,
+  source: interface.Source,
   image_size: tuple[int, int],
   shaped_by: dict,
   directory: pathlib.Path,
@@ -169,7 +170,7 @@ def _check_disk(directory: pathlib.Path, needed: int) -> None:
 
 
 def _write_arrays(
-  source: sources.Source,
+  source: interface.Source,
   image_size: tuple[int, int],
   directory: pathlib.Path,
 ) -> None:

@@ -11,8 +11,8 @@ import grain
 import jax
 import numpy as np
 
-from skinseg_jax import errors
 from skinseg_jax.data import cache
+from skinseg_jax.runtime import errors
 
 # More threads are slower: a batch is one copy, bound by memory.
 _THREADS = 2

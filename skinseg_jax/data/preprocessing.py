@@ -23,7 +23,7 @@ from PIL import (
   WebPImagePlugin,
 )
 
-from skinseg_jax import errors
+from skinseg_jax.runtime import errors
 
 # Part of every cache's key: raise it whenever a pixel may come out differently.
 VERSION = 1

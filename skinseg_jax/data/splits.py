@@ -17,7 +17,7 @@ from collections.abc import Collection
 from typing import Any
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import errors
+from skinseg_jax.runtime import errors
 
 SUBSETS = ('train', 'validation')
 _COLUMNS = ('image_id', 'subset')

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import blocks
+from skinseg_jax.models import layers, plain
 
 # PyTorch's default for convolutions: uniform in +-1 / sqrt(fan_in), for
 # kernels (torch.nn.init.kaiming_uniform_ with a = sqrt(5)) and for biases.
@@ -47,12 +47,12 @@ class DoubleConv(nnx.Module):
     rngs: nnx.Rngs,
   ):
     conv = functools.partial(
-      blocks.Conv3x3,
+      layers.Conv3x3,
       dtype=dtype,
       kernel_init=_init(initializer, in_features)['kernel_init'],
       rngs=rngs,
     )
-    norm = functools.partial(blocks.BatchNormRelu, features, rngs=rngs)
+    norm = functools.partial(layers.BatchNormRelu, features, rngs=rngs)
     self.conv1, self.norm1 = conv(in_features, features), norm()
     self.conv2, self.norm2 = conv(features, features), norm()
 
@@ -99,7 +99,7 @@ class UNet(nnx.Module):
     self.bottleneck = block(widths[3], widths[4])
     self.ups = nnx.List(
       [
-        blocks.ConvTranspose2x2(
+        layers.ConvTranspose2x2(
           2 * features,
           features,
           dtype=dtype,
@@ -138,11 +138,11 @@ class UNet(nnx.Module):
     for down in self.downs:
       x = run(down, x)
       skips.append(x)
-      x = blocks.max_pool(x)
+      x = layers.max_pool(x)
     x = run(self.bottleneck, x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
-    return blocks.widened(self.head(x))
+    return plain.widened(self.head(x))
 
 
 def _run(block: DoubleConv, x: jax.Array) -> jax.Array:

@@ -1,0 +1,53 @@
+"""Opens the source of images that a config names."""
+
+import pathlib
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.data.sources import (
+  interface,
+)
+
+
+def open_source(
+  config: config_lib.DataConfig, *, download: bool = True
+) -> interface.Source:
+  """Opens the source that the config names, preparing it where it must be.
+
+  Args:
+    config: Which source, and where it is.
+    download: Whether it may be fetched if it is nowhere on this machine.
+
+  Raises:
+    InputError: If its files are missing or unfit.
+  """
+  # Imported where chosen: TFDS alone takes a second to import.
+  match config.source:
+    case 'ham10000':
+      from skinseg_jax.data.sources import ham10000
+
+      return ham10000.Ham10000Source.prepare(
+        data_dir=pathlib.Path(config.data_dir),
+        raw_dir=pathlib.Path(config.raw_dir) if config.raw_dir else None,
+        mask_threshold=config.mask_threshold,
+        download=download,
+      )
+    case 'folder':
+      from skinseg_jax.data.sources import folder
+
+      return folder.FolderSource(
+        images_dir=pathlib.Path(config.images_dir),
+        masks_dir=pathlib.Path(config.masks_dir),
+        metadata_csv=pathlib.Path(config.metadata_csv)
+        if config.metadata_csv
+        else None,
+        mask_threshold=config.mask_threshold,
+      )
+    case 'synthetic':
+      from skinseg_jax.data.sources import synthetic
+
+      return synthetic.SyntheticSource(
+        num_images=config.num_synthetic,
+        size=config.image_size,
+        seed=config.seed,
+      )
+  raise ValueError(f'unknown source {config.source!r}')

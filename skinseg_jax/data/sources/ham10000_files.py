@@ -1,0 +1,299 @@
+"""The raw files of HAM10000, read in place: zips or folders.
+
+Known are the Dataverse layout (zips, or folders of their names) and the Kaggle
+layout (folders of images, the csv, and any one folder of masks). Nothing is
+ever extracted to disk.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+import threading
+import zipfile
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from skinseg_jax.runtime import errors
+
+METADATA_NAME = 'HAM10000_metadata.csv'
+COLUMNS = (
+    'lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization',
+    'dataset',
+)  # fmt: skip
+WHERE_TO_GET = 'https://doi.org/10.7910/DVN/DBW86T'
+
+# Kaggle's csv lacks `dataset`; these three must be there and filled.
+_REQUIRED_COLUMNS = ('lesion_id', 'image_id', 'dx')
+# Patterns of file names; the group is the image id.
+_IMAGE_NAME = re.compile(r'(.+)\.jpe?g', re.IGNORECASE)
+_MASK_NAME = re.compile(r'(.+)_segmentation\.png', re.IGNORECASE)
+# The largest of the real files has 0.6 MB; what is larger may be a zip bomb.
+_MAX_BYTES = 64 * 2**20
+# Others have no place here; the memory that LZMA takes is the file's choice.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class RawPaths(NamedTuple):
+  """Where the raw files lie: zips or folders by the names messages use."""
+
+  images: dict[str, pathlib.Path]
+  masks: dict[str, pathlib.Path]
+  metadata: pathlib.Path
+
+
+class _Container(Protocol):
+  """A zip or a folder, and what it holds."""
+
+  # Size in bytes by name within the container; a name may come twice.
+  entries: list[tuple[str, int]]
+
+  def read(self, entry: str) -> bytes: ...
+
+
+class _Zip:
+  def __init__(self, path: pathlib.Path):
+    self._zip = zipfile.ZipFile(path)
+    self._lock = threading.Lock()
+    self.entries = [
+      (info.filename, info.file_size)
+      for info in self._zip.infolist()
+      if not info.filename.endswith('/')  # is_dir() needs a name.
+    ]
+
+  def read(self, entry: str) -> bytes:
+    with self._lock:
+      info = self._zip.getinfo(entry)
+      if info.compress_type not in _COMPRESSIONS:
+        raise NotImplementedError(f'compression method {info.compress_type}')
+      # Never more than the size it declares.
+      return self._zip.read(info)
+
+
+class _Folder:
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    self.entries = [
+      (file.relative_to(path).as_posix(), file.stat().st_size)
+      for file in sorted(path.rglob('*'))
+      if file.is_file()
+    ]
+
+  def read(self, entry: str) -> bytes:
+    return (self._path / entry).read_bytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class RawFile:
+  """One image or mask: its name in messages and its size in bytes."""
+
+  name: str
+  size: int
+  container: _Container
+  entry: str
+
+  def read(self) -> bytes:
+    """Reads the file whole.
+
+    Raises:
+      InputError: If it cannot be read, or its checksum in the zip differs.
+    """
+    try:
+      return self.container.read(self.entry)
+    except Exception as error:  # A damaged zip leads zipfile into anything.
+      raise errors.InputError(f'{self.name}: unreadable ({error})') from error
+
+
+@dataclasses.dataclass
+class RawFiles:
+  """What the raw files hold, by image id, and what is wrong with them.
+
+  Attributes:
+    images: Images by id.
+    masks: Masks by id.
+    rows: Metadata by id; every row has all `COLUMNS`, '' where empty.
+    sizes: Bytes by name of zip, folder or csv.
+    unreadable: One line for each zip or csv that could not be read.
+    problems: One line for each thing in the others that does not fit.
+  """
+
+  images: dict[str, RawFile] = dataclasses.field(default_factory=dict)
+  masks: dict[str, RawFile] = dataclasses.field(default_factory=dict)
+  rows: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+  sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+  unreadable: list[str] = dataclasses.field(default_factory=list)
+  problems: list[str] = dataclasses.field(default_factory=list)
+
+  def listing_digest(self) -> str:
+    """SHA-256, in hex, of ids, sizes and rows: the same in any layout.
+
+    Only for raw files without problems; reads no picture.
+    """
+    return digest(
+        [image_id, image.size, self.masks[image_id].size,
+         *self.rows[image_id].values()]
+        for image_id, image in sorted(self.images.items())
+    )  # fmt: skip
+
+
+def find(raw_dir: pathlib.Path) -> RawPaths:
+  """Finds the raw files in a directory; a zip goes before its folder.
+
+  Raises:
+    InputError: If the directory or a part of the data set is missing.
+  """
+  if not raw_dir.is_dir():
+    raise errors.InputError(
+      f'no such directory: {raw_dir} (data.raw_dir, --raw_dir); leave it'
+      ' empty to use what is prepared in data.data_dir, else to download.'
+    )
+  images = _containers(raw_dir, 'HAM10000_images_part_*')
+  masks = _containers(raw_dir, 'HAM10000_segmentations*')
+  masks = masks or _mask_folders(raw_dir)
+  metadata = raw_dir / METADATA_NAME
+  missing = []
+  if not images:
+    missing.append('HAM10000_images_part_*.zip, or folders of those names')
+  if not masks:
+    missing.append(
+      'HAM10000_segmentations_lesion_tschandl.zip, or a folder of'
+      ' *_segmentation.png'
+    )
+  if not metadata.is_file():
+    missing.append(f'{METADATA_NAME} (Dataverse: "Original File Format")')
+  if missing:
+    raise errors.InputError(
+      f'{raw_dir} lacks:\n{errors.listing(missing)}\nGet them from'
+      f' {WHERE_TO_GET}, or leave data.raw_dir (--raw_dir) empty to have'
+      ' everything downloaded.'
+    )
+  return RawPaths(images, masks, metadata)
+
+
+def _containers(raw_dir: pathlib.Path, pattern: str) -> dict[str, pathlib.Path]:
+  by_stem = {}
+  for path in sorted(raw_dir.glob(pattern)):  # x sorts before x.zip.
+    if path.is_dir() or path.suffix == '.zip':
+      by_stem[path.stem] = path
+  return {path.name: path for path in by_stem.values()}
+
+
+def _mask_folders(raw_dir: pathlib.Path) -> dict[str, pathlib.Path]:
+  return {
+    path.name: path
+    for path in sorted(raw_dir.iterdir())
+    if path.is_dir() and any(path.rglob('*_segmentation.png'))
+  }
+
+
+def list_files(paths: RawPaths) -> RawFiles:
+  """Lists what the raw files hold and pairs it up; reads no picture.
+
+  Missing pairs are not looked for where a zip or the csv cannot be read.
+  """
+  raw = RawFiles()
+  _add_members(raw, raw.images, paths.images, _IMAGE_NAME)
+  _add_members(raw, raw.masks, paths.masks, _MASK_NAME)
+  _add_rows(raw, paths.metadata)
+  if not raw.unreadable:
+    _add_unpaired(raw, list(paths.images))
+  return raw
+
+
+def _add_members(
+  raw: RawFiles,
+  members: dict[str, RawFile],
+  paths: dict[str, pathlib.Path],
+  pattern: re.Pattern[str],
+) -> None:
+  """Adds the files whose names fit `pattern` to `members`, by image id."""
+  for container_name, path in paths.items():
+    try:
+      container = _Folder(path) if path.is_dir() else _Zip(path)
+    except Exception as error:  # A damaged one leads zipfile into anything.
+      raw.unreadable.append(
+        f'{container_name}: not a whole zip file ({error}); get it again'
+      )
+      continue
+    raw.sizes[container_name] = sum(size for _, size in container.entries)
+    for entry, size in container.entries:
+      file = RawFile(f'{container_name}/{entry}', size, container, entry)
+      if problem := _entry_problem(file):
+        raw.problems.append(f'{file.name}: {problem}')
+      elif match := _match(pattern, entry):
+        known = members.setdefault(match[1], file)
+        if known is not file:
+          raw.problems.append(
+            f'{file.name}: {match[1]} again, after {known.name}'
+          )
+
+
+def _entry_problem(file: RawFile) -> str | None:
+  path = pathlib.PureWindowsPath(file.entry)  # Knows /, \ and drive letters.
+  if path.anchor or '..' in path.parts:
+    return 'a name that leads out of the folder; do not trust this zip'
+  if file.size > _MAX_BYTES:
+    return f'{file.size} bytes, at most {_MAX_BYTES} are allowed'
+  return None
+
+
+def _match(pattern: re.Pattern[str], entry: str) -> re.Match[str] | None:
+  """Matches the last part of a name; nothing that macOS adds matches."""
+  path = pathlib.PurePosixPath(entry)
+  if '__MACOSX' in path.parts or path.name.startswith('.'):
+    return None
+  return pattern.fullmatch(path.name)
+
+
+def _add_rows(raw: RawFiles, path: pathlib.Path) -> None:
+  try:
+    with path.open(encoding='utf-8-sig', newline='') as file:
+      header, *lines = csv.reader(file, strict=True)
+  except (OSError, csv.Error, ValueError) as error:  # ValueError: not UTF-8.
+    raw.unreadable.append(f'{METADATA_NAME}: unreadable ({error})')
+    return
+  if lacking := [name for name in _REQUIRED_COLUMNS if name not in header]:
+    raw.unreadable.append(
+      f'{METADATA_NAME}: no column {", ".join(lacking)} among'
+      f' {", ".join(header)}'
+    )
+    return
+  raw.sizes[METADATA_NAME] = path.stat().st_size
+  for number, fields in enumerate(lines, start=2):
+    values = dict(zip(header, fields, strict=False))
+    row = {name: values.get(name, '') for name in COLUMNS}
+    place = f'{METADATA_NAME}: row {number}'
+    if len(fields) != len(header):
+      raw.problems.append(
+        f'{place} has {len(fields)} values for {len(header)} columns'
+      )
+    elif empty := [name for name in _REQUIRED_COLUMNS if not row[name]]:
+      raw.problems.append(f'{place} has no {", ".join(empty)}')
+    elif raw.rows.setdefault(row['image_id'], row) is not row:
+      raw.problems.append(f'{place} has {row["image_id"]} again')
+
+
+def _add_unpaired(raw: RawFiles, image_sources: list[str]) -> None:
+  """Notes what lacks its counterpart; rows of other images do no harm."""
+  for image_id, image in sorted(raw.images.items()):
+    if image_id not in raw.masks:
+      raw.problems.append(f'{image.name}: no mask {image_id}_segmentation.png')
+    if image_id not in raw.rows:
+      raw.problems.append(f'{METADATA_NAME}: no row for {image_id}')
+  if alone := sorted(raw.masks.keys() - raw.images.keys()):
+    raw.problems.append(
+      f'{len(alone)} masks have no image; is a HAM10000_images_part_*.zip'
+      ' missing (the original has parts 1 and 2)? Found:'
+      f' {", ".join(image_sources)}'
+    )
+    raw.problems += [f'{raw.masks[name].name}: no image' for name in alone]
+
+
+def digest(lines: Iterable[list]) -> str:
+  """SHA-256, in hex, of lists that JSON can hold, one a line."""
+  sha256 = hashlib.sha256()
+  for line in lines:
+    sha256.update(json.dumps(line).encode() + b'\n')
+  return sha256.hexdigest()

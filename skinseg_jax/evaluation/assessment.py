@@ -1,0 +1,195 @@
+"""All that is measured of a model's predictions, in one pass over the images.
+
+The device predicts one batch while threads on the host measure outlines and
+pictures of the one before.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from skinseg_jax.data import cache, input_pipeline, preprocessing
+from skinseg_jax.data.sources import interface
+from skinseg_jax.evaluation import scoring, subgroups
+from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.metrics import calibration, confusion, surface
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Assessment:
+  """What was measured; N images.
+
+  Attributes:
+    image_ids: In the order of everything else.
+    counts: `tp`, `fp`, `fn`, `tn` at the config's threshold, int64 [N].
+    loss: Cross-entropy of each image, float [N].
+    squared_error: Sum over each image, as `calibration.squared_errors`, [N].
+    surface: `boundary_f1`, `hd95`, `assd`, float64 [N].
+    measured: What each picture is like, as `subgroups.measure_all`.
+    pieces: `subgroups.pieces` of each predicted mask, [N].
+    packed: Predicted masks, eight pixels a byte, uint8 [N, ceil(H * W / 8)].
+    histogram: As `calibration.probability_histogram`, of all images, int64.
+    native_counts: `counts` at each image's own size; None if left out.
+  """
+
+  image_ids: list[str]
+  counts: dict[str, np.ndarray]
+  loss: np.ndarray
+  squared_error: np.ndarray
+  surface: dict[str, np.ndarray]
+  measured: dict[str, np.ndarray]
+  pieces: np.ndarray
+  packed: np.ndarray
+  histogram: np.ndarray
+  native_counts: dict[str, np.ndarray] | None
+
+
+def assess(
+  model: trained_model.TrainedModel,
+  source: interface.Source,
+  data: cache.CachedData,
+  image_ids: Sequence[str],
+  *,
+  native_size: bool,
+) -> Assessment:
+  """Measures everything on every image once, in order.
+
+  Args:
+    model: What predicts.
+    source: The images at their own size.
+    data: The same images, in the same order, at the model's size.
+    image_ids: Which of them.
+    native_size: Whether to score at each image's own size, too.
+  """
+  evaluation = model.config.evaluation
+  indices = input_pipeline.select(data, image_ids)
+  batches = input_pipeline.evaluation_batches(
+    data, indices, batch_size=evaluation.batch_size, sharding=model.sharding
+  )
+  look = _Looker(source, data, evaluation.threshold, native_size)
+  histogram = np.zeros((2, calibration.BINS), np.int64)
+  scored, looked = [], []
+  workers = os.cpu_count() or 1
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    pending = collections.deque()
+    for number, outputs in enumerate(_predict(model, batches)):
+      rows = indices[number * evaluation.batch_size :][: evaluation.batch_size]
+      histogram += outputs.pop('histogram')
+      probabilities = outputs.pop('probability')
+      scored.append({k: v[: len(rows)] for k, v in outputs.items()})
+      pending.append(pool.submit(look, rows, probabilities))
+      if len(pending) > workers:  # Few batches are in memory at a time.
+        looked += pending.popleft().result()
+    for rest in pending:
+      looked += rest.result()
+  return _collect(list(image_ids), scored, looked, histogram, native_size)
+
+
+def _predict(
+  model: trained_model.TrainedModel,
+  batches: Iterable[Mapping[str, jax.Array]],
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields each batch on the host while the device works on the next."""
+  iterator, before = iter(batches), None
+  gather = lambda outputs: multihost_utils.process_allgather(
+    outputs, tiled=True
+  )
+  for batch in iterator:
+    outputs = _outputs(model, batch)
+    if before is not None:
+      yield gather(before)
+    before = outputs
+  iterator.close()
+  if before is not None:
+    yield gather(before)
+
+
+def _outputs(model, batch) -> dict[str, jax.Array]:
+  logits = forward_pass.forward(
+    model.graphdef,
+    model.state,
+    batch['image'],
+    views=model.config.evaluation.test_time_augmentation,
+  )
+  masks = batch['mask']
+  threshold = model.config.evaluation.threshold
+  return {
+    **scoring.image_scores(logits, masks, threshold=threshold),
+    'squared_error': calibration.squared_errors(logits, masks),
+    'probability': forward_pass.probabilities(logits),
+    'histogram': calibration.probability_histogram(
+      logits, masks, batch['valid']
+    ),
+  }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Looker:
+  """Measures predictions and pictures on the host."""
+
+  source: interface.Source
+  data: cache.CachedData
+  threshold: float
+  native_size: bool
+
+  def __call__(
+    self, indices: np.ndarray, probabilities: np.ndarray
+  ) -> list[dict[str, Any]]:
+    """Measures each image of a batch; probabilities are float32 [B, H, W]."""
+    return [
+      self._one(int(index), probability)
+      for index, probability in zip(indices, probabilities, strict=False)
+    ]
+
+  def _one(self, index: int, probability: np.ndarray) -> dict[str, Any]:
+    image, truth = self.data.images[index], self.data.masks[index]
+    predicted = probability > self.threshold
+    found = {
+      'surface': surface.surface_scores(predicted, truth),
+      'measured': subgroups.measure(image, truth),
+      'pieces': subgroups.pieces(predicted),
+      'packed': np.packbits(predicted),
+    }
+    if self.native_size:
+      truth = self.source[index]['mask'] > 0
+      resized = preprocessing.resize_probability(probability, truth.shape)
+      found['native_counts'] = _counts(resized > self.threshold, truth)
+    return found
+
+
+def _counts(predicted: np.ndarray, true: np.ndarray) -> dict[str, int]:
+  """True and false pixels of one mask, [H, W] each, bool."""
+  tp = np.count_nonzero(predicted & true)
+  fp = np.count_nonzero(predicted) - tp
+  fn = np.count_nonzero(true) - tp
+  return {'tp': tp, 'fp': fp, 'fn': fn, 'tn': true.size - tp - fp - fn}
+
+
+def _collect(image_ids, scored, looked, histogram, native_size) -> Assessment:
+  columns = {
+    name: np.concatenate([batch[name] for batch in scored])
+    for name in scored[0]
+  }
+  table = lambda part: {
+    name: np.array([one[part][name] for one in looked])
+    for name in looked[0][part]
+  }
+  return Assessment(
+    image_ids=image_ids,
+    counts={name: columns[name].astype(np.int64) for name in confusion.COUNTS},
+    loss=columns['loss'],
+    squared_error=columns['squared_error'],
+    surface=table('surface'),
+    measured=table('measured'),
+    pieces=np.array([one['pieces'] for one in looked]),
+    packed=np.stack([one['packed'] for one in looked]),
+    histogram=histogram,
+    native_counts=table('native_counts') if native_size else None,
+  )

@@ -1,0 +1,321 @@
+"""Full evaluation of a model on its own data or on other data.
+
+Each is written to a folder of its own under `evaluation/` of the run.
+"""
+
+import collections
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from skinseg_jax.data import cache, splits
+from skinseg_jax.data.sources import interface
+from skinseg_jax.evaluation import (
+  assessment,
+  expert_review,
+  result_files,
+  shift,
+  summaries,
+  training_images,
+)
+from skinseg_jax.evaluation import run_data as run_data_lib
+from skinseg_jax.inference import trained_model
+from skinseg_jax.metrics import confusion
+from skinseg_jax.run import run_folder
+from skinseg_jax.runtime import distributed, errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What an evaluation does beyond the scores at the network's size.
+
+  Attributes:
+    native_size: Score at each image's own size, too.
+    training_side: Take a pass over the training images where a threshold
+      chosen on them, or what they look like, is asked for and not stored yet.
+    review: csv of an expert's decisions on the true masks.
+    exclude_rejected: Leave out images whose true mask was rejected there.
+  """
+
+  native_size: bool = True
+  training_side: bool = True
+  review: pathlib.Path | None = None
+  exclude_rejected: bool = False
+
+
+DEFAULT = Options()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+  """What is scored.
+
+  Attributes:
+    name: Of the evaluation and its folder.
+    source: The images at their own size.
+    data: The same images, in the same order, at the model's size.
+    image_ids: Which of them.
+    about: What the summary says of them: `data` and `leakage`.
+  """
+
+  name: str
+  source: interface.Source
+  data: cache.CachedData
+  image_ids: Sequence[str]
+  about: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+  """What an evaluation found; its files are written.
+
+  Attributes:
+    name: Of its folder under `evaluation/` of the run.
+    data: The images and masks at the model's size.
+    summary: Contents of `summary.json`.
+  """
+
+  name: str
+  data: cache.CachedData
+  summary: dict[str, Any]
+
+
+def evaluate_subset(
+  workdir: pathlib.Path,
+  model: trained_model.TrainedModel,
+  run_data: run_data_lib.RunData,
+  *,
+  subset: str,
+  options: Options,
+) -> Outcome:
+  """Scores a model on a side of its run's split.
+
+  Args:
+    workdir: Folder of the run.
+    model: Of that run.
+    run_data: Of that run.
+    subset: 'train' or 'validation', which names the evaluation, too.
+    options: What else to do.
+
+  Raises:
+    InputError: If the review does not fit.
+  """
+  source, split = run_data.source, run_data.split
+  subject = Subject(
+    name=subset,
+    source=source,
+    data=run_data.data,
+    image_ids=split.subset(subset),
+    about={
+      'data': {
+        'name': source.name,
+        'fingerprint': source.fingerprint,
+        'split': model.config.data.split,
+        'split_sha256': splits.split_hash(split),
+      },
+      'leakage': splits.report(split, source.metadata).as_dict(),
+    },
+  )
+  rows = _read_review(options.review, subject)
+  assessed = _assess(model, subject, rows, options)
+  if subset == 'train' and assessed.image_ids == split.train:
+    # All training images have just been predicted.
+    training_images.store_point(
+      workdir, model.step, assessed.histogram, len(split.train)
+    )
+  point = training_images.stored_point(workdir, model.step)
+  if point is None and options.training_side:
+    point = training_images.operating_point(workdir, model, run_data)
+  return _finish(workdir, model, subject, assessed, point, rows, options, {})
+
+
+def evaluate_source(
+  workdir: pathlib.Path,
+  model: trained_model.TrainedModel,
+  source: interface.Source,
+  *,
+  name: str,
+  options: Options,
+) -> Outcome:
+  """Scores a model on other data than its run's.
+
+  Args:
+    workdir: Folder of the run.
+    model: Of that run.
+    source: All its images are scored.
+    name: Of the evaluation and its folder.
+    options: What else to do.
+
+  Returns:
+    Its summary has two more keys: `shift`, with profiles of the training
+    images and of these and sentences on how they differ; and `trained_on`, the
+    number of images with the id of a training image.
+
+  Raises:
+    InputError: If the review does not fit, or `name` is taken by other data.
+  """
+  _check_name(run_folder.evaluation_dir(workdir, name), source)
+  config = model.config.data
+  data = cache.open_cache(
+    source, config.image_size, pathlib.Path(config.data_dir)
+  )
+  own = {'name': source.name, 'fingerprint': source.fingerprint}
+  subject = Subject(
+    name=name,
+    source=source,
+    data=data,
+    image_ids=source.image_ids,
+    about={
+      'data': {**own, 'split': None, 'split_sha256': None},
+      'leakage': None,
+    },
+  )
+  rows = _read_review(options.review, subject)
+  point, training = _training_side(workdir, model, options)
+  assessed = _assess(model, subject, rows, options)
+  here = shift.profile(source, data, range(len(source)))
+  more = {
+    'trained_on': _trained_on(workdir, source.image_ids),
+    'shift': {
+      'training': training,
+      'here': here,
+      'notes': shift.notes(training, here) if training else [],
+    },
+  }
+  return _finish(workdir, model, subject, assessed, point, rows, options, more)
+
+
+def _trained_on(workdir: pathlib.Path, image_ids: Sequence[str]) -> int | None:
+  """How many bear the id of a training image; None where that is not known."""
+  path = workdir / 'split.csv'
+  if not path.exists():
+    return None
+  return len(set(splits.read_split(path).train) & set(image_ids))
+
+
+def _check_name(directory: pathlib.Path, source: interface.Source) -> None:
+  """Refuses to write over the scores of other data."""
+  path = directory / 'summary.json'
+  if path.exists():
+    there = run_folder.read_json(path, 'data')['data']
+    if there['fingerprint'] != source.fingerprint:
+      raise errors.InputError(
+        f'{directory} holds the scores of other images or masks; give these'
+        ' another name with --name, or remove that folder.'
+      )
+
+
+def _training_side(workdir, model, options) -> tuple[dict | None, dict | None]:
+  """Operating point and profile, as far as they are stored or can be had."""
+  point = training_images.stored_point(workdir, model.step)
+  training = training_images.stored_profile(workdir)
+  if (point is None or training is None) and options.training_side:
+    try:
+      run_data = run_data_lib.open_run_data(workdir, model)
+    except errors.InputError as error:
+      print(f'no comparison with the training images: {error}', file=sys.stderr)
+      return point, training
+    point = training_images.operating_point(workdir, model, run_data)
+    training = training_images.profile(workdir, run_data)
+  return point, training
+
+
+def _read_review(
+  path: pathlib.Path | None, subject: Subject
+) -> list[dict[str, str]]:
+  """Rows of the review, all of images that are scored."""
+  if path is None:
+    return []
+  rows = expert_review.read_review(path)
+  known = set(subject.image_ids)
+  unknown = [row['image_id'] for row in rows if row['image_id'] not in known]
+  if unknown:
+    raise errors.InputError(
+      f'the review {path} names images that are not among those of'
+      f' {subject.name!r}; give the review of the same images:\n'
+      + errors.listing(unknown)
+    )
+  return rows
+
+
+def _assess(model, subject, rows, options) -> assessment.Assessment:
+  excluded = set(_rejected(rows)) if options.exclude_rejected else set()
+  kept = [name for name in subject.image_ids if name not in excluded]
+  if not kept:
+    raise errors.InputError(
+      f'the review {options.review} rejects every image of {subject.name!r}.'
+    )
+  return assessment.assess(
+    model,
+    subject.source,
+    subject.data,
+    kept,
+    native_size=options.native_size,
+  )
+
+
+def _rejected(rows) -> list[str]:
+  return [row['image_id'] for row in rows if row['decision'] == 'reject']
+
+
+def _finish(
+  workdir, model, subject, assessed, point, rows, options, more
+) -> Outcome:
+  """Sums up and writes."""
+  config = model.config
+  metadata = {row['image_id']: row for row in subject.source.metadata}
+  metadata = [metadata[name] for name in assessed.image_ids]
+  summary = summaries.summarise(
+    assessed,
+    metadata,
+    image_size=config.data.image_size,
+    threshold=config.evaluation.threshold,
+  )
+  summary |= {'checkpoint_step': model.step, 'best_checkpoint': model.best}
+  summary['operating_point'] = point and {
+    **point,
+    'pooled': summaries.scores_at(assessed.histogram, point['threshold']),
+  }
+  summary |= {**subject.about, **more}
+  name = subject.name
+  if rows:
+    summary['review'] = _summarise_review(assessed, rows, options)
+    if summary['review']['excluded']:
+      # Beside the scores on all images, not in their place.
+      name = f'{name}_reviewed'
+  if distributed.is_primary():
+    directory = run_folder.evaluation_dir(workdir, name)
+    result_files.write(directory, summary, assessed, metadata)
+  return Outcome(name, subject.data, summary)
+
+
+def _summarise_review(assessed, rows, options) -> dict[str, Any]:
+  """Decisions by kind: how many, and the mean Dice on those images."""
+  dice = dict(
+    zip(
+      assessed.image_ids, confusion.ratios(assessed.counts)['dice'], strict=True
+    )
+  )
+  by_decision = collections.defaultdict(list)
+  for row in rows:
+    by_decision[row['decision']].append(dice.get(row['image_id']))
+  scored = {
+    name: [value for value in by_decision[name] if value is not None]
+    for name in expert_review.DECISIONS
+  }
+  return {
+    'file': str(options.review),
+    'reviewed': len(rows),
+    'counts': {
+      name: len(by_decision[name]) for name in expert_review.DECISIONS
+    },
+    'mean_dice': {
+      name: float(np.mean(values)) if values else None
+      for name, values in scored.items()
+    },
+    'excluded': _rejected(rows) if options.exclude_rejected else [],
+  }

@@ -1,0 +1,365 @@
+"""Scores by kind of patient, lesion and picture; and the worst images.
+
+What a picture is like is measured on the image and its true mask; lengths are
+shares of the image's shorter side, so that its size hardly matters. All bands
+are fixed, so that tables of different data can be compared. Intervals are for
+each group alone: of twenty groups one lies outside its own by chance.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from skinseg_jax.metrics import bootstrap, confusion
+
+UNKNOWN = 'unknown'
+
+# Columns of the metadata that become attributes, with the attributes' names.
+METADATA = {
+  'dx': 'dx',
+  'sex': 'sex',
+  'localization': 'localization',
+  'dataset': 'source',
+}
+
+# Upper ends (not included) and names of bands.
+BANDS = {
+  'age': (
+    (30, '0-29'),
+    (45, '30-44'),
+    (60, '45-59'),
+    (75, '60-74'),
+    (math.inf, '75+'),
+  ),
+  # Share of the image.
+  'lesion_area': (
+    (math.ulp(0), 'no lesion'),
+    (0.05, 'under 5 %'),
+    (0.15, '5 to 15 %'),
+    (0.35, '15 to 35 %'),
+    (math.inf, '35 % and more'),
+  ),
+  'touches_border': ((0.5, 'no'), (math.inf, 'yes')),
+  # CIE76 colour difference.
+  'contrast': (
+    (10, 'under 10'),
+    (20, '10 to 20'),
+    (30, '20 to 30'),
+    (math.inf, '30 and more'),
+  ),
+  # Share of the skin.
+  'hair': (
+    (0.005, 'under 0.5 %'),
+    (0.02, '0.5 to 2 %'),
+    (math.inf, '2 % and more'),
+  ),
+}
+
+# Groups of fewer lesions get a warning.
+FEW_LESIONS = 20
+
+# Width of the ring of skin that a lesion is compared with; hairs are thinner
+# and longer than these. Shares of the shorter side.
+_RING = 0.05
+_HAIR_WIDTH = 0.04
+_HAIR_LENGTH = 0.1
+# How much darker than what surrounds it a hair is, in grey values.
+_HAIR_DEPTH = 15
+# A predicted piece smaller than this share of the image does not count.
+_PIECE = 0.001
+
+# Linear light of an 8-bit sRGB value, and linear RGB to XYZ (IEC 61966-2-1).
+_SRGB = np.arange(256) / 255
+_LINEAR = np.where(
+  _SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4
+)
+_XYZ = np.array(
+  [
+    [0.4124, 0.3576, 0.1805],
+    [0.2126, 0.7152, 0.0722],
+    [0.0193, 0.1192, 0.9505],
+  ]
+)
+
+
+def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+  """Measures what a picture is like.
+
+  Args:
+    image: RGB, uint8, [H, W, 3].
+    mask: Ground truth, lesion where not 0, [H, W].
+
+  Returns:
+    `lesion_area`: Share of the image, in [0, 1].
+    `touches_border`: 1 if the lesion has a pixel at the image's edge, else 0.
+    `contrast`: Colour difference (CIE76, in CIELAB) between the mean colours,
+      taken in linear light, of the lesion and of the ring of skin around it, 5
+      % of the shorter side wide; NaN if there is no lesion or no such ring.
+    `hair`: Share of the skin's pixels, in [0, 1], that lie on thin, dark and
+      long things, which are mostly hairs but also rulers, vessels and folds:
+      the black-hat of the grey image with a square of 4 % of the shorter side
+      exceeds 15, in an 8-connected piece at least 10 % long; NaN if there is
+      no skin.
+  """
+  lesion = mask > 0
+  edge = (lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1])
+  return {
+    'lesion_area': float(lesion.mean()),
+    'touches_border': float(any(side.any() for side in edge)),
+    'contrast': _contrast(image, lesion),
+    'hair': _hair(image, lesion),
+  }
+
+
+def _contrast(image: np.ndarray, lesion: np.ndarray) -> float:
+  reach = max(1, round(_RING * min(lesion.shape)))
+  near = _extreme(np.pad(lesion, reach), 2 * reach + 1, np.logical_or)
+  ring = near & ~lesion
+  if not lesion.any() or not ring.any():
+    return math.nan
+  colours = [_mean_lab(image[region]) for region in (lesion, ring)]
+  return float(np.linalg.norm(colours[0] - colours[1]))
+
+
+def _mean_lab(pixels: np.ndarray) -> np.ndarray:
+  """CIELAB (D65) of the mean light of sRGB pixels [K, 3]; float64 [3]."""
+  # By histogram: far fewer numbers to look up than pixels.
+  light = np.array(
+    [np.bincount(channel, minlength=256) @ _LINEAR for channel in pixels.T]
+  ) / len(pixels)
+  xyz = _XYZ @ light / _XYZ.sum(axis=1)
+  x, y, z = np.where(
+    xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29
+  )
+  return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def _hair(image: np.ndarray, lesion: np.ndarray) -> float:
+  if lesion.all():
+    return math.nan
+  side = min(lesion.shape)
+  size = max(3, round(_HAIR_WIDTH * side) // 2 * 2 + 1)
+  grey = (image @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
+  # Dark beyond the edge, so that a vignette is no thin line there.
+  closed = _extreme(np.pad(grey, size - 1), size, np.maximum)
+  closed = _extreme(closed, size, np.minimum)
+  thin = (closed - grey > _HAIR_DEPTH) & ~lesion
+  pieces, _ = ndimage.label(thin, np.ones((3, 3)))
+  long = [
+    max(extent.stop - extent.start for extent in piece) >= _HAIR_LENGTH * side
+    for piece in ndimage.find_objects(pieces)
+  ]
+  hair = np.bincount(pieces.ravel())[1:] @ np.array(long, int)
+  return float(hair / (~lesion).sum())
+
+
+def _extreme(values: np.ndarray, size: int, ufunc: np.ufunc) -> np.ndarray:
+  """Largest or smallest of each square window: [H, W], less size - 1 each.
+
+  Doubles the window until it is wide enough: several times as fast as
+  scipy.ndimage on bytes.
+  """
+  for _ in range(2):
+    covered = 1
+    while covered < size:
+      step = min(covered, size - covered)
+      values = ufunc(values[step:], values[:-step])
+      covered += step
+    values = values.T
+  return values
+
+
+def pieces(mask: np.ndarray) -> int:
+  """Counts 8-connected pieces of at least 0.1 % of the image, [H, W]."""
+  labels, _ = ndimage.label(mask, np.ones((3, 3)))
+  sizes = np.bincount(labels.ravel())[1:]
+  return int(np.sum(sizes >= _PIECE * mask.size))
+
+
+def measure_all(
+  images: Iterable[np.ndarray], masks: Iterable[np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Measures many pictures, as `measure`; each value float64 [N]."""
+  rows = [measure(*pair) for pair in zip(images, masks, strict=True)]
+  return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def attributes(
+  metadata: Sequence[Mapping[str, str]], measured: Mapping[str, np.ndarray]
+) -> dict[str, list[str]]:
+  """Names the group of each image for every attribute.
+
+  Args:
+    metadata: A row an image with any of the columns `dx`, `sex`, `age` (in
+      years), `localization`, `dataset`; N of them.
+    measured: From `measure_all`, [N] each.
+
+  Returns:
+    Names of groups, N for each attribute of which any image has a known value:
+    `dx`, `sex`, `localization`, `source`, `age`, `lesion_area`,
+    `touches_border`, `contrast`, `hair`. What is missing or cannot be read is
+    'unknown'.
+  """
+  found = {
+    name: [row.get(column, '').strip() or UNKNOWN for row in metadata]
+    for column, name in METADATA.items()
+  }
+  ages = [_number(row.get('age', '')) for row in metadata]
+  for name, values in {'age': ages, **measured}.items():
+    found[name] = [_band(name, value) for value in values]
+  return {
+    name: values for name, values in found.items() if set(values) - {UNKNOWN}
+  }
+
+
+def _number(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    return math.nan
+
+
+def _band(name: str, value: float) -> str:
+  # No end is above NaN.
+  return next((band for end, band in BANDS[name] if value < end), UNKNOWN)
+
+
+def table(
+  counts: Mapping[str, np.ndarray],
+  groups: Mapping[str, Sequence[str]],
+  lesions: Sequence[str],
+) -> list[dict[str, Any]]:
+  """Scores every group.
+
+  Args:
+    counts: `tp`, `fp`, `fn`, `tn`, integers, [N].
+    groups: From `attributes`, N names each.
+    lesions: Lesion of each image, N names.
+
+  Returns:
+    Rows that JSON can hold: `attribute`, `group`, `images`, `lesions` (their
+    numbers), `dice` (pooled), `mean_dice`, `threshold_jaccard` (means over
+    images), each a `bootstrap.Interval` as a dict, and `warning`, '' if there
+    are enough lesions. Bands go upwards, other groups by name.
+  """
+  counts = {name: np.asarray(counts[name]) for name in confusion.COUNTS}
+  scores = confusion.ratios(counts)
+  each = {
+    'mean_dice': scores['dice'],
+    'threshold_jaccard': confusion.thresholded_jaccard(scores['iou']),
+  }
+  rows = []
+  for attribute, names in groups.items():
+    for group in _ordered(attribute, set(names)):
+      chosen = np.flatnonzero(np.array(names) == group)
+      resampling = bootstrap.resample([lesions[i] for i in chosen])
+      pick = lambda values, chosen=chosen: {
+        name: value[chosen] for name, value in values.items()
+      }
+      intervals = {
+        'dice': bootstrap.pooled(resampling, pick(counts))['dice'],
+        **bootstrap.means(resampling, pick(each)),
+      }
+      rows.append(
+        {
+          'attribute': attribute,
+          'group': group,
+          'images': len(chosen),
+          'lesions': resampling.num_clusters,
+          **{name: dataclasses.asdict(i) for name, i in intervals.items()},
+          'warning': _warning(resampling.num_clusters),
+        }
+      )
+  return rows
+
+
+def _ordered(attribute: str, names: set[str]) -> list[str]:
+  bands = [band for _, band in BANDS.get(attribute, ())]
+  known = sorted(names - {*bands, UNKNOWN})
+  return [b for b in [*bands, *known, UNKNOWN] if b in names]
+
+
+def _warning(lesions: int) -> str:
+  if lesions >= FEW_LESIONS:
+    return ''
+  what = '1 lesion' if lesions == 1 else f'{lesions} lesions'
+  return f'only {what}: too few to judge'
+
+
+def failures(
+  image_ids: Sequence[str],
+  counts: Mapping[str, np.ndarray],
+  measured: Mapping[str, np.ndarray],
+  predicted_pieces: Sequence[int],
+  *,
+  most: int = 20,
+) -> list[dict[str, Any]]:
+  """Lists the images with the lowest IoU, the worst first.
+
+  Args:
+    image_ids: N names.
+    counts: `tp`, `fp`, `fn`, `tn`, integers, [N].
+    measured: From `measure_all`, [N] each.
+    predicted_pieces: `pieces` of the predicted masks, N.
+    most: How many images to list.
+
+  Returns:
+    Rows that JSON can hold: `image_id`, `dice`, `iou` and `reason`, a short
+    sentence of what is wrong and what may have made it so.
+  """
+  scores = confusion.ratios(counts)
+  worst = sorted(
+    range(len(image_ids)), key=lambda i: (scores['iou'][i], image_ids[i])
+  )
+  return [
+    {
+      'image_id': image_ids[i],
+      'dice': float(scores['dice'][i]),
+      'iou': float(scores['iou'][i]),
+      'reason': _reason(
+        {name: int(counts[name][i]) for name in confusion.COUNTS},
+        {name: float(values[i]) for name, values in measured.items()},
+        int(predicted_pieces[i]),
+      ),
+    }
+    for i in worst[:most]
+  ]
+
+
+def _reason(counts, measured, num_pieces) -> str:
+  wrong = [_error(**counts)]
+  if num_pieces > 1 and measured['lesion_area'] > 0:
+    wrong.append(f'in {num_pieces} pieces')
+  causes = [
+    text
+    for text, holds in (
+      ('small lesion', 0 < measured['lesion_area'] < 0.05),
+      ('touches the border', measured['touches_border'] > 0),
+      ('low contrast', measured['contrast'] < 10),
+      ('much hair', measured['hair'] >= 0.02),
+    )
+    if holds
+  ]
+  return ', '.join(wrong) + (f' ({", ".join(causes)})' if causes else '')
+
+
+def _error(tp: int, fp: int, fn: int, tn: int) -> str:
+  """What is wrong with a prediction, from its counts."""
+  true, predicted = tp + fn, tp + fp
+  if not true and not predicted:
+    return 'right: no lesion'
+  if not true:
+    share = predicted / (predicted + tn)
+    return f'{share:.1%} of the image predicted where there is no lesion'
+  if not predicted:
+    return 'nothing predicted'
+  if not tp:
+    return 'predicted elsewhere'
+  ratio = predicted / true
+  if ratio > 1.5 or ratio < 1 / 1.5:
+    return f'predicted {ratio:.2g} times the true area'
+  return f'{fn / true:.0%} of the lesion missed, {fp / true:.0%} too much'

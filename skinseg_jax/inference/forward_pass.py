@@ -1,0 +1,73 @@
+"""The one program that predicts: from uint8 images to logits."""
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from skinseg_jax.runtime import compilation
+
+
+# Everything that predicts calls this one program: the same weights and images
+# give the same bits, whatever is worked out from them.
+@functools.partial(compilation.jit, static_argnames='views')
+def forward(
+  eval_graphdef: nnx.GraphDef,
+  model_state: Any,
+  images: jax.Array,
+  *,
+  views: str,
+) -> jax.Array:
+  """Predicts logits.
+
+  Args:
+    eval_graphdef: Static structure of the model, in evaluation mode.
+    model_state: Its parameters and running statistics.
+    images: uint8 [B, H, W, 3].
+    views: Over what the probability is averaged, as
+      `config.evaluation.test_time_augmentation` says: 'off' for the image
+      alone, 'flips' for it mirrored in both axes, too, and 'dihedral' for all
+      of these turned by a quarter, too, where H = W.
+
+  Returns:
+    Logits of the mean probability, float32 [B, H, W, 1].
+  """
+  model = nnx.merge(eval_graphdef, model_state)
+  predict = lambda images: model(images.astype(np.float32) / 255.0)
+  if views == 'off':
+    return predict(images)
+  maps = _DIHEDRAL if views == 'dihedral' else _DIHEDRAL[:4]
+  # One view after the other, by one copy of the model's program.
+  logits = jax.lax.map(predict, jnp.stack([_turn(images, *m) for m in maps]))
+  # Turned first, then mirrored; undone from the end.
+  logits = jnp.stack(
+    [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
+  )
+  # In logarithms, so that probabilities near 0 and 1 keep their digits.
+  log_sum = lambda x: jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0)
+  return log_sum(logits) - log_sum(-logits)
+
+
+# Whether to turn by a quarter, to mirror up-down and to mirror left-right.
+_DIHEDRAL = tuple(itertools.product((False, True), repeat=3))
+
+
+def _turn(x: jax.Array, turn: bool, vertical: bool, horizontal: bool):
+  """One of the eight views of [B, H, W, C]."""
+  x = jnp.rot90(x, axes=(1, 2)) if turn else x
+  return x[:, :: -1 if vertical else 1, :: -1 if horizontal else 1]
+
+
+def _turn_back(x: jax.Array, turn: bool, vertical: bool, horizontal: bool):
+  x = x[:, :: -1 if vertical else 1, :: -1 if horizontal else 1]
+  return jnp.rot90(x, k=-1, axes=(1, 2)) if turn else x
+
+
+@jax.jit
+def probabilities(logits: jax.Array) -> jax.Array:
+  """Probability of lesion, float32 [B, H, W], of logits [B, H, W, 1]."""
+  return jax.nn.sigmoid(logits[..., 0])

@@ -1,0 +1,79 @@
+"""A checkpoint with the config it was trained by, ready to predict."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from flax import nnx
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import config_rules
+from skinseg_jax.data import input_pipeline
+from skinseg_jax.models import build
+from skinseg_jax.run import checkpointing, run_folder
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+  """What predicts.
+
+  Attributes:
+    config: Of the run; it says how images are prepared.
+    graphdef: Static structure of the model, in evaluation mode.
+    state: Its parameters and running statistics.
+    step: Number of updates made.
+    best: `step` and `dice` of the checkpoint with the best pooled validation
+      Dice; None where no checkpoint was scored.
+  """
+
+  config: config_lib.Config
+  graphdef: nnx.GraphDef
+  state: Any
+  step: int
+  best: dict[str, Any] | None
+
+  @property
+  def sharding(self) -> jax.sharding.NamedSharding:
+    """How a batch is laid out over the devices."""
+    return input_pipeline.data_sharding()
+
+
+def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
+  """Loads a model from a run folder, changing nothing there.
+
+  Args:
+    workdir: Folder of a run.
+    checkpoint: 'best' (by validation Dice), 'last', or a step.
+
+  Raises:
+    InputError: If it is no run folder, there is no such checkpoint, it is
+      damaged, or of another model than the config's.
+  """
+  config = config_lib.load(workdir / 'config.json')
+  config_rules.validate(config)
+  checkpoints = checkpointing.Checkpoints(
+    run_folder.checkpoints_dir(workdir), read_only=True
+  )
+  try:
+    step = checkpoints.resolve(checkpoint)
+    # Nothing is made of a size that the config alone tells.
+    graphdef, like = build.abstract(
+      config.model, input_pipeline.data_sharding()
+    )
+    state = checkpoints.restore_model(step, like)
+    best = best_checkpoint(checkpoints)
+  finally:
+    checkpoints.close()
+  return TrainedModel(config, graphdef, state, step, best)
+
+
+def best_checkpoint(
+  checkpoints: checkpointing.Checkpoints,
+) -> dict[str, Any] | None:
+  """`step` and `dice` of the best checkpoint; None where none was scored."""
+  step = checkpoints.best_step()
+  if step is None:  # Weights that were not trained here.
+    return None
+  dice = checkpoints.metrics(step)[checkpointing.BEST_METRIC]
+  return {'step': step, 'dice': dice}

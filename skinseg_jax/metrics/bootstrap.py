@@ -1,0 +1,261 @@
+"""Intervals that respect that images of one lesion are alike.
+
+Whole clusters (lesions with all their images) are drawn with replacement, as
+many as there are; every score is worked out again from each draw. With every
+image a cluster of its own this is the ordinary bootstrap, too narrow where
+lesions have several images.
+
+The plain percentile interval is too narrow for few clusters. Ours is the
+expanded percentile interval of Hesterberg, 2015 (arXiv:1411.5279, 4.4): the
+same percentiles moved outwards by sqrt(n / (n - 1)) and from the normal to
+Student's t distribution, for n clusters.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from scipy import special
+
+from skinseg_jax.metrics import confusion
+
+# Share of intervals meant to hold the true value.
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resampling:
+  """Draws of clusters, to be used for all scores of the same images.
+
+  Attributes:
+    index: Cluster of each image, int64 [N], 0 to C - 1.
+    weights: How often each draw holds each cluster, float64 [R, C]; every row
+      sums to C.
+  """
+
+  index: np.ndarray
+  weights: np.ndarray
+
+  @property
+  def num_clusters(self) -> int:
+    """Number of clusters, C."""
+    return self.weights.shape[1]
+
+  def sums(self, values: np.ndarray) -> np.ndarray:
+    """Sums over the images of each draw.
+
+    Args:
+      values: One row an image, [N] or [N, K].
+
+    Returns:
+      One row a draw, float64 [R] or [R, K]; integers below 2**53 are exact.
+    """
+    per_cluster = np.zeros((self.num_clusters, *values.shape[1:]))
+    np.add.at(per_cluster, self.index, values)
+    return self.weights @ per_cluster
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Interval:
+  """A score with its 95 % interval; a single cluster has none."""
+
+  value: float
+  low: float | None
+  high: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+  """First run minus second, with its 95 % interval.
+
+  Attributes:
+    value: Difference of the scores.
+    low: Lower end of the interval; none for a single cluster.
+    high: Upper end, likewise.
+    p_value: Smallest error level in [0, 1] at which the interval leaves 0 out;
+      none for a single cluster.
+  """
+
+  value: float
+  low: float | None
+  high: float | None
+  p_value: float | None
+
+
+def resample(
+  clusters: Sequence[Hashable], *, replicates: int = 2000, seed: int = 0
+) -> Resampling:
+  """Draws clusters with replacement.
+
+  Args:
+    clusters: Cluster of each image, such as its lesion's name; N of them. A
+      range makes every image its own.
+    replicates: Number of draws, R.
+    seed: The same seed and clusters give the same draws.
+
+  Raises:
+    ValueError: If there is no image.
+  """
+  if not len(clusters):
+    raise ValueError('cannot resample no images.')
+  # In order of appearance, so that names do not matter.
+  numbers = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+  index = np.array([numbers[name] for name in clusters])
+  num = len(numbers)
+  draws = np.random.default_rng(seed).integers(num, size=(replicates, num))
+  draws += num * np.arange(replicates)[:, None]
+  weights = np.bincount(draws.ravel(), minlength=replicates * num)
+  return Resampling(index, weights.reshape(replicates, num).astype(np.float64))
+
+
+def interval(
+  replicates: np.ndarray, num_clusters: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the expanded percentile interval.
+
+  Args:
+    replicates: A score of each draw, [R] or [R, K].
+    num_clusters: How many clusters each draw holds.
+
+  Returns:
+    Lower and upper ends, float64 [] or [K]; NaN for a single cluster.
+  """
+  if num_clusters < 2:
+    nothing = np.full(replicates.shape[1:], np.nan)
+    return nothing, nothing
+  t = special.stdtrit(num_clusters - 1, (1 - CONFIDENCE) / 2)
+  tail = special.ndtr(t * np.sqrt(num_clusters / (num_clusters - 1)))
+  low, high = np.quantile(replicates, [tail, 1 - tail], axis=0)
+  return low, high
+
+
+def p_value(differences: np.ndarray, num_clusters: int) -> np.ndarray:
+  """Inverts `interval`: the error level at which 0 is just left out.
+
+  Args:
+    differences: A difference of two scores of each draw, [R] or [R, K].
+    num_clusters: How many clusters each draw holds.
+
+  Returns:
+    Two-sided, float64 in [0, 1], [] or [K]; NaN for a single cluster.
+  """
+  if num_clusters < 2:
+    return np.full(differences.shape[1:], np.nan)
+  # Counting the data itself as a draw keeps the share above 0.
+  below = (differences <= 0).sum(axis=0)
+  above = (differences >= 0).sum(axis=0)
+  share = (1 + np.minimum(below, above)) / (1 + len(differences))
+  t = special.ndtri(share) / np.sqrt(num_clusters / (num_clusters - 1))
+  return np.minimum(1.0, 2 * special.stdtr(num_clusters - 1, t))
+
+
+def pooled(
+  resampling: Resampling, counts: Mapping[str, np.ndarray]
+) -> dict[str, Interval]:
+  """Intervals of ratios of counts that are summed over all images.
+
+  Args:
+    resampling: From `resample` of the images' lesions.
+    counts: `tp`, `fp`, `fn`, `tn`, integers, [N].
+
+  Returns:
+    One for each score of `metrics.ratios`.
+  """
+  value = confusion.ratios(confusion.pool(counts))
+  return _intervals(resampling, value, _pooled_draws(resampling, counts))
+
+
+def means(
+  resampling: Resampling, scores: Mapping[str, np.ndarray]
+) -> dict[str, Interval]:
+  """Intervals of means over images.
+
+  Args:
+    resampling: From `resample` of the images' lesions.
+    scores: One value an image each, [N].
+
+  Returns:
+    One for each score, under its name.
+  """
+  return _intervals(resampling, _means(scores), _mean_draws(resampling, scores))
+
+
+def pooled_difference(
+  resampling: Resampling,
+  first: Mapping[str, np.ndarray],
+  second: Mapping[str, np.ndarray],
+) -> dict[str, Difference]:
+  """Compares pooled ratios of two runs on the same images, draw by draw.
+
+  Args:
+    resampling: From `resample` of the images' lesions.
+    first: `tp`, `fp`, `fn`, `tn` of one run, integers, [N].
+    second: Those of the other run, its images in the same order.
+  """
+  values = [
+    confusion.ratios(confusion.pool(counts)) for counts in (first, second)
+  ]
+  draws = [_pooled_draws(resampling, counts) for counts in (first, second)]
+  return _differences(resampling, values, draws)
+
+
+def mean_difference(
+  resampling: Resampling,
+  first: Mapping[str, np.ndarray],
+  second: Mapping[str, np.ndarray],
+) -> dict[str, Difference]:
+  """Compares means over images of two runs on the same images, draw by draw.
+
+  Args:
+    resampling: From `resample` of the images' lesions.
+    first: One value an image for each score of one run, [N].
+    second: Those of the other run, its images in the same order.
+  """
+  values = [_means(scores) for scores in (first, second)]
+  draws = [_mean_draws(resampling, scores) for scores in (first, second)]
+  return _differences(resampling, values, draws)
+
+
+def _means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+  return {n: float(np.mean(s, dtype=np.float64)) for n, s in scores.items()}
+
+
+def _pooled_draws(resampling, counts) -> dict[str, np.ndarray]:
+  table = np.stack([counts[name] for name in confusion.COUNTS], axis=1)
+  columns = resampling.sums(table).T
+  return confusion.ratios(dict(zip(confusion.COUNTS, columns, strict=True)))
+
+
+def _mean_draws(resampling, scores) -> dict[str, np.ndarray]:
+  table = np.stack([np.ones(len(resampling.index)), *scores.values()], axis=1)
+  images, *columns = resampling.sums(table).T
+  return {
+    name: column / images for name, column in zip(scores, columns, strict=True)
+  }
+
+
+def _intervals(resampling, values, draws) -> dict[str, Interval]:
+  table = np.stack(list(draws.values()), axis=1)
+  low, high = interval(table, resampling.num_clusters)
+  return {
+    name: Interval(float(values[name]), *map(_known, (low[i], high[i])))
+    for i, name in enumerate(draws)
+  }
+
+
+def _differences(resampling, values, draws) -> dict[str, Difference]:
+  first, second = values
+  table = np.stack([draws[0][name] - draws[1][name] for name in first], axis=1)
+  low, high = interval(table, resampling.num_clusters)
+  p = p_value(table, resampling.num_clusters)
+  return {
+    name: Difference(
+      float(first[name] - second[name]), *map(_known, (low[i], high[i], p[i]))
+    )
+    for i, name in enumerate(first)
+  }
+
+
+def _known(value: float) -> float | None:
+  """None for NaN, which JSON does not have."""
+  return None if np.isnan(value) else float(value)

@@ -1,0 +1,124 @@
+"""Where an evaluation comes from, in words: run, config, data and model."""
+
+import pathlib
+import shlex
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.evaluation import result_files
+from skinseg_jax.reporting import pages
+from skinseg_jax.run import run_folder
+
+_HAM10000 = (
+  'HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161,'
+  ' 2018; masks: Tschandl et al., Nature Medicine 26, 2020): 10,015'
+  ' dermoscopic images of 7,470 lesions from Vienna and Queensland, licence'
+  ' CC BY-NC 4.0, not for commercial use.'
+)
+_SYNTHETIC = (
+  'Generated images of made-up lesions with exact masks: good for trying the'
+  ' program out; scores on them say nothing about skin.'
+)
+
+
+def identity(
+  workdir: pathlib.Path, evaluation: result_files.Evaluation
+) -> dict[str, str]:
+  """What ran, on what, with what."""
+  environment = run_folder.read_json(
+    workdir / 'environment.json',
+    *('command', 'python', 'packages', 'device', 'platform', 'num_devices'),
+    *('commit', 'data_source', 'data_fingerprint'),
+  )
+  summary = evaluation.summary
+  data = summary['data']
+  best = summary.get('best_checkpoint')
+  text = {
+    'Trained on data': f'{environment["data_source"]}, fingerprint'
+    f' {environment["data_fingerprint"]}',
+    'Scored on data': f'{data["name"]}, fingerprint {data["fingerprint"]}',
+    'Split': data['split'],
+    'SHA-256 of the split': data['split_sha256'],
+    'Checkpoint': f'step {summary["checkpoint_step"]:,}'
+    + (
+      f' (best by validation Dice: step {best["step"]:,},'
+      f' {pages.percent(best["dice"])})'
+      if best
+      else ''
+    ),
+    'Training command': shlex.join(['python', *environment['command']]),
+    'Trained on device': f'{environment["device"]} ({environment["platform"]})'
+    f', number: {environment["num_devices"]}',
+    'Commit of the code': environment['commit'],
+    'Versions': ', '.join(
+      f'{package} {version}'
+      for package, version in {
+        'Python': environment['python'],
+        **environment['packages'],
+      }.items()
+    ),
+  }
+  return {term: value or 'not known' for term, value in text.items()}
+
+
+def differences(config: config_lib.Config) -> list[tuple[str, str, str]]:
+  """Fields that are not at their defaults: name, value, default."""
+  default = config_lib.flat(config_lib.Config())
+  return [
+    (name, str(value), str(default[name]) or '(empty)')
+    for name, value in config_lib.flat(config).items()
+    if value != default[name]
+  ]
+
+
+def data_notes(
+  config: config_lib.Config, evaluation: result_files.Evaluation
+) -> list[str]:
+  """What is known of the data trained on and scored."""
+  notes = {'ham10000': _HAM10000, 'synthetic': _SYNTHETIC}
+  return [
+    f'{what}: {notes.get(name, f"{name}. Its licence is its owner’s.")}'
+    for what, name in (
+      ('Trained on', config.data.source),
+      ('Scored on', evaluation.summary['data']['name']),
+    )
+  ]
+
+
+_OPTIMIZERS = {'adam': 'Adam', 'adamw': 'AdamW'}
+_LOSSES = {
+  'bce': 'binary cross-entropy',
+  'bce_dice': 'binary cross-entropy plus soft Dice',
+  'focal_tversky': 'focal Tversky loss',
+}
+_VIEWS = {'off': 1, 'flips': 4, 'dihedral': 8}
+
+
+def model(config: config_lib.Config) -> str:
+  """The model and its training in a few sentences."""
+  height, width = config.data.image_size
+  train = config.train
+  views = _VIEWS[config.evaluation.test_time_augmentation]
+  sentences = [
+    f'U-Net of base width {config.model.width} for images of {height} x'
+    f' {width} pixels, convolutions in {config.model.compute_dtype}, to be'
+    f' trained for {train.epochs} epochs in batches of {train.batch_size} with'
+    f' {_OPTIMIZERS[train.optimizer]} at {train.learning_rate:g}'
+    f' ({train.schedule}) on {_LOSSES[train.loss]}.'
+  ]
+  if train.ema:
+    sentences.append('A moving average of the weights predicts.')
+  if views > 1:
+    sentences.append(f'Probabilities are means over {views} views.')
+  return ' '.join(sentences)
+
+
+def loss_note(config: config_lib.Config) -> str:
+  """What a reader of the loss curves must know; '' if nothing."""
+  train = config.train
+  if train.loss == 'bce' and not train.border_smoothing:
+    return ''
+  return (
+    f'; what is trained on is {_LOSSES[train.loss]}'
+    + (' with softened outlines' if train.border_smoothing else '')
+    + ', on validation it is binary cross-entropy: the two do not compare'
+  )

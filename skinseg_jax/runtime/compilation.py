@@ -1,0 +1,93 @@
+"""Compiles with XLA options that help on the platform."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from skinseg_jax.runtime import errors
+
+# What 'auto' means. docs/performance.md says what each gains.
+_OPTIONS = {
+  'cpu': {
+    # Matrix products by the YNN library: kernel gradients take a third.
+    'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
+  },
+}
+
+
+def make_deterministic() -> None:
+  """Has XLA take only what gives the same bits every time.
+
+  On a CPU that is all it has; on a GPU some convolutions and scatters add up in
+  the order that threads finish in. Must come before JAX starts its devices.
+  """
+  flags = os.environ.get('XLA_FLAGS', '')
+  os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
+
+
+def compile_step(step: Any, *args: Any, xla_options: str, **static: Any) -> Any:
+  """Compiles a jitted function for arguments of these shapes.
+
+  Args:
+    step: What `jax.jit` returned.
+    *args: Arrays, or `jax.ShapeDtypeStruct` with a sharding.
+    xla_options: 'auto', or names and values, 'a=1,b=2'; '' for none.
+    **static: Static arguments by name.
+
+  Returns:
+    The executable: called without the static arguments, it never compiles
+    again.
+
+  Raises:
+    InputError: If XLA does not know an option that was named.
+  """
+  lowered = step.lower(*args, **static)
+  if xla_options == 'auto':
+    return lowered.compile(compiler_options=_automatic())
+  try:
+    return lowered.compile(compiler_options=_parse(xla_options))
+  except jax.errors.JaxRuntimeError as error:
+    if 'No such compile option' not in str(error):
+      raise
+    raise errors.InputError(f'train.xla_options: {error}') from None
+
+
+def jit(
+  function: Callable[..., Any], *, static_argnames: str
+) -> Callable[..., Any]:
+  """`jax.jit` with the options that 'auto' means."""
+
+  # At the first call, for to ask for the platform is to start it.
+  @functools.cache
+  def jitted():
+    return jax.jit(
+      function,
+      static_argnames=static_argnames,
+      compiler_options=_automatic(),
+    )
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    return jitted()(*args, **kwargs)
+
+  return call
+
+
+@functools.cache
+def _automatic() -> dict[str, str]:
+  options = _OPTIONS.get(jax.default_backend(), {})
+  try:
+    jax.jit(lambda: 0).lower().compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError as error:
+    if 'No such compile option' not in str(error):
+      raise
+    return {}  # Another release of XLA: slower, but the same result.
+  return options
+
+
+def _parse(text: str) -> dict[str, str]:
+  pairs = [pair.partition('=') for pair in text.split(',') if pair]
+  return {name.strip(): value.strip() for name, _, value in pairs}

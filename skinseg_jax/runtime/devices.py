@@ -1,0 +1,62 @@
+"""Which kind of device a program runs on, and what to do without one."""
+
+import pathlib
+import shutil
+import sys
+
+import jax
+
+from skinseg_jax.runtime import errors
+
+# Where drivers show their devices.
+_DEV = pathlib.Path('/dev')
+# What makes JAX see each kind.
+_REMEDIES = {
+  'gpu': 'pip install "skinseg_jax[cuda]" (NVIDIA, Linux)',
+  'tpu': 'pip install "jax[tpu]", on a machine with a TPU',
+}
+
+
+def use(kind: str) -> None:
+  """Makes JAX use one kind of device; call before it has touched any.
+
+  With 'auto', says on stderr where an NVIDIA GPU is there and not used.
+
+  Args:
+    kind: 'cpu', 'gpu' or 'tpu'; 'auto' takes what JAX prefers.
+
+  Raises:
+    InputError: If there is no device of that kind.
+  """
+  if kind == 'cpu':
+    jax.config.update('jax_platforms', 'cpu')
+  try:
+    found = jax.default_backend()
+  except RuntimeError as error:  # JAX_PLATFORMS names what is not there.
+    raise errors.InputError(
+      f'JAX finds no device ({error}); unset JAX_PLATFORMS, or make it cpu.'
+    ) from error
+  if kind not in ('auto', found):
+    raise errors.InputError(
+      f'device is {kind!r}, but JAX runs on {found!r}. {remedy(kind)}, or set'
+      ' --config.device=auto; python -m skinseg_jax.doctor says more.'
+    )
+  if kind == 'auto' and unused_gpu(found):
+    print(
+      'warning: this machine seems to have an NVIDIA GPU, but JAX does not'
+      f' see it and runs on the CPU. {remedy("gpu")}, or set'
+      ' --config.device=cpu; python -m skinseg_jax.doctor says more.',
+      file=sys.stderr,
+    )
+
+
+def remedy(kind: str) -> str:
+  """What to type to have a kind of device."""
+  return f'For a {kind.upper()}: {_REMEDIES[kind]}'
+
+
+def unused_gpu(platform: str) -> bool:
+  """Whether JAX runs on the CPU of a machine that seems to have a GPU."""
+  return platform == 'cpu' and bool(
+    shutil.which('nvidia-smi') or any(_DEV.glob('nvidia[0-9]*'))
+  )

@@ -1,0 +1,217 @@
+"""One run by several processes: how they meet, take turns and fail together.
+
+What crosses from process to process here goes over JAX's coordination service,
+not over the devices: it may take an hour until a data set is built, and
+collectives give up sooner.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import jax
+
+# The service's keys and barriers have no public name.
+from jax._src import distributed as jax_distributed
+
+from skinseg_jax.runtime import errors
+
+_T = TypeVar('_T')
+# Ask JAX itself, whatever this module recognises.
+AUTO = 'auto'
+# A process that dies is noticed by its missing heartbeats, long before.
+_PATIENCE_MS = 24 * 3600 * 1000
+_stages = itertools.count()
+
+
+@contextlib.contextmanager
+def joined(
+  coordinator: str, num_processes: int | None, process_id: int | None
+) -> Iterator[None]:
+  """Joins the other processes of the run, if there are any; leaves at the end.
+
+  Must come before JAX touches a device. In all processes but process 0 nothing
+  is printed to stdout.
+
+  Args:
+    coordinator: 'HOST:PORT' where process 0 can be reached; 'auto' has JAX
+      find everything out; '' joins where the environment tells of a cluster.
+    num_processes: Number of processes; with HOST:PORT only.
+    process_id: 0 to `num_processes` - 1; with HOST:PORT only.
+
+  Raises:
+    InputError: If the arguments do not go together, or the processes do not
+      meet.
+  """
+  _check(coordinator, num_processes, process_id)
+  if not coordinator and not _cluster(os.environ):
+    yield
+    return
+  if coordinator in ('', AUTO):
+    _initialize()
+  else:
+    _initialize(
+      coordinator_address=coordinator,
+      num_processes=num_processes,
+      process_id=process_id,
+      cluster_detection_method='deactivate',
+    )
+  with contextlib.ExitStack() as stack:
+    if not is_primary():
+      null = stack.enter_context(open(os.devnull, 'w', encoding='utf-8'))
+      stack.enter_context(contextlib.redirect_stdout(null))
+    try:
+      yield
+    except errors.StoppedError:  # They all stopped, at one step.
+      _leave()
+      raise
+  # After a failure nobody waits: the others fail, too, or lose this process.
+  _leave()
+
+
+def _leave() -> None:
+  _barrier('end')
+  jax.distributed.shutdown()
+
+
+def is_primary() -> bool:
+  """Whether this is process 0, which alone writes files and prints."""
+  return jax_distributed.global_state.process_id == 0
+
+
+def primary_first(function: Callable[[], _T]) -> _T:
+  """Calls `function` in process 0, then in all others at once.
+
+  What process 0 prepares the others find. Every process must call this as
+  often and in the same order.
+
+  Args:
+    function: What to do; its result may differ from process to process.
+
+  Raises:
+    InputError: In every process, if `function` raised it in any of them.
+  """
+  state = jax_distributed.global_state
+  if state.num_processes == 1:
+    return function()
+  stage = f'skinseg_jax/{next(_stages)}'
+  if not is_primary():
+    _barrier(f'{stage}/primary')
+  result = None
+  if not _problems(stage):
+    try:
+      result = function()
+    except errors.InputError as error:
+      key = f'{stage}/problem/{state.process_id}'
+      state.client.key_value_set(key, str(error))
+  if is_primary():
+    _barrier(f'{stage}/primary')
+  _barrier(f'{stage}/all')
+  if problem := _problems(stage):
+    raise errors.InputError('\n'.join(problem))
+  return result
+
+
+def _problems(stage: str) -> list[str]:
+  """What went wrong in which process, each message once."""
+  entries = jax_distributed.global_state.client.key_value_dir_get(
+    f'{stage}/problem/'
+  )
+  by_message = {}
+  for key, message in sorted(entries):
+    by_message.setdefault(message, []).append(key.rpartition('/')[2])
+  return [
+    f'{message} (process {", ".join(processes)})'
+    for message, processes in by_message.items()
+  ]
+
+
+def _barrier(name: str) -> None:
+  jax_distributed.global_state.client.wait_at_barrier(name, _PATIENCE_MS)
+
+
+def _check(
+  coordinator: str, num_processes: int | None, process_id: int | None
+) -> None:
+  """Refuses flags that do not go together."""
+  explicit = coordinator not in ('', AUTO)
+  if explicit != (num_processes is not None) or explicit != (
+    process_id is not None
+  ):
+    raise errors.InputError(
+      f'--coordinator {coordinator!r}, --num_processes {num_processes} and'
+      f' --process_id {process_id} do not go together: give all three, such as'
+      ' --coordinator 10.0.0.1:1234 --num_processes 2 --process_id 0, or'
+      ' --coordinator auto alone.'
+    )
+  if not explicit:
+    return
+  if not re.fullmatch(r'.+:\d{1,5}', coordinator):
+    raise errors.InputError(
+      f'--coordinator {coordinator}: allowed is HOST:PORT, where process 0 can'
+      ' be reached by all, such as 10.0.0.1:1234.'
+    )
+  if num_processes < 1 or not 0 <= process_id < num_processes:
+    raise errors.InputError(
+      f'--process_id {process_id} of --num_processes {num_processes}: allowed'
+      f' is 0 to {max(num_processes, 1) - 1}, each once.'
+    )
+
+
+def _cluster(environ: Mapping[str, str]) -> str:
+  """Name of the cluster that started several processes; '' if none did.
+
+  The variables are those by which JAX's own detection goes (jax/_src/clusters)
+  and those that tell the number of processes: one process alone keeps all its
+  devices and needs nobody.
+  """
+  number = lambda name: int(environ.get(name, '1'))
+  if 'SLURM_STEP_TASKS_PER_NODE' in environ and number('SLURM_NTASKS') > 1:
+    _check_slurm(environ)
+    return 'SLURM'
+  if 'OMPI_MCA_orte_hnp_uri' in environ and number('OMPI_COMM_WORLD_SIZE') > 1:
+    return 'Open MPI'
+  tpu_hosts = environ.get('TPU_WORKER_HOSTNAMES', '')
+  if ',' in tpu_hosts or 'MEGASCALE_COORDINATOR_ADDRESS' in environ:
+    return 'TPU'
+  if {'KUBERNETES_SERVICE_HOST', 'JOB_COMPLETION_INDEX'} <= environ.keys():
+    if importlib.util.find_spec('kubernetes'):
+      return 'Kubernetes'
+    print(
+      'In an indexed Kubernetes job, but this process trains alone: to join'
+      ' the others, pip install "jax[k8s]", or give --coordinator,'
+      ' --num_processes and --process_id.',
+      file=sys.stderr,
+    )
+  return ''
+
+
+def _check_slurm(environ: Mapping[str, str]) -> None:
+  """Refuses GPUs that no task would use: JAX gives each task one."""
+  # '4', or '4(x2),3' on several nodes.
+  tasks = int(re.split(r'\D', environ['SLURM_STEP_TASKS_PER_NODE'])[0])
+  gpus = int(environ.get('SLURM_GPUS_ON_NODE', '0'))
+  if gpus > tasks and 'JAX_LOCAL_DEVICE_IDS' not in environ:
+    raise errors.InputError(
+      f'SLURM gave this node {gpus} GPUs and {tasks} tasks, and each task uses'
+      f' one GPU; start a task for each: srun --ntasks-per-node={gpus}, or'
+      ' name them: export JAX_LOCAL_DEVICE_IDS='
+      + ','.join(map(str, range(gpus)))
+    )
+
+
+def _initialize(**arguments) -> None:
+  try:
+    jax.distributed.initialize(**arguments)
+  except (RuntimeError, ValueError, OSError) as error:
+    raise errors.InputError(
+      f'the processes of this run did not meet: {error}\nGive every process'
+      ' the same --coordinator HOST:PORT, where process 0 can be reached and'
+      ' the port is free, the same --num_processes, and a --process_id of its'
+      ' own.'
+    ) from error

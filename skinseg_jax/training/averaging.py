@@ -1,0 +1,47 @@
+"""Moving averages of a model's weights, which predict better than the last.
+
+After Polyak and Juditsky, 1992; with decaying weights as in Tarvainen and
+Valpola, 2017 (arXiv:1703.01780). The running statistics of batch norm are
+averaged by the same rule; `scripts/studies/recipe.py` scores each average with
+statistics worked out anew for it, too.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def decay_at(update: jax.Array, decay: float) -> jax.Array:
+  """The decay of one update: small at first, so that old weights fade sooner.
+
+  Args:
+    update: Its number, from 1.
+    decay: Reached in the end, in (0, 1).
+
+  Returns:
+    min(decay, (1 + update) / (10 + update)), as TensorFlow's
+    ExponentialMovingAverage.
+  """
+  return jnp.minimum(decay, (1 + update) / (10 + update))
+
+
+def update_average(
+  average: nnx.Module, model: nnx.Module, update: jax.Array, decay: float
+) -> None:
+  """Moves each value of `average` towards that of `model`.
+
+  Args:
+    average: Changed in place: weights and running statistics.
+    model: Of the same shape, as the update has left it.
+    update: Number of the update, from 1.
+    decay: See `decay_at`.
+  """
+  share = 1 - decay_at(update, decay)
+  nnx.update(
+    average,
+    jax.tree.map(
+      lambda old, new: old + share * (new - old),
+      nnx.state(average),
+      nnx.state(model),
+    ),
+  )

@@ -1,0 +1,55 @@
+"""Says why a training fails: values that are not finite, one-sided answers."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from skinseg_jax.runtime import errors
+
+
+def divergence(
+  *,
+  steps: tuple[int, int],
+  bad_step: int,
+  image_ids: Sequence[str],
+  last_checkpoint: int | None,
+) -> errors.DivergenceError:
+  """What to say of a loss or weights that are not finite.
+
+  Args:
+    steps: The first and the last update that were looked at together.
+    bad_step: The first of them after which it was so.
+    image_ids: Of that update's batch.
+    last_checkpoint: Step of the last checkpoint; None where there is none.
+  """
+  kept = (
+    'no checkpoint was saved yet'
+    if last_checkpoint is None
+    else f'the checkpoint of step {last_checkpoint} is intact'
+  )
+  return errors.DivergenceError(
+    'loss or weights are not finite between steps'
+    f' {steps[0]} and {steps[1]}, first after step {bad_step}; {kept}. Lower'
+    " train.learning_rate, or set model.compute_dtype to 'float32'. The"
+    ' images of that step:\n' + errors.listing(image_ids, most=len(image_ids))
+  )
+
+
+def count_one_sided(counts: Mapping[str, int], before: int) -> int:
+  """Epochs in a row that gave every pixel one answer; the second is told.
+
+  Args:
+    counts: Pooled over the validation images.
+    before: What this returned for the epoch before.
+  """
+  lesion, skin = counts['tp'] + counts['fp'], counts['tn'] + counts['fn']
+  if lesion and skin:
+    return 0
+  if before == 1:
+    print(
+      'note: for two epochs now, every pixel of every validation image was'
+      f' called {"lesion" if lesion else "background"}: the model learns'
+      ' nothing. Check the masks, lower train.learning_rate, or train longer.',
+      file=sys.stderr,
+      flush=True,
+    )
+  return before + 1

@@ -1,0 +1,126 @@
+"""Prepares an experiment and trains it to its last epoch."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from flax import nnx
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import config_rules
+from skinseg_jax.data import cache, splits
+from skinseg_jax.data.sources import catalog
+from skinseg_jax.evaluation import run_data
+from skinseg_jax.inference import trained_model
+from skinseg_jax.run import run_folder
+from skinseg_jax.runtime import distributed, resource_errors, stop_signals
+from skinseg_jax.training import train_state
+from skinseg_jax.training import trainer as trainer_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+  """An experiment whose data and folder are ready.
+
+  Attributes:
+    config: Of the run.
+    workdir: Its folder.
+    run_data: The images that train and validate.
+    stop: Heeds SIGTERM and SIGINT.
+  """
+
+  config: config_lib.Config
+  workdir: pathlib.Path
+  run_data: run_data.RunData
+  stop: stop_signals.StopSignals
+
+
+@contextlib.contextmanager
+def prepared(
+  config: config_lib.Config, workdir: pathlib.Path
+) -> Iterator[Experiment]:
+  """Prepares what is missing; locks the run folder until the block ends.
+
+  Args:
+    config: The experiment.
+    workdir: Folder of the run; made if missing.
+
+  Raises:
+    InputError: If config, data or folder do not fit, or, from within the
+      block, if disk or memory run out.
+    StoppedError: If SIGTERM or SIGINT came.
+  """
+  config_rules.validate(config)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(resource_errors.explained(workdir))
+    stop = stack.enter_context(stop_signals.StopSignals())
+    # Process 0 prepares; the other processes find what it wrote. A run that
+    # has begun never downloads its data set again.
+    begun = (workdir / 'config.json').exists()
+    source = distributed.primary_first(
+      lambda: catalog.open_source(config.data, download=not begun)
+    )
+    split = distributed.primary_first(
+      lambda: splits.make_split(config.data, source.metadata)
+    )
+    distributed.primary_first(
+      lambda: stack.enter_context(run_folder.locked(workdir))
+    )
+    distributed.primary_first(
+      lambda: run_folder.begin(workdir, config, source, split)
+    )
+    table = splits.report(split, source.metadata)
+    run_folder.write_json(workdir / 'split.json', table.as_dict())
+    print(table.table(), flush=True)
+    data = distributed.primary_first(
+      lambda: cache.open_cache(
+        source, config.data.image_size, pathlib.Path(config.data.data_dir)
+      )
+    )
+    images = run_data.RunData(source, data, split)
+    yield Experiment(config, workdir, images, stop)
+
+
+def train(experiment: Experiment) -> trained_model.TrainedModel:
+  """Trains from the last checkpoint, or from the start, to the last epoch.
+
+  Returns:
+    The model after the last epoch; its checkpoint is on disk.
+
+  Raises:
+    DivergenceError: If loss or weights are no longer finite.
+    StoppedError: If SIGTERM or SIGINT came; what was done is saved.
+  """
+  config, images = experiment.config, experiment.run_data
+  trainer = trainer_lib.Trainer(
+    config, experiment.workdir, images.data, images.split, experiment.stop
+  )
+  _describe(experiment, trainer)
+  try:
+    with experiment.stop.deferred():
+      while trainer.epochs_done < config.train.epochs:
+        trainer.train_epoch()
+      return trainer.trained_model()  # Waits for the last save.
+  finally:
+    trainer.close()
+
+
+def _describe(experiment: Experiment, trainer: trainer_lib.Trainer) -> None:
+  """Writes the list of parameters; prints their number and the updates."""
+  if distributed.is_primary():
+    parameters = train_state.overview(trainer.model_state)
+    path = experiment.workdir / 'parameters.txt'
+    path.write_text(parameters + '\n', encoding='utf-8')
+  print(
+    f'{train_state.count(trainer.model_state, nnx.Param):,} parameters and'
+    f' {train_state.count(trainer.model_state, nnx.BatchStat):,} running'
+    ' statistics (parameters.txt lists them)'
+  )
+  images = len(experiment.run_data.split.train)
+  dropped = images % experiment.config.train.batch_size
+  print(
+    f'{trainer.steps_per_epoch} updates an epoch, reshuffled each epoch;'
+    f' each leaves out {dropped} of {images} images',
+    flush=True,
+  )

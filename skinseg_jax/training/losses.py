@@ -1,0 +1,107 @@
+"""What training minimises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from skinseg_jax.metrics import cross_entropy
+
+# Added to both sides of a ratio of pixels, so that empty masks have one.
+_ONE_PIXEL = 1.0
+# Focal Tversky's constants, as in its paper: weight of a missed lesion pixel,
+# weight of a false one, and the exponent 1 / gamma for gamma = 4 / 3.
+_MISSED, _FALSE, _EXPONENT = 0.7, 0.3, 0.75
+
+
+def bce_dice_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
+  """Cross-entropy plus one minus the soft Dice of each image.
+
+  The sum is that of nnU-Net (Isensee et al., 2021, doi:10.1038/
+  s41592-020-01008-z), the soft Dice that of Drozdzal et al., 2016
+  (arXiv:1608.04117): 2 sum(p t) / (sum(p) + sum(t)), a pixel added to both.
+
+  Args:
+    logits: Model output before the sigmoid, float, [B, H, W, 1].
+    masks: Ground truth in [0, 1], [B, H, W].
+
+  Returns:
+    Loss, float32 [B].
+
+  Raises:
+    ValueError: If the shapes do not fit.
+  """
+  hit, missed, false = _soft_counts(logits, masks)
+  dice = (2 * hit + _ONE_PIXEL) / (2 * hit + missed + false + _ONE_PIXEL)
+  return cross_entropy.bce_with_logits(logits, masks) + 1 - dice
+
+
+def focal_tversky_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
+  """(1 - T) ** (3 / 4) of each image's Tversky index T.
+
+  After Abraham and Khan, 2019 (arXiv:1810.07842), T = TP / (TP + 0.7 FN +
+  0.3 FP) in soft counts, a pixel added to both: what is missed weighs more
+  than what is too much.
+
+  Args:
+    logits: Model output before the sigmoid, float, [B, H, W, 1].
+    masks: Ground truth in [0, 1], [B, H, W].
+
+  Returns:
+    Loss in [0, 1], float32 [B].
+
+  Raises:
+    ValueError: If the shapes do not fit.
+  """
+  hit, missed, false = _soft_counts(logits, masks)
+  wrong = _MISSED * missed + _FALSE * false
+  # The slope at 0 is infinite; nothing is gained below a millionth.
+  return jnp.maximum(wrong / (hit + wrong + _ONE_PIXEL), 1e-6) ** _EXPONENT
+
+
+# By the name in `config.train.loss`; each maps logits and masks to [B].
+BY_NAME = {
+  'bce': cross_entropy.bce_with_logits,
+  'bce_dice': bce_dice_with_logits,
+  'focal_tversky': focal_tversky_with_logits,
+}
+
+
+def soften(masks: jax.Array, sigma: float) -> jax.Array:
+  """Blurs masks, so that the loss is milder where outlines are uncertain.
+
+  Args:
+    masks: In {0, 1}, [B, H, W].
+    sigma: Standard deviation of the Gaussian, in pixels, cut at three of them;
+      the edge is repeated beyond itself (scipy's `nearest`). 0 changes nothing.
+
+  Returns:
+    float32 [B, H, W] in [0, 1].
+  """
+  masks = masks.astype(jnp.float32)
+  if not sigma:
+    return masks
+  radius = int(3 * sigma + 0.5)
+  offsets = np.arange(-radius, radius + 1)
+  weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+  weights /= weights.sum()
+  for axis in (1, 2):
+    size = masks.shape[axis]
+    widths = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+    padded = jnp.pad(masks, widths, mode='edge')
+    masks = sum(
+      float(weight) * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+      for i, weight in enumerate(weights)
+    )
+  return masks
+
+
+def _soft_counts(logits, masks) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """TP, FN and FP with probabilities in place of decisions, float32 [B]."""
+  logits, masks = cross_entropy.aligned(logits, masks)
+  probabilities = jax.nn.sigmoid(logits)
+  total = lambda x: x.sum(axis=(1, 2))
+  return (
+    total(probabilities * masks),
+    total((1 - probabilities) * masks),
+    total(probabilities * (1 - masks)),
+  )

@@ -1,0 +1,157 @@
+"""Model and optimiser, as a static graph and a state of arrays.
+
+There are two layouts: (model, optimizer), and, where a moving average of the
+weights predicts, (average, (model, optimizer)). The first part always predicts;
+the second is what else training needs.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import optax
+from clu import parameter_overview
+from flax import nnx
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.models import build
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a training step works on.
+
+  Attributes:
+    graphdef: Static structure of all parts, in training mode.
+    eval_graphdef: Static structure of a model alone, in evaluation mode.
+    state: Arrays of all parts; `state[0]` is the model that predicts.
+  """
+
+  graphdef: nnx.GraphDef
+  eval_graphdef: nnx.GraphDef
+  state: Any
+
+
+@functools.cache
+def create_optimizer(
+  config: config_lib.TrainConfig, num_updates: int
+) -> optax.GradientTransformation:
+  """Adam or AdamW with PyTorch's constants: 0.9 and 0.999, epsilon 1e-8.
+
+  AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) decays kernels alone,
+  neither biases nor the scales of batch norm. The same config and number of
+  updates give the same object, so that a step compiled for it serves again.
+  """
+  rate = config.learning_rate
+  if config.schedule == 'cosine':
+    rate = cosine(config, num_updates)
+  match config.optimizer:
+    case 'adam':
+      return optax.adam(rate)
+    case 'adamw':
+      kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+      return optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels)
+  raise ValueError(f"optimizer must be 'adam' or 'adamw': {config.optimizer!r}")
+
+
+def cosine(config: config_lib.TrainConfig, num_updates: int) -> optax.Schedule:
+  """Step size of each update, numbered from 0.
+
+  A line from 0 over the warm-up, then half a cosine to 0 after the last update
+  (Loshchilov and Hutter, 2017, arXiv:1608.03983).
+
+  Args:
+    config: Its highest step size and share of warm-up.
+    num_updates: Length of the whole training.
+  """
+  rate = config.learning_rate
+  rising = round(config.warmup * num_updates)
+  falling = optax.cosine_decay_schedule(rate, max(1, num_updates - rising))
+  if not rising:
+    return falling
+  rise = optax.linear_schedule(0.0, rate, rising)
+  return optax.join_schedules([rise, falling], [rising])
+
+
+def create(
+  config: config_lib.Config,
+  sharding: jax.sharding.NamedSharding,
+  *,
+  num_updates: int,
+) -> TrainState:
+  """Makes the state of step 0, a copy on every device of `sharding`'s mesh.
+
+  Args:
+    config: Model and optimiser.
+    sharding: Of the batches.
+    num_updates: Length of the whole training, which a schedule needs; who only
+      predicts may give 1.
+  """
+  shapes = abstract(config, sharding, num_updates=num_updates)
+  # On the CPU, so that every kind of device starts from the same weights.
+  platforms = jax.config.jax_platforms
+  has_cpu = not platforms or 'cpu' in platforms
+  cpu = jax.local_devices(backend='cpu')[0] if has_cpu else None
+  with jax.default_device(cpu):
+    state = _init(config)
+  place = lambda leaf, shape: jax.device_put(leaf, shape.sharding)
+  return dataclasses.replace(
+    shapes, state=jax.tree.map(place, state, shapes.state)
+  )
+
+
+def abstract(
+  config: config_lib.Config,
+  sharding: jax.sharding.NamedSharding,
+  *,
+  num_updates: int,
+) -> TrainState:
+  """What `create` makes, with shapes in place of arrays: takes no memory."""
+  parts = nnx.eval_shape(lambda: _build(config, num_updates))
+  return TrainState(
+    graphdef=nnx.graphdef(parts),
+    eval_graphdef=build.in_evaluation_mode(parts[0]),
+    state=build.on_every_device(nnx.state(parts), sharding),
+  )
+
+
+def _build(config: config_lib.Config, num_updates: int) -> tuple:
+  train = config.train
+  model = build.create(config.model, train.seed, remat=train.remat)
+  optimizer = nnx.Optimizer(
+    model, create_optimizer(train, num_updates), wrt=nnx.Param
+  )
+  if not train.ema:
+    return model, optimizer
+  return nnx.clone(model), (model, optimizer)
+
+
+# One compiled program: op by op it takes twice as long.
+@functools.partial(jax.jit, static_argnames='config')
+def _init(config: config_lib.Config) -> Any:
+  # The length of training is no part of the arrays.
+  return nnx.state(_build(config, num_updates=1))
+
+
+def start_from(state: Any, model_state: Any) -> Any:
+  """The state of step 0 with other weights, in the average and out of it."""
+  like = jax.tree.structure(state)
+  rest = state[1]
+  if 0 in rest:  # (model, optimizer); an optimiser's own parts have names.
+    rest = {0: model_state, 1: rest[1]}
+  return jax.tree.unflatten(like, jax.tree.leaves((model_state, rest)))
+
+
+def overview(model_state: Any) -> str:
+  """Table of all parameters and running statistics, with their number."""
+  return parameter_overview.get_parameter_overview(
+    nnx.to_pure_dict(model_state), include_stats=False
+  )
+
+
+def count(model_state: Any, kind: type[nnx.Variable]) -> int:
+  """Number of values of one kind: `nnx.Param` or `nnx.BatchStat`."""
+  return sum(
+    leaf.size for leaf in jax.tree.leaves(nnx.filter_state(model_state, kind))
+  )

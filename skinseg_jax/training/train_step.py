@@ -1,0 +1,99 @@
+"""One update of the weights: a pure function, compiled once."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.metrics import confusion
+from skinseg_jax.training import augmentation, averaging, losses
+
+
+@functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
+def train_step(
+  graphdef: nnx.GraphDef,
+  state: Any,
+  batch: Mapping[str, jax.Array],
+  *,
+  config: config_lib.Config,
+) -> tuple[Any, dict[str, jax.Array]]:
+  """One update.
+
+  Args:
+    graphdef: Static structure of all parts, see `train_state`.
+    state: Their arrays; the buffers are reused for the result.
+    batch: `image`, uint8 [B, H, W, 3], and `mask`, uint8 [B, H, W].
+    config: Its `augmentation` and `train` are used.
+
+  Returns:
+    The new state, and scalars: `loss`, the mean, and `tp`, `fp`, `fn`, `tn`,
+    int32, over the pixels of the batch as augmented; `finite`, bool: whether
+    the loss and all of the new model are.
+  """
+  train = config.train
+  parts = nnx.merge(graphdef, state)
+  model, optimizer = parts[1] if train.ema else parts
+  images, masks = augmentation.augment(
+    batch['image'],
+    batch['mask'],
+    optimizer.step[...],
+    seed=train.seed,
+    config=config.augmentation,
+  )
+
+  def loss_fn(model, images, masks):
+    logits = model(images)
+    counts = confusion.confusion_counts(logits, masks)
+    sums = {name: count.sum() for name, count in counts.items()}
+    targets = losses.soften(masks, train.border_smoothing)
+    return losses.BY_NAME[train.loss](logits, targets).mean(), sums
+
+  grad_fn = nnx.value_and_grad(loss_fn, has_aux=True)
+  if train.accumulation_steps > 1:
+    grad_fn = _in_parts(grad_fn, train.accumulation_steps)
+  (loss, sums), grads = grad_fn(model, images, masks)
+  optimizer.update(model, grads)
+  if train.ema:
+    step = optimizer.step[...]
+    averaging.update_average(parts[0], model, step, train.ema)
+  new = nnx.state(parts)
+  finite = jnp.stack(
+    [jnp.isfinite(leaf).all() for leaf in (loss, *jax.tree.leaves(new[0]))]
+  )
+  return new, {'loss': loss, **sums, 'finite': finite.all()}
+
+
+def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
+  """Does to a batch in equal parts what `grad_fn` does to it as a whole.
+
+  Losses and gradients are the means of the parts', counts the sums. Batch norm
+  sees a part at a time, and its running statistics move once for each.
+  """
+
+  def whole(model, *batch):
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def one_part(rest, part):
+      model = nnx.merge(graphdef, params, rest, copy=True)
+      result = grad_fn(model, *part)
+      return nnx.state(model, nnx.Not(nnx.Param)), result
+
+    def add_part(carry, part):
+      rest, result = one_part(carry[0], part)
+      return (rest, jax.tree.map(jnp.add, carry[1], result)), None
+
+    # Part i takes images i, i + parts, ...: those of a device stay there.
+    split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch]
+    _, shapes = jax.eval_shape(one_part, rest, [x[0] for x in split])
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
+    (rest, total), _ = jax.lax.scan(add_part, (rest, zeros), split)
+    nnx.update(model, rest)
+    (loss, sums), grads = total
+    mean = lambda tree: jax.tree.map(lambda x: x / parts, tree)
+    return (mean(loss), sums), mean(grads)
+
+  return whole

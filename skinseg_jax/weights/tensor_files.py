@@ -1,0 +1,211 @@
+"""Files of named tensors: .safetensors, and PyTorch's .pt, .pth and .pth.tar.
+
+PyTorch is imported for its own files alone, when one is read or written.
+"""
+
+import collections
+import contextlib
+import io
+import json
+import math
+import pathlib
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import jax.numpy as jnp
+import numpy as np
+
+from skinseg_jax.runtime import errors
+
+# By their names in a safetensors file.
+_DTYPES = {
+  'F64': np.float64,
+  'F32': np.float32,
+  'F16': np.float16,
+  'BF16': jnp.bfloat16,
+  'I64': np.int64,
+}
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the tensors of a .safetensors, .pt, .pth or .pth.tar file by name.
+
+  What nn.DataParallel, DistributedDataParallel and torch.compile put before
+  the names is taken off.
+
+  Raises:
+    InputError: If the file cannot be read or is damaged, holds no tensors or
+      two of one name, or needs PyTorch where there is none.
+  """
+  try:
+    file = path.open('rb')
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot read {path}: {error.strerror}; give --weights a file that can'
+      ' be read.'
+    ) from error
+  with file:
+    match path.suffix:
+      case '.safetensors':
+        tensors = _read_safetensors(path, file)
+      case '.pt' | '.pth' | '.tar':
+        tensors = _read_torch(path, file)
+      case _:
+        raise _unknown_format(path, '.pt, .pth or .pth.tar')
+  return _without_prefixes(path, tensors)
+
+
+def _without_prefixes(
+  path: pathlib.Path, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  # They nest: torch.compile around DistributedDataParallel gives both.
+  names = {
+    name: re.sub(r'^((module|_orig_mod)\.)+', '', name) for name in tensors
+  }
+  counts = collections.Counter(names.values())
+  if doubles := [name for name in names if counts[names[name]] > 1]:
+    raise errors.InputError(
+      f'{path} holds tensors that differ by "module." or "_orig_mod." alone:\n'
+      + errors.listing(doubles)
+      + '\nSave the weights of one network.'
+    )
+  return {names[name]: values for name, values in tensors.items()}
+
+
+def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
+  """Writes a .safetensors, .pt or .pth file, whole or not at all.
+
+  Raises:
+    InputError: If the name ends otherwise, PyTorch is needed and missing, or
+      the file cannot be written.
+  """
+  match path.suffix:
+    case '.safetensors':
+      data = _safetensors(state_dict)
+    case '.pt' | '.pth':
+      data = _torch(path, state_dict)
+    case _:
+      raise _unknown_format(path, '.pt or .pth')
+  temporary = path.with_name(path.name + '.tmp')
+  try:
+    temporary.write_bytes(data)
+    temporary.replace(path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink()  # Half a file may have filled the disk.
+    raise errors.InputError(
+      f'cannot write {path}: {error.strerror}; give --export a name in a folder'
+      ' that exists and can be written to.'
+    ) from error
+
+
+def _unknown_format(path: pathlib.Path, of_torch: str) -> errors.InputError:
+  return errors.InputError(
+    f'{path}: allowed are names that end in .safetensors, {of_torch}.'
+  )
+
+
+def _read_safetensors(
+  path: pathlib.Path, file: BinaryIO
+) -> dict[str, np.ndarray]:
+  """Reads the format of https://github.com/huggingface/safetensors."""
+  data = file.read()
+  try:
+    start = 8 + int.from_bytes(data[:8], 'little')
+    header = json.loads(data[8:start])
+    header.pop('__metadata__', None)
+    tensors = {}
+    for name, entry in header.items():
+      begin, end = entry['data_offsets']
+      dtype, shape = np.dtype(_DTYPES[entry['dtype']]), entry['shape']
+      if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f'{name}: {end - begin} bytes for shape {shape}')
+      values = np.frombuffer(data[start + begin : start + end], dtype)
+      tensors[name] = values.reshape(shape)
+  except (
+      ValueError, KeyError, TypeError, AttributeError, RecursionError
+  ) as error:  # fmt: skip
+    raise errors.InputError(
+      f'{path} is no whole safetensors file of'
+      f' {", ".join(_DTYPES)} ({error!r}); get it again.'
+    ) from error
+  return tensors
+
+
+def _safetensors(state_dict: Mapping[str, np.ndarray]) -> bytes:
+  names = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+  header, begin = {}, 0
+  for name, values in state_dict.items():
+    end = begin + values.nbytes
+    header[name] = {
+      'dtype': names[values.dtype],
+      'shape': values.shape,
+      'data_offsets': (begin, end),
+    }
+    begin = end
+  text = json.dumps(header).encode()
+  text += b' ' * (-len(text) % 8)  # The format asks for aligned data.
+  bodies = [values.tobytes() for values in state_dict.values()]
+  return b''.join([len(text).to_bytes(8, 'little'), text, *bodies])
+
+
+def _import_torch(path: pathlib.Path):
+  try:
+    import torch
+  except ImportError:
+    raise errors.InputError(
+      f'{path}: .pt files need PyTorch: pip install "skinseg_jax[torch]", or'
+      ' use .safetensors.'
+    ) from None
+  return torch
+
+
+def _torch(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> bytes:
+  torch = _import_torch(path)
+  file = io.BytesIO()
+  # Copied, for PyTorch warns of arrays that it must not write to.
+  torch.save({n: torch.tensor(v) for n, v in state_dict.items()}, file)
+  return file.getvalue()
+
+
+def _read_torch(path: pathlib.Path, file: BinaryIO) -> dict[str, np.ndarray]:
+  torch = _import_torch(path)
+  try:
+    _check_stored(file)
+    # Without weights_only a file could run any program.
+    loaded = torch.load(file, map_location='cpu', weights_only=True)
+    if isinstance(loaded, Mapping):
+      loaded = loaded.get('state_dict', loaded)  # As checkpoints nest it.
+    items = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {
+      str(name): value.detach().float().numpy()
+      for name, value in items
+      if isinstance(value, torch.Tensor)
+    }
+  except Exception as error:  # A damaged one raises whatever it runs into.
+    raise errors.InputError(
+      f'{path} is no PyTorch file of tensors alone ({type(error).__name__});'
+      ' save one by torch.save(model.state_dict(), file).'
+    ) from error
+  if not tensors:
+    raise errors.InputError(
+      f'{path} holds no tensors by name; save them by'
+      ' torch.save(model.state_dict(), file).'
+    )
+  return tensors
+
+
+def _check_stored(file: BinaryIO) -> None:
+  """Refuses what would unpack to more than the file holds: PyTorch's does not.
+
+  Raises:
+    ValueError: If a part is compressed.
+  """
+  if zipfile.is_zipfile(file):
+    with zipfile.ZipFile(file) as parts:
+      for info in parts.infolist():
+        if info.compress_type != zipfile.ZIP_STORED:
+          raise ValueError(f'{info.filename} is compressed')
+  file.seek(0)

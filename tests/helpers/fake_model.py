@@ -1,0 +1,47 @@
+"""A model whose answer is known: dark pixels are lesion. Compiles nothing."""
+
+import pathlib
+
+import numpy as np
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import cache, splits
+from skinseg_jax.data.sources import synthetic
+from skinseg_jax.evaluation import run_data as run_data_lib
+from skinseg_jax.inference import forward_pass, trained_model
+
+# Grey value at which the probability is one half, and per unit of logit.
+MIDDLE, SCALE = 128, 16
+
+
+def logits(images):
+  grey = images.astype(np.float32).mean(axis=-1, keepdims=True)
+  return (MIDDLE - grey) / SCALE
+
+
+def probabilities(images):
+  return 1 / (1 + np.exp(-logits(images)[..., 0].astype(np.float64)))
+
+
+def make(monkeypatch, data_dir, *, image_size=(32, 32), step=10):
+  """A trained model that predicts `logits`."""
+  forward = lambda graphdef, state, x, *, views: logits(x)
+  monkeypatch.setattr(forward_pass, 'forward', forward)
+  config = config_lib.Config()
+  config.data.source = 'synthetic'
+  config.data.image_size = image_size
+  config.data.data_dir = str(data_dir)
+  config.evaluation.batch_size = 4
+  return trained_model.TrainedModel(config, None, None, step, None)
+
+
+def run_data(model, *, num_images=19, size=(48, 40)):
+  """Generated images; the first 8 train, 7 validate, the rest are left out."""
+  source = synthetic.SyntheticSource(num_images=num_images, size=size, seed=3)
+  data = cache.open_cache(
+    source,
+    model.config.data.image_size,
+    pathlib.Path(model.config.data.data_dir),
+  )
+  split = splits.Split(source.image_ids[:8], source.image_ids[8:15])
+  return run_data_lib.RunData(source, data, split)

@@ -1,0 +1,141 @@
+import errno
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from skinseg_jax.runtime import errors
+from skinseg_jax.weights import tensor_files
+
+
+def _equal(one, other):
+  assert one.keys() == other.keys()
+  for name, values in one.items():
+    np.testing.assert_array_equal(values, other[name], name, strict=True)
+
+
+@pytest.mark.torch
+def test_read_only_arrays_are_written_without_a_warning(tmp_path):
+  pytest.importorskip('torch')
+  values = np.ones(2, np.float32)
+  values.flags.writeable = False  # As JAX gives them.
+  path = tmp_path / 'weights.pt'
+  tensor_files.write(path, {'a': values})
+  _equal({'a': values}, tensor_files.read(path))
+
+
+@pytest.mark.torch
+def test_parameters_and_narrow_types_are_read_as_float32(tmp_path):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'my_checkpoint.pth.tar'
+  parameter = torch.nn.Parameter(torch.tensor([1.5]))
+  assert parameter.requires_grad
+  tensors = {
+    'parameter': parameter,
+    'half': torch.tensor([1.5], dtype=torch.float16),
+    'brain': torch.tensor([1.5], dtype=torch.bfloat16),
+  }
+  torch.save({'state_dict': tensors, 'optimizer': {'state': {}}}, path)
+  expected = {name: np.array([1.5], np.float32) for name in tensors}
+  _equal(expected, tensor_files.read(path))
+
+
+@pytest.mark.parametrize(
+  'prefix', ['module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.']
+)
+def test_names_come_without_what_wrappers_put_before(tmp_path, prefix):
+  path = tmp_path / 'x.safetensors'
+  values = np.ones(2, np.float32)
+  tensor_files.write(path, {f'{prefix}a.module.b': values})
+  _equal({'a.module.b': values}, tensor_files.read(path))
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  values = np.ones(2, np.float32)
+  tensor_files.write(path, {'module.a': values, 'a': 2 * values, 'b': values})
+  with pytest.raises(errors.InputError) as error:
+    tensor_files.read(path)
+  assert '\n  module.a\n  a\n' in str(error.value)
+  assert '  b\n' not in str(error.value)
+
+
+@pytest.mark.torch
+def test_a_pickled_program_is_not_run(tmp_path):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'model.pt'
+  torch.save(torch.nn.Linear(1, 1), path)
+  with pytest.raises(errors.InputError, match='model.state_dict()'):
+    tensor_files.read(path)
+  torch.save({'epoch': 3}, path)
+  with pytest.raises(errors.InputError, match='no tensors'):
+    tensor_files.read(path)
+
+
+def test_safetensors_by_hand(tmp_path):
+  # Two tensors: a = [[1, 2]] in float32, b = 1.5 in bfloat16 (0x3FC0).
+  header = json.dumps(
+    {
+      '__metadata__': {'format': 'pt'},
+      'a': {'dtype': 'F32', 'shape': [1, 2], 'data_offsets': [0, 8]},
+      'b': {'dtype': 'BF16', 'shape': [], 'data_offsets': [8, 10]},
+    }
+  ).encode()
+  body = np.array([1, 2], '<f4').tobytes() + b'\xc0\x3f'
+  path = tmp_path / 'x.safetensors'
+  path.write_bytes(len(header).to_bytes(8, 'little') + header + body)
+  tensors = tensor_files.read(path)
+  assert tensors['a'].tolist() == [[1.0, 2.0]]
+  assert float(tensors['b']) == 1.5
+
+
+@pytest.mark.parametrize('keep', [4, 40, -3])
+def test_cut_file_is_refused(tmp_path, keep):
+  path = tmp_path / 'weights.safetensors'
+  tensor_files.write(path, {'a': np.ones((2, 3), np.float32)})
+  path.write_bytes(path.read_bytes()[:keep])
+  with pytest.raises(errors.InputError, match='no whole safetensors'):
+    tensor_files.read(path)
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('none.safetensors', 'No such file.*--weights'),
+    ('weights.h5', 'end in .safetensors, .pt, .pth or .pth.tar'),
+  ],
+)
+def test_other_files_are_refused(tmp_path, name, message):
+  (tmp_path / 'weights.h5').write_bytes(b'')
+  with pytest.raises(errors.InputError, match=message):
+    tensor_files.read(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+  path = tmp_path / 'x.safetensors'
+  tensor_files.write(path, {'a': np.ones(2, np.float32)})
+
+  # chmod would not keep root out.
+  def refuse(*args, **kwargs):
+    raise PermissionError(errno.EACCES, 'Permission denied')
+
+  monkeypatch.setattr(pathlib.Path, 'open', refuse)
+  with pytest.raises(errors.InputError, match='Permission denied.*--weights'):
+    tensor_files.read(path)
+
+
+@pytest.mark.parametrize(
+  'name', ['x.safetensors', pytest.param('x.pt', marks=pytest.mark.torch)]
+)
+def test_a_file_that_cannot_be_written(tmp_path, name):
+  if name.endswith('.pt'):
+    pytest.importorskip('torch')
+  path = tmp_path / 'missing' / name
+  with pytest.raises(errors.InputError, match=f'{path}.*--export'):
+    tensor_files.write(path, {'a': np.ones(2, np.float32)})
+  taken = tmp_path / name
+  taken.mkdir()
+  with pytest.raises(errors.InputError, match=f'{taken}.*--export'):
+    tensor_files.write(taken, {'a': np.ones(2, np.float32)})
+  assert list(tmp_path.iterdir()) == [taken]
