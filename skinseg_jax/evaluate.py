@@ -12,9 +12,9 @@ from typing import Any
 from skinseg_jax.data import splits
 from skinseg_jax.data.sources import folder
 from skinseg_jax.evaluation import evaluator, paper, summaries
-from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.inference import trained_model
 from skinseg_jax.reporting import report
+from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import devices, errors, resource_errors
 
 
@@ -43,7 +43,7 @@ def evaluate_run(
       fit.
   """
   model = trained_model.load(workdir, checkpoint)
-  run_data = run_data_lib.open_run_data(workdir, model)
+  run_data = stored_data.open_run_data(workdir, model.config.data)
   outcome = evaluator.evaluate_subset(
     workdir, model, run_data, subset=subset, options=options
   )

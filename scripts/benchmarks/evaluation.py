@@ -21,13 +21,13 @@ import jax
 
 from skinseg_jax.data import input_pipeline
 from skinseg_jax.evaluation import evaluator
-from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import errors
 
 
 def forward_alone(
-  model: trained_model.TrainedModel, run_data: run_data_lib.RunData
+  model: trained_model.TrainedModel, run_data: stored_data.RunData
 ) -> None:
   """Predicts every validation image and waits for the logits."""
   batches = iter(
@@ -50,7 +50,7 @@ def forward_alone(
 
 
 def full(
-  model: trained_model.TrainedModel, run_data: run_data_lib.RunData
+  model: trained_model.TrainedModel, run_data: stored_data.RunData
 ) -> dict[str, int]:
   """Everything that an evaluation measures, to files; returns the counts."""
   options = evaluator.Options(training_side=False)
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
   args = parser.parse_args(argv[1:])
   model = trained_model.load(args.workdir, 'last')
   model.config.data.image_size = (args.size, args.size)
-  run_data = run_data_lib.open_run_data(args.workdir, model)
+  run_data = stored_data.open_run_data(args.workdir, model.config.data)
   seconds = {forward_alone: [], full: []}
   forward_alone(model, run_data)  # Compiles, and reads the files once.
   for _ in range(args.repetitions):

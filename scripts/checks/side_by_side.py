@@ -21,10 +21,10 @@ import numpy as np
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline
-from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.evaluation import scoring
 from skinseg_jax.inference import trained_model
 from skinseg_jax.metrics import confusion
+from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import compilation, errors
 from skinseg_jax.training import augmentation, train_state, train_step
 from skinseg_jax.weights import torch_layouts
@@ -154,7 +154,7 @@ def main(argv: list[str]) -> None:
         f'{field} of {args.workdir} is {found[field]!r}; the reference has'
         f' {paper[field]!r} alone.'
       )
-  run = run_data_lib.open_run_data(args.workdir, model)
+  run = stored_data.open_run_data(args.workdir, model.config.data)
   batches = iter(
     input_pipeline.training_batches(
       run.data,

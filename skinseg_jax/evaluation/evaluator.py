@@ -22,10 +22,9 @@ from skinseg_jax.evaluation import (
   summaries,
   training_images,
 )
-from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.inference import trained_model
 from skinseg_jax.metrics import confusion
-from skinseg_jax.run import run_folder
+from skinseg_jax.run import run_folder, stored_data
 from skinseg_jax.runtime import distributed, errors
 
 
@@ -87,7 +86,7 @@ class Outcome:
 def evaluate_subset(
   workdir: pathlib.Path,
   model: trained_model.TrainedModel,
-  run_data: run_data_lib.RunData,
+  run_data: stored_data.RunData,
   *,
   subset: str,
   options: Options,
@@ -215,7 +214,7 @@ def _training_side(workdir, model, options) -> tuple[dict | None, dict | None]:
   training = training_images.stored_profile(workdir)
   if (point is None or training is None) and options.training_side:
     try:
-      run_data = run_data_lib.open_run_data(workdir, model)
+      run_data = stored_data.open_run_data(workdir, model.config.data)
     except errors.InputError as error:
       print(f'no comparison with the training images: {error}', file=sys.stderr)
       return point, training

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from skinseg_jax.data import input_pipeline
-from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.evaluation import scoring, shift, summaries
 from skinseg_jax.inference import trained_model
 from skinseg_jax.metrics import calibration
-from skinseg_jax.run import run_folder
+from skinseg_jax.run import run_folder, stored_data
 
 _POINTS, _PROFILE = 'operating_point.json', 'training_profile.json'
 
@@ -36,7 +35,7 @@ def stored_profile(workdir: pathlib.Path) -> dict[str, Any] | None:
 def operating_point(
   workdir: pathlib.Path,
   model: trained_model.TrainedModel,
-  run_data: run_data_lib.RunData,
+  run_data: stored_data.RunData,
 ) -> dict[str, Any]:
   """Finds the threshold with the highest pooled Dice on training images.
 
@@ -82,7 +81,7 @@ def store_point(
 
 
 def profile(
-  workdir: pathlib.Path, run_data: run_data_lib.RunData
+  workdir: pathlib.Path, run_data: stored_data.RunData
 ) -> dict[str, Any]:
   """`shift.profile` of the training images."""
   found = stored_profile(workdir)

@@ -11,9 +11,8 @@ from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
 from skinseg_jax.data import cache, splits
 from skinseg_jax.data.sources import catalog
-from skinseg_jax.evaluation import run_data
 from skinseg_jax.inference import trained_model
-from skinseg_jax.run import run_folder
+from skinseg_jax.run import run_folder, stored_data
 from skinseg_jax.runtime import distributed, resource_errors, stop_signals
 from skinseg_jax.training import train_state
 from skinseg_jax.training import trainer as trainer_lib
@@ -32,7 +31,7 @@ class Experiment:
 
   config: config_lib.Config
   workdir: pathlib.Path
-  run_data: run_data.RunData
+  run_data: stored_data.RunData
   stop: stop_signals.StopSignals
 
 
@@ -78,7 +77,7 @@ def prepared(
         source, config.data.image_size, pathlib.Path(config.data.data_dir)
       )
     )
-    images = run_data.RunData(source, data, split)
+    images = stored_data.RunData(source, data, split)
     yield Experiment(config, workdir, images, stop)
 
 

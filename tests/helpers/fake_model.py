@@ -7,8 +7,8 @@ import numpy as np
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, splits
 from skinseg_jax.data.sources import synthetic
-from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.run import stored_data
 
 # Grey value at which the probability is one half, and per unit of logit.
 MIDDLE, SCALE = 128, 16
@@ -44,4 +44,4 @@ def run_data(model, *, num_images=19, size=(48, 40)):
     pathlib.Path(model.config.data.data_dir),
   )
   split = splits.Split(source.image_ids[:8], source.image_ids[8:15])
-  return run_data_lib.RunData(source, data, split)
+  return stored_data.RunData(source, data, split)
