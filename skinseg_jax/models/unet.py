@@ -1,6 +1,7 @@
 """The paper's U-Net: four levels down, a bottleneck, four levels up."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def _torch_bias(fan_in: int) -> nnx.Initializer:
   return init
 
 
-def _init(initializer: str, fan_in: int) -> dict[str, nnx.Initializer]:
+def _init(initializer: str, fan_in: int) -> dict[str, Any]:
   """Initialisers of kernel and bias by name: 'torch' or 'flax'."""
   match initializer:
     case 'torch':
