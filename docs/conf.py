@@ -39,11 +39,33 @@ napoleon_use_ivar = True
 
 
 def _insert_config_fields(app, docname, source):
-  source[0] = source[0].replace(
-    config_fields.MARKER, config_fields.markdown()
-  )
+  source[0] = source[0].replace(config_fields.MARKER, config_fields.markdown())
+
+
+def _list_results(app, what, name, obj, options, lines):
+  """Makes a list of a Returns section that describes several values.
+
+  Napoleon expects one value there. Ours name the entries of a dict, each with
+  its continuation lines indented further.
+  """
+  if 'Returns:' not in lines:
+    return
+  start = lines.index('Returns:')
+  end = start + 1
+  while end < len(lines) and (lines[end].startswith('  ') or not lines[end]):
+    end += 1
+  body = [line for line in lines[start + 1 : end] if line]
+  if not any(line.startswith('    ') for line in body):
+    return
+  items = [
+    '  ' + line.strip() if line.startswith('    ') else '* ' + line.strip()
+    for line in body
+  ]
+  lines[start:end] = ['**Returns**', '', *items, '']
 
 
 def setup(app):
-  """Puts generated tables into the pages."""
+  """Puts generated tables into the pages and prepares docstrings."""
   app.connect('source-read', _insert_config_fields)
+  # Before Napoleon, which has the default priority of 500.
+  app.connect('autodoc-process-docstring', _list_results, priority=400)
