@@ -6,13 +6,13 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import config_fields  # noqa: E402
+import config_fields
 
-import skinseg_jax  # noqa: E402
+import skinseg_jax
 
 project = 'skinseg_jax'
 author = 'the maintainers of skinseg_jax'
-copyright = f'{author}; Apache-2.0'  # noqa: A001
+copyright = f'{author}; Apache-2.0'
 version = release = skinseg_jax.__version__
 
 extensions = [
