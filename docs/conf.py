@@ -27,6 +27,7 @@ html_static_path = ['_static']
 html_css_files = ['tables.css']
 html_show_sphinx = False
 
+myst_enable_extensions = ['deflist']
 myst_heading_anchors = 3
 
 # Docstrings quote code in single backticks.
@@ -65,7 +66,7 @@ def _list_results(app, what, name, obj, options, lines):
 
 
 def setup(app):
-  """Puts generated tables into the pages and prepares docstrings."""
+  """Puts generated lists into the pages and prepares docstrings."""
   app.connect('source-read', _insert_config_fields)
   # Before Napoleon, which has the default priority of 500.
   app.connect('autodoc-process-docstring', _list_results, priority=400)

@@ -1,10 +1,11 @@
 """Config fields with defaults and comments, read from skinseg_jax/config.py.
 
-Sphinx puts the tables into reference/config.md; a test checks that no field is
+Sphinx puts the lists into reference/config.md; a test checks that no field is
 missing. It reads the file as text, so it needs none of the package's imports.
 """
 
 import ast
+import itertools
 import pathlib
 from typing import NamedTuple
 
@@ -46,22 +47,18 @@ def fields() -> list[Field]:
 
 
 def markdown() -> str:
-  """A heading and a table for each part of the config."""
-  parts: dict[str, list[Field]] = {}
-  for field in fields():
-    parts.setdefault(field.name.rpartition('.')[0], []).append(field)
-  return '\n\n'.join(
-    '\n'.join(
-      [
-        f'## {part or "Top level"}',
-        '',
-        '| field | default | meaning |',
-        '|---|---|---|',
-        *(f'| `{f.name}` | `{f.default}` | {f.meaning} |' for f in members),
-      ]
-    )
-    for part, members in parts.items()
-  )
+  """A heading and a definition list for each part of the config.
+
+  Neighbours that share a comment become one item.
+  """
+  lines = []
+  parts = itertools.groupby(fields(), lambda f: f.name.rpartition('.')[0])
+  for part, members in parts:
+    lines += [f'## {part or "Top level"}', '']
+    for meaning, group in itertools.groupby(members, lambda f: f.meaning):
+      terms = [f'`{f.name}` (default `{f.default}`)' for f in group]
+      lines += [', '.join(terms), f': {meaning}', '']
+  return '\n'.join(lines)
 
 
 def _annotated(node: ast.ClassDef) -> list[ast.AnnAssign]:
@@ -91,5 +88,4 @@ def _comment_above(line: int, lines: list[str]) -> str:
     if not text.strip().startswith('#'):
       break
     block.insert(0, text.strip().lstrip('#').strip())
-  # A bar would end a cell of the table.
-  return ' '.join(block).replace('|', '\\|')
+  return ' '.join(block)

@@ -37,9 +37,11 @@ def test_the_reference_has_every_config_field(config_fields):
   found = config_fields.fields()
   assert sorted(f.name for f in found) == sorted(config_lib.field_names())
   assert not [f.name for f in found if not f.meaning]
-  table = config_fields.markdown()
+  lines = config_fields.markdown().splitlines()
   for field in found:
-    assert f'| `{field.name}` | `{field.default}` |' in table
+    term = f'`{field.name}` (default `{field.default}`)'
+    (place,) = [i for i, line in enumerate(lines) if term in line]
+    assert lines[place + 1] == f': {field.meaning}'
   page = (_ROOT / 'docs/reference/config.md').read_text()
   assert page.count(config_fields.MARKER) == 1
 
