@@ -1,10 +1,11 @@
-"""The recipe of docs/recipe.md at width 64 and 224 px, for an accelerator.
+"""The improved recipe at width 64 and 224 px, for an accelerator.
 
 python -m skinseg_jax.main --config configs/ham10000_best.py
-Expected time and score: not measured, for want of an accelerator. Where it
-leaves ham10000_best_small.py (full rotation in place of quarter turns, scale,
-translation, shear, colour, blur, noise, hair, a longer average, batches of 32
-at a rate of 0.002) it was chosen from the literature, without a measurement.
+More about it: docs/explanation/recipe.md.
+Expected time and score: not measured, no accelerator was available. It differs
+from ham10000_best_small.py in full rotation in place of quarter turns, scale,
+translation, shear, colour, blur, noise, hair, a longer average and batches of
+32 at a rate of 0.002. These were chosen from the literature, not measured.
 """
 
 from skinseg_jax import config as config_lib

@@ -2,7 +2,7 @@
 
 python -m skinseg_jax.main --config configs/ham10000_small.py
 Expected: 26 minutes on two CPU cores (266 to 289 s an epoch), pooled Dice
-.9257 with seed 1; seed 0 dips in the fifth epoch (README, Results).
+.9257 with seed 1. Seed 0 dips in the fifth epoch: docs/explanation/results.md.
 """
 
 from skinseg_jax import config as config_lib

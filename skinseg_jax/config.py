@@ -113,6 +113,7 @@ class TrainConfig:
 
   # Images per update over all devices.
   batch_size: int = 32
+  # Passes over the training images.
   epochs: int = 20
   # The optimiser's step size; with a schedule, its highest.
   learning_rate: float = 1e-3

@@ -2,7 +2,8 @@
 
 python -m skinseg_jax.main --config configs/quickstart.py [--workdir DIR]
 
-On several machines start it once on each; docs/scaling.md has the commands.
+On several machines start it once on each; docs/how-to/several-devices.md has
+the commands.
 """
 
 import pathlib

@@ -2,7 +2,7 @@
 
 python scripts/benchmarks/scaling_model.py
 
-docs/scaling.md says where the figures come from; change them here.
+docs/explanation/scaling.md says where the figures come from; change them here.
 """
 
 import math

@@ -9,7 +9,7 @@ import jax
 
 from skinseg_jax.runtime import errors
 
-# What 'auto' means. docs/performance.md says what each gains.
+# What 'auto' means. docs/explanation/performance.md says what each gains.
 _OPTIONS: dict[str, dict[str, str | bool]] = {
   'cpu': {
     # Matrix products by the YNN library: kernel gradients take a third.
