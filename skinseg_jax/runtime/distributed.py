@@ -70,8 +70,8 @@ def joined(
     except errors.StoppedError:  # All processes stopped at the same step.
       _leave()
       raise
-  # After another failure do not wait: the others fail as well, or notice that
-  # this process is gone.
+  # Not reached after any other failure, which needs no waiting: the other
+  # processes fail as well, or notice that this one is gone.
   _leave()
 
 
