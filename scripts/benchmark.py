@@ -340,7 +340,7 @@ def measure(
   print(f'{time.perf_counter() - began:.0f} s in all', flush=True)
   if not report['rows']:
     raise errors.InputError(
-      'every case failed, for reasons told above; nothing was measured.'
+      'every case failed for the reasons above; nothing was measured.'
     )
   return report
 
@@ -362,7 +362,7 @@ def add(
 
 
 def save(report: dict[str, Any], path: pathlib.Path) -> None:
-  """Writes the report, whole or not at all."""
+  """Writes the report atomically."""
   temporary = path.with_suffix('.tmp')
   temporary.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
   temporary.replace(path)

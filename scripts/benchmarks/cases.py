@@ -138,7 +138,7 @@ def serve(case: Case, data: Data, connection: Connection) -> None:
     # need the cores, PyTorch's threads wait as PyTorch has them wait.
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
   try:
-    # Imported here, for neither framework may see the other.
+    # Imported here, because neither framework may be loaded with the other.
     framework = importlib.import_module(f'benchmarks.{case.framework}_side')
     work = framework.set_up(case, data)
     began = time.perf_counter()

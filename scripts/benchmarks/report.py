@@ -97,7 +97,7 @@ def chart(report: dict[str, Any], path: pathlib.Path) -> None:
 
   Bars are medians, lines on them the 10th to the 90th percentile.
   """
-  # Imported here, for every process that is measured imports this module.
+  # Imported here, because every measured process imports this module.
   from matplotlib import figure
 
   groups: dict[str, dict[bool, dict[str, Any]]] = {}

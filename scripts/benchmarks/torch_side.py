@@ -86,7 +86,7 @@ def _model(case: cases.Case, device: torch.device):
 def _compute(
   case: cases.Case, data: cases.Data, device: torch.device
 ) -> _DrawAndStep:
-  # No workers: nothing may stand beside the step.
+  # No workers: nothing may run during the step.
   only = next(_batches(case, dataclasses.replace(data, workers=0), device))
   return lambda: only, _training(case, device)
 

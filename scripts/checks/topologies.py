@@ -143,7 +143,7 @@ class _Job:
 
     def cast(leaf):
       is_float = leaf.dtype == np.float32
-      # Copied, for a training step reuses the buffers that it is given.
+      # Copied, because a training step reuses its input buffers.
       return leaf.astype(precision if is_float else leaf.dtype, copy=True)
 
     return jax.tree.map(cast, self._static.state)

@@ -1,4 +1,4 @@
-"""Kills a training run again and again, and checks that nothing came of it.
+"""Kills a training run repeatedly and checks that the result is unchanged.
 
 python scripts/checks/torture.py --directory DIR [--kills 100]
   [--stops 20] [--seed 0]

@@ -1,4 +1,4 @@
-"""The one program that predicts: from uint8 images to logits."""
+"""Predicts logits from uint8 images."""
 
 import functools
 import itertools
@@ -12,8 +12,8 @@ from flax import nnx
 from skinseg_jax.runtime import compilation
 
 
-# Everything that predicts calls this one program: the same weights and images
-# give the same bits, whatever is worked out from them.
+# All predictions use this one program, so that the same weights and images
+# always give the same bits.
 @functools.partial(compilation.jit, static_argnames='views')
 def forward(
   eval_graphdef: nnx.GraphDef,
@@ -28,10 +28,10 @@ def forward(
     eval_graphdef: Static structure of the model, in evaluation mode.
     model_state: Its parameters and running statistics.
     images: uint8 [B, H, W, 3].
-    views: Over what the probability is averaged, as
-      `config.evaluation.test_time_augmentation` says: 'off' for the image
-      alone, 'flips' for it mirrored in both axes, too, and 'dihedral' for all
-      of these turned by a quarter, too, where H = W.
+    views: Views over which the probability is averaged, as in
+      `config.evaluation.test_time_augmentation`. 'off': the image alone.
+      'flips': also its mirror images along either axis and both. 'dihedral':
+      also all four turned by 90 degrees; needs H = W.
 
   Returns:
     Logits of the mean probability, float32 [B, H, W, 1].

@@ -20,13 +20,13 @@ from skinseg_jax.runtime import errors
 # Images per forward pass; fewer where there are fewer images.
 _BATCH_SIZE = 32
 
-# Sky blue of Okabe and Ito, which colour-blind people see, too.
+# Sky blue of Okabe and Ito, which colour-blind people can also see.
 _TINT = np.array([86, 180, 233], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-  """Where what is predicted goes.
+  """Folders for the predictions.
 
   Attributes:
     masks: Folder of `<stem>.png`, 0 or 255, grey.
@@ -249,6 +249,6 @@ def check_outputs(
   there = [str(path) for path in targets if path.exists()]
   if there and not overwrite:
     raise errors.InputError(
-      'these files are there already; choose another --output, or give'
+      'these files already exist; choose another --output, or give'
       ' --overwrite:\n' + errors.listing(there)
     )

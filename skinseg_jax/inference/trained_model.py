@@ -1,4 +1,4 @@
-"""A checkpoint with the config it was trained by, ready to predict."""
+"""Loads a checkpoint with the config of its run, ready to predict."""
 
 import dataclasses
 import pathlib
@@ -57,7 +57,7 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
   )
   try:
     step = checkpoints.resolve(checkpoint)
-    # Nothing is made of a size that the config alone tells.
+    # Shapes only: a wrong size in the config must not allocate memory.
     graphdef, like = build.abstract(
       config.model, input_pipeline.data_sharding()
     )

@@ -1,9 +1,9 @@
-"""Intervals that respect that images of one lesion are alike.
+"""Bootstrap intervals that allow for similar images of the same lesion.
 
-Whole clusters (lesions with all their images) are drawn with replacement, as
-many as there are; every score is worked out again from each draw. With every
-image a cluster of its own this is the ordinary bootstrap, too narrow where
-lesions have several images.
+Each draw takes as many whole clusters (lesions with all their images) as there
+are, with replacement, and every score is computed again. If every image is a
+separate cluster, this is the ordinary bootstrap. Its intervals are too narrow
+where lesions have several images.
 
 The plain percentile interval is too narrow for few clusters. Ours is the
 expanded percentile interval of Hesterberg, 2015 (arXiv:1411.5279, 4.4): the

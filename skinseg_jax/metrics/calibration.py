@@ -1,4 +1,4 @@
-"""Probabilities as such: histogram, calibration and every threshold at once.
+"""Evaluates probabilities: histogram, calibration and all thresholds at once.
 
 Probabilities of lesion and of skin pixels are counted in `BINS` bins of equal
 width. Bin k holds k / BINS < p <= (k + 1) / BINS, and bin 0 also p = 0, so that

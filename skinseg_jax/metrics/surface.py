@@ -1,4 +1,4 @@
-"""How far the predicted outline lies from the true one, in pixels.
+"""Measures how far the predicted outline lies from the true one, in pixels.
 
 The boundary of a mask is the mask minus its erosion with the cross of four
 neighbours, where what lies outside the image counts as skin: a lesion that

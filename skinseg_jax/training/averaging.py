@@ -2,8 +2,8 @@
 
 After Polyak and Juditsky, 1992; with decaying weights as in Tarvainen and
 Valpola, 2017 (arXiv:1703.01780). The running statistics of batch norm are
-averaged by the same rule; `scripts/studies/recipe.py` scores each average with
-statistics worked out anew for it, too.
+averaged by the same rule; `scripts/studies/recipe.py` also scores each average
+with statistics that are computed again for it.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""Says why a training fails: values that are not finite, one-sided answers."""
+"""Explains failed trainings: values that are not finite, constant masks."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ def divergence(
   image_ids: Sequence[str],
   last_checkpoint: int | None,
 ) -> errors.DivergenceError:
-  """What to say of a loss or weights that are not finite.
+  """Makes the error for a loss or weights that are not finite.
 
   Args:
     steps: The first and the last update that were looked at together.
@@ -35,7 +35,7 @@ def divergence(
 
 
 def count_one_sided(counts: Mapping[str, int], before: int) -> int:
-  """Epochs in a row that gave every pixel one answer; the second is told.
+  """Counts epochs in a row with constant masks; warns at the second.
 
   Args:
     counts: Pooled over the validation images.

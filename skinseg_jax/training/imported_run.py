@@ -1,4 +1,4 @@
-"""A run folder that starts from the weights of a PyTorch model."""
+"""Makes a run folder that starts from the weights of a PyTorch model."""
 
 import pathlib
 
@@ -59,5 +59,5 @@ def import_run(
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
   checkpoints.save(0, checkpoint, None)
   checkpoints.close()
-  # Last, for a folder with a config is a whole one.
+  # Last, because a folder with a config counts as complete.
   run_folder.begin(workdir, config, source, split)

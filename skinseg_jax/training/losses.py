@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""Loss functions for training."""
 
 import jax
 import jax.numpy as jnp

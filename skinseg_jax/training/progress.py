@@ -1,4 +1,4 @@
-"""What the loop carries from update to update beside arrays."""
+"""Numbers that the training loop carries between updates, besides arrays."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class Totals:
 
 @dataclasses.dataclass
 class Progress:
-  """What a checkpoint needs so that the log goes on without gap or double.
+  """What a checkpoint needs so that the log resumes without gaps or repeats.
 
   Attributes:
     window: Sums over the updates that no line of the log holds yet.

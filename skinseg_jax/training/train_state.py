@@ -85,8 +85,8 @@ def create(
   Args:
     config: Model and optimiser.
     sharding: Of the batches.
-    num_updates: Length of the whole training, which a schedule needs; who only
-      predicts may give 1.
+    num_updates: Number of updates of the whole training, for the schedule; 1
+      is enough if the state is only used to predict.
   """
   shapes = abstract(config, sharding, num_updates=num_updates)
   # On the CPU, so that every kind of device starts from the same weights.
@@ -107,7 +107,7 @@ def abstract(
   *,
   num_updates: int,
 ) -> TrainState:
-  """What `create` makes, with shapes in place of arrays: takes no memory."""
+  """Returns what `create` makes, with shapes in place of arrays."""
   parts = nnx.eval_shape(lambda: _build(config, num_updates))
   return TrainState(
     graphdef=nnx.graphdef(parts),

@@ -1,4 +1,4 @@
-"""The state of a run between updates, and how it goes from epoch to epoch."""
+"""Trains a model epoch by epoch and saves its state."""
 
 import dataclasses
 import functools
@@ -19,9 +19,9 @@ from skinseg_jax.run import checkpointing, metric_writer, run_folder
 from skinseg_jax.runtime import compilation, errors, stop_signals
 from skinseg_jax.training import diagnosis, progress, train_state, train_step
 
-# From this many seconds on, an update is waited for before the next is handed
-# over: the device idles for a small share of it, and a signal to stop need not
-# wait for two.
+# If an update takes longer than this, in seconds, the loop waits for it before
+# it starts the next. The device idles for a small share of the time, and a
+# signal to stop waits for one update, not two.
 _LONG_STEP = 0.1
 
 
@@ -71,7 +71,7 @@ class Trainer:
     self._iterator = iter(batches)
     self.step = 0
     self._progress = progress.Progress()
-    with stop.deferred():  # Orbax would take it for damage.
+    with stop.deferred():  # Orbax would report an interrupted read as damage.
       self._checkpoints = checkpointing.Checkpoints(
         run_folder.checkpoints_dir(workdir)
       )

@@ -1,6 +1,6 @@
-"""Files of named tensors: .safetensors, and PyTorch's .pt, .pth and .pth.tar.
+"""Reads and writes named tensors: .safetensors, .pt, .pth and .pth.tar files.
 
-PyTorch is imported for its own files alone, when one is read or written.
+PyTorch is imported only when one of its own files is read or written.
 """
 
 import collections
@@ -32,8 +32,8 @@ _DTYPES = {
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Reads the tensors of a .safetensors, .pt, .pth or .pth.tar file by name.
 
-  What nn.DataParallel, DistributedDataParallel and torch.compile put before
-  the names is taken off.
+  Removes the prefixes that nn.DataParallel, DistributedDataParallel and
+  torch.compile add to names.
 
   Raises:
     InputError: If the file cannot be read or is damaged, holds no tensors or
@@ -165,7 +165,7 @@ def _import_torch(path: pathlib.Path):
 def _torch(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> bytes:
   torch = _import_torch(path)
   file = io.BytesIO()
-  # Copied, for PyTorch warns of arrays that it must not write to.
+  # Copied, because PyTorch warns about read-only arrays.
   torch.save({n: torch.tensor(v) for n, v in state_dict.items()}, file)
   return file.getvalue()
 
@@ -198,7 +198,9 @@ def _read_torch(path: pathlib.Path, file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _check_stored(file: BinaryIO) -> None:
-  """Refuses what would unpack to more than the file holds: PyTorch's does not.
+  """Rejects compressed files, which could unpack to far more than their size.
+
+  PyTorch itself writes uncompressed files.
 
   Raises:
     ValueError: If a part is compressed.

@@ -73,10 +73,10 @@ NAMINGS = {
 def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
   """Turns a PyTorch state_dict into the state of our model.
 
-  Two things that our model does without become part of what it has, which
-  changes no output: biases before a batch norm are taken off its running mean,
-  and of two classes (background, lesion) the difference is our one logit. What
-  `num_batches_tracked` counted is lost.
+  Two things that our model lacks are folded into other weights, which changes
+  no output. Biases before a batch norm are subtracted from its running mean.
+  Two classes (background, lesion) become one logit, their difference. The
+  values of `num_batches_tracked` are dropped.
 
   Args:
     state_dict: Arrays by name, in any of the `NAMINGS`.
@@ -150,7 +150,7 @@ def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
     if head in state_dict:
       return naming
   raise errors.InputError(
-    'these are no weights of a U-Net that is known here. Known namings hold\n'
+    'these weights are not of a known U-Net. Known namings hold\n'
     + errors.listing([f'{head} ({naming})' for naming, head in heads.items()])
     + '\nbut these hold\n'
     + errors.listing(sorted(state_dict), most=10)

@@ -164,7 +164,7 @@ def test_full_disk_while_saving(tmp_path, monkeypatch, step):
 
   fill('rename')
   fill('replace')
-  with pytest.raises(errors.InputError, match='No space left.*are whole'):
+  with pytest.raises(errors.InputError, match='No space left.*are intact'):
     _save_and_wait(checkpoints, step)
   monkeypatch.undo()
   assert _found(tmp_path) == ['1']
@@ -215,7 +215,9 @@ def _read_model(directory):
 def test_missing_file_is_noticed(tmp_path):
   _save(tmp_path, [0.5]).close()
   next((tmp_path / '1/model').rglob('d/*')).unlink()
-  with pytest.raises(errors.InputError, match='model/.* not as it was written'):
+  with pytest.raises(
+    errors.InputError, match='model/.* differs from what was written'
+  ):
     _read_model(tmp_path)
 
 

@@ -79,7 +79,9 @@ def _join(monkeypatch, environment, coordinator=''):
   'environment', [_SLURM, _MPI, {'TPU_WORKER_HOSTNAMES': 'a,b'}]
 )
 def test_clusters_are_recognised(monkeypatch, initialised, environment):
-  with pytest.raises(errors.InputError, match='did not meet: nobody there'):
+  with pytest.raises(
+    errors.InputError, match='could not connect: nobody there'
+  ):
     _join(monkeypatch, environment)
   assert initialised == [{}]  # JAX finds the rest out.
 
@@ -115,12 +117,12 @@ def test_gpus_that_no_slurm_task_would_use_are_refused(
   with pytest.raises(errors.InputError, match='srun --ntasks-per-node=4'):
     _join(monkeypatch, tasks)
   monkeypatch.setenv('JAX_LOCAL_DEVICE_IDS', '0,1,2,3')
-  with pytest.raises(errors.InputError, match='did not meet'):
+  with pytest.raises(errors.InputError, match='could not connect'):
     _join(monkeypatch, tasks)
 
 
 def test_auto_asks_jax(monkeypatch, initialised):
-  with pytest.raises(errors.InputError, match='did not meet'):
+  with pytest.raises(errors.InputError, match='could not connect'):
     _join(monkeypatch, {}, coordinator='auto')
   assert initialised == [{}]
 

@@ -79,7 +79,7 @@ def test_second_signal_ends_at_once_even_in_a_long_step():
   """)
   assert process.stdout.readline() == 'ready\n'
   process.send_signal(signal.SIGTERM)
-  while 'SIGTERM: ending after this step' not in process.stderr.readline():
+  while 'SIGTERM: stopping after this step' not in process.stderr.readline():
     assert process.poll() is None
   process.send_signal(signal.SIGTERM)
   assert process.wait(60) == 128 + signal.SIGTERM

@@ -96,7 +96,7 @@ def test_threads_wait_asleep_only_beside_the_workers_of_a_loader(
   case = cases.Case('torch', mode, 'float32', False, 1, 16, 1)
   answer, policies = _serve(monkeypatch, case)
   assert policies == [policy]
-  # The reference's own SystemExit reaches the reader, too.
+  # The reference's own SystemExit also reaches the reader.
   assert 'benchmarks.torch_side: files that do not pair up' in answer
 
 

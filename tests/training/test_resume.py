@@ -111,7 +111,7 @@ def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
   checkpoints = run_folder.checkpoints_dir(tmp_path / 'two')
   assert {p.name for p in checkpoints.iterdir()} == {'5', '10'}
   main.train_and_evaluate(config, tmp_path / 'two')
-  assert len(calls) == 3  # The second epoch was scored anew, nothing else.
+  assert len(calls) == 3  # Only the second epoch was scored again.
   main.train_and_evaluate(four, tmp_path / 'two')
   _assert_as(tmp_path / 'two', tmp_path / 'four', four)
 
@@ -288,7 +288,7 @@ def test_longer_training_changes_a_schedule(config, tmp_path):
   )
   with pytest.raises(errors.InputError, match='train.epochs: 2 there, 3 now'):
     run_folder.begin(tmp_path / 'run', longer(recipe), source, split)
-  # Without a schedule it goes on.
+  # Without a schedule the run resumes.
   run_folder.begin(tmp_path / 'constant', config, source, split)
   run_folder.begin(tmp_path / 'constant', longer(config), source, split)
 

@@ -82,7 +82,7 @@ def test_parts_of_a_batch_act_as_their_mean(config, half):
     np.testing.assert_allclose(r2, 1.9 * r1 - 0.9 * r0, rtol=1e-5, atol=1e-6)
 
 
-def test_remat_computes_anew_and_learns_the_same(config, half):
+def test_remat_computes_again_and_learns_the_same(config, half):
   _, state, returned, compiled = _step(config, _batch(2, 32), remat=True)
   _, expected, half_returned, plain = half
   for found, wanted in zip(
