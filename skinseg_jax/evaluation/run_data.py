@@ -1,4 +1,4 @@
-"""The images that a run was trained on, opened from its folder."""
+"""Opens the images of a run from its folder."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from skinseg_jax.run import run_folder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunData:
-  """A run's own images: at their own size, at the model's, and divided."""
+  """A run's images at their original size and at the model's, and the split."""
 
   source: interface.Source
   data: cache.CachedData
@@ -21,14 +21,14 @@ class RunData:
 def open_run_data(
   workdir: pathlib.Path, model: trained_model.TrainedModel
 ) -> RunData:
-  """Opens the images that a run was trained on.
+  """Opens the images that a run was trained and validated on.
 
   Raises:
-    InputError: If they are not there, or not what they were.
+    InputError: If they are missing or have changed since training.
   """
   config = model.config.data
   split = splits.read_split(workdir / 'split.csv')
-  # From another working directory a relative data_dir is elsewhere.
+  # A relative data_dir may point elsewhere now, so nothing is downloaded.
   source = catalog.open_source(config, download=False)
   run_folder.check_data(workdir, source)
   data = cache.open_cache(

@@ -165,7 +165,7 @@ def _operating_points(summary) -> tuple[dict, dict]:
 
 
 def _lowest(subgroups) -> float:
-  """Lower axis limit of all forest plots: a tenth below every interval."""
+  """Lower axis limit of all forest plots: a tenth, less a small margin."""
   ends = [
     row['dice']['value'] if row['dice']['low'] is None else row['dice']['low']
     for rows in subgroups.values()
