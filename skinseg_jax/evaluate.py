@@ -134,11 +134,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   add('--images', help='score this folder of images instead', **path)
   add('--masks', help='folder of masks; required with --images', **path)
-  add(
-    '--metadata',
-    help='csv with image_id, lesion_id, dx, ...; only with --images',
-    **path,
-  )
+  metadata = 'csv with image_id, lesion_id, dx, ...; only with --images'
+  add('--metadata', help=metadata, **path)
   add(
     '--mask_threshold',
     type=int,
@@ -146,9 +143,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     " --images; default: the run's value",
   )
   add(
-    '--name',
-    help='name of the evaluation; only with --images; default: the name of the'
-    ' image folder',
+    '--name', help='name of the evaluation with --images; default: folder name'
   )
   add('--review', help='csv saved from review.html', **path)
   add(

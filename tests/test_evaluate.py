@@ -246,10 +246,10 @@ def test_missing_folder(workdir, folder, capsys):
 @pytest.mark.parametrize(
   ('flags', 'expected'),
   [
-    (['--images', 'x'], '--images and --masks go together'),
-    (['--metadata', 'x'], '--metadata goes with --images'),
-    (['--name', 'x'], '--name goes with --images'),
-    (['--exclude_rejected'], '--exclude_rejected goes with --review'),
+    (['--images', 'x'], '--images and --masks must be given together'),
+    (['--metadata', 'x'], '--metadata requires --images'),
+    (['--name', 'x'], '--name requires --images'),
+    (['--exclude_rejected'], '--exclude_rejected requires --review'),
     (['--review', 'nowhere.csv'], 'nowhere.csv cannot be read'),
     (['--checkpoint', '7'], 'allowed are best, last'),
   ],

@@ -41,7 +41,7 @@ def _end(capsys, *flags):
   [
     ([], 'Give --config'),
     (['--config', 'nowhere.py'], 'nowhere.py: no such file'),
-    (['--config=configs/quickstart.py', 'extra'], 'not understood: extra'),
+    (['--config=configs/quickstart.py', 'extra'], 'unknown arguments: extra'),
     (['--nonsense'], "Unknown command line flag 'nonsense'"),
   ],
 )

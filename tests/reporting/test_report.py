@@ -153,7 +153,7 @@ def test_page_says_what_ran_and_on_what(run):
   for part in (
     'python skinseg_jax/main.py --config configs/quickstart.py',
     f'SHA-256 of the split {fake_evaluation.SHA}',
-    'Commit of the code not known',
+    'Commit of the code unknown',
     'jax 0.10.2',
     'data.split paper lesion',
     'Not a medical device',
@@ -218,7 +218,7 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
     'Decisions in a&b.csv on true masks of 4 images: accept: 3, mean Dice'
     ' 50.00 % correct: 0 reject: 1',
     'rejects their true masks (1): <one>',
-    '3 of these images bear the id of an image that this model was trained',
+    '3 of these images have the same id as a training image of this model',
     'are not part of the training data',
   ):
     assert part in text, part
@@ -226,7 +226,9 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
 
 
 def test_without_an_evaluation_one_message(tmp_path):
-  with pytest.raises(errors.InputError, match='holds no whole evaluation'):
+  with pytest.raises(
+    errors.InputError, match='does not contain a complete evaluation'
+  ):
     report.write_report(tmp_path, None)
 
 
