@@ -141,7 +141,8 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> str:
     'Differences are to the first run, with 95 % intervals from a paired'
     ' bootstrap of lesions in brackets. * marks intervals that do not contain'
     ' 0; without a true difference, about one row in twenty is marked by'
-    ' chance. The intervals do not include the variation between training seeds.'
+    ' chance. The intervals do not include the variation between training'
+    ' seeds.'
   )
   return '\n'.join(lines)
 

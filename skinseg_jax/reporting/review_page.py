@@ -56,9 +56,9 @@ def _choose(evaluation) -> list[tuple[int, str]]:
   worst, others = ranked[:_CASES], sorted(ranked[_CASES:])
   rng = np.random.default_rng(0)
   drawn = rng.permutation(others)[:_CASES].tolist()
-  return [
-    (i, f'rank {n} from the worst by IoU') for n, i in enumerate(worst, 1)
-  ] + [(i, 'drawn at random') for i in drawn]
+  return [(i, f'lowest IoU, rank {n}') for n, i in enumerate(worst, 1)] + [
+    (i, 'drawn at random') for i in drawn
+  ]
 
 
 def _case(evaluation, data, index, data_index, kind) -> dict[str, object]:

@@ -159,7 +159,7 @@ def test_page_says_what_ran_and_on_what(run):
     'Not a medical device',
     f'show one of {summary["leakage"]["leaked_lesions"]} lesions',
     'training images',
-    f'whole lesions ({summary["clusters"]})',
+    f'resamples the {summary["clusters"]} lesions',
   ):
     assert part in text, part
 
@@ -207,7 +207,7 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
   assert not (tmp_path / 'report.html').exists()
   text = parse(home / 'report.html').text
   assert '90.15' not in text
-  assert 'No other threshold than 0.5 was chosen' in text
+  assert 'Only the threshold 0.5 was used' in text
   assert 'Its licence is its owner’s' in text
   assert 'own size' not in text
   for part in (
@@ -246,16 +246,16 @@ def test_scores_in_words():
 
 def test_model_is_described_as_it_was_trained():
   config = config_lib.Config()
-  assert 'with Adam at 0.001 (constant) on binary cross-entropy.' in (
-    provenance.model(config)
-  )
+  assert (
+    'optimiser Adam, learning rate 0.001 (constant), loss binary cross-entropy.'
+  ) in provenance.model(config)
   assert provenance.loss_note(config) == ''
   config.train.optimizer, config.train.loss = 'adamw', 'bce_dice'
   config.train.ema = 0.9
   config.evaluation.test_time_augmentation = 'flips'
   text = provenance.model(config)
-  assert 'with AdamW' in text
+  assert 'optimiser AdamW' in text
   assert 'plus soft Dice' in text
   assert 'moving average' in text
-  assert 'means over 4 views' in text
+  assert 'averaged over 4 flipped or rotated views' in text
   assert 'do not compare' in provenance.loss_note(config)
