@@ -12,7 +12,7 @@ from skinseg_jax.runtime import devices, errors
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-  monkeypatch.setattr(doctor, '_SECONDS', 0.01)
+  monkeypatch.setattr(machine, '_SECONDS', 0.01)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_all_is_well(data_dir, raw_dir, without_gpu):
   text = '\n'.join(finding.what for finding in found)
   assert f'jax {jax.__version__}' in text
   assert f'JAX runs on 1 x {jax.devices()[0].device_kind}' in text
-  assert f'4 images with masks and rows in {raw_dir}' in text
+  assert f'4 images with masks and metadata in {raw_dir}' in text
   assert f'HAM10000 in {data_dir}: 4 images, complete' in text
 
 

@@ -209,17 +209,17 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
   assert '90.15' not in text
   assert 'Only the threshold 0.5 was used' in text
   assert 'Ask its owner for the licence' in text
-  assert 'own size' not in text
+  assert "each image's original size" not in text
   for part in (
     'red is <higher>',
     'mean red, of 255 181 181',
-    'median area of lesions 12.3 % 12.3 %',
+    'median lesion area, share of the image 12.3 % 12.3 %',
     '600 x 450',
-    'Decisions in a&b.csv on true masks of 4 images: accept: 3, mean Dice'
+    'Decisions in a&b.csv on the true masks of 4 images: accept: 3, mean Dice'
     ' 50.00 % correct: 0 reject: 1',
-    'rejects their true masks (1): <one>',
+    'rejected their true masks (1): <one>',
     '3 of these images have the same id as a training image of this model',
-    'are not part of the training data',
+    "are not part of the run's split",
   ):
     assert part in text, part
   assert not list((home / 'figures').glob('curve_*'))
