@@ -32,7 +32,7 @@ _OPTIONAL = {
     ('torch',),
     'pip install "skinseg_jax[torch]"',
   ),
-  'automatic start of multi-process jobs on Kubernetes': (
+  'automatic joining of the processes of a Kubernetes job': (
     ('kubernetes',),
     'pip install "jax[k8s]"',
   ),

@@ -165,7 +165,10 @@ def _operating_points(summary) -> tuple[dict, dict]:
 
 
 def _lowest(subgroups) -> float:
-  """Lower axis limit of all forest plots: a tenth, less a small margin."""
+  """Lower axis limit of all forest plots.
+
+  The lowest interval end, rounded down to a tenth, minus a margin of 0.02.
+  """
   ends = [
     row['dice']['value'] if row['dice']['low'] is None else row['dice']['low']
     for rows in subgroups.values()
