@@ -1,11 +1,11 @@
-"""The improved recipe at width 64 and 224 px, for an accelerator.
+"""The recipe of docs/explanation/recipe.md at width 64 and 224 px.
 
 python -m skinseg_jax.main --config configs/ham10000_best.py
-More about it: docs/explanation/recipe.md.
-Expected time and score: not measured, no accelerator was available. It differs
-from ham10000_best_small.py in full rotation in place of quarter turns, scale,
-translation, shear, colour, blur, noise, hair, a longer average and batches of
-32 at a rate of 0.002. These were chosen from the literature, not measured.
+Expected time and score: not measured, because no GPU was available. It differs
+from ham10000_best_small.py in full rotation instead of quarter turns, scale,
+translation, shear, colour, blur, noise, hair, a longer average, and batches of
+32 at a learning rate of 0.002. These values come from the literature and were
+not measured here.
 """
 
 from skinseg_jax import config as config_lib

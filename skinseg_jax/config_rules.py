@@ -1,7 +1,7 @@
-"""What every field of a config may hold.
+"""Allowed values of every config field.
 
-A row of a rule is the field's name, its value, whether it fits, and what is
-allowed.
+Each rule returns rows of: field name, value, whether the value is valid, and a
+description of the allowed values.
 """
 
 import dataclasses
@@ -14,32 +14,32 @@ from typing import Any
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors
 
-# Of images in the cache, in pixels.
+# Longest side of images in the cache, in pixels.
 _MAX_SIDE = 4096
-# Of the model: 8 G parameters.
+# A model of this width has about 8 billion parameters.
 _MAX_WIDTH = 1024
 
 _Row = tuple[str, Any, bool, str]
 
 
 def validate(config: config_lib.Config) -> None:
-  """Checks every field once, before anything is done with it.
+  """Checks every field.
 
   Raises:
-    InputError: Listing all fields that do not fit, what they hold and what is
-      allowed.
+    InputError: If any value is invalid; lists all of them with the allowed
+      values.
   """
   problems = [*_type_problems(config, '')]
-  if not problems:  # Comparisons below need the right types.
+  if not problems:  # The rules compare values, so the types must be right.
     problems = [
-      f'{name}: got {value!r}, allowed is {allowed}'
+      f'{name}: got {value!r}, allowed: {allowed}'
       for rules in _RULES
       for name, value, ok, allowed in rules(config)
       if not ok
     ]
   if problems:
     raise errors.InputError(
-      'the config does not fit:\n' + errors.listing(problems)
+      'the config is not valid:\n' + errors.listing(problems)
     )
 
 
@@ -55,11 +55,11 @@ def _type_problems(node: Any, prefix: str) -> Iterable[str]:
         and len(value) == len(inner)
         and all(map(isinstance, value, inner))
       ):
-        yield f'{prefix}{name}: got {value!r}, allowed is {len(inner)} integers'
+        yield f'{prefix}{name}: got {value!r}, allowed: {len(inner)} integers'
     elif hint is float and type(value) is int:
       continue
     elif type(value) is not hint:
-      yield f'{prefix}{name}: got {value!r}, allowed is a {hint.__name__}'
+      yield f'{prefix}{name}: got {value!r}, allowed: type {hint.__name__}'
 
 
 def _device_rules(config: config_lib.Config) -> list[_Row]:
@@ -78,9 +78,8 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
       'data.image_size',
       data.image_size,
       all(0 < n <= _MAX_SIDE and n % 16 == 0 for n in data.image_size),
-      'height and width in multiples of 16 (four poolings halve them), at most'
-      f' {_MAX_SIDE}, such'
-      ' as ' + _round_to_16(data.image_size),
+      'height and width in multiples of 16 (the U-Net halves them four times),'
+      f' at most {_MAX_SIDE}, such as {_round_to_16(data.image_size)}',
     ),
   ]
   if data.source == 'folder':
@@ -89,7 +88,7 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
         f'data.{name}',
         getattr(data, name),
         bool(getattr(data, name)),
-        "a directory, where data.source is 'folder'",
+        "a directory (required by data.source 'folder')",
       )
       for name in ('images_dir', 'masks_dir')
     ]
@@ -110,21 +109,21 @@ def _split_rules(config: config_lib.Config) -> list[_Row]:
       'data.split',
       data.split,
       data.split != 'paper' or data.source == 'ham10000',
-      "'lesion', 'random' or a csv: 'paper' is a split of HAM10000",
+      "'lesion', 'random' or a csv; the split 'paper' requires data.source"
+      " 'ham10000'",
     ),
     ('data.validation_fraction', share, 0 < share < 1, 'in (0, 1)'),
     (
       'data.folds',
       data.folds,
       data.folds == 0 or data.folds >= 2,
-      '0 (none) or at least 2',
+      '0 (off) or at least 2',
     ),
     (
       'data.folds',
       data.folds,
       data.folds == 0 or data.split in ('lesion', 'random'),
-      f"0 with data.split '{data.split}'; k-fold goes with 'lesion' or"
-      " 'random'",
+      f"0 with data.split '{data.split}'; k-fold requires 'lesion' or 'random'",
     ),
     (
       'data.fold',
@@ -202,7 +201,7 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
       for value in [getattr(train, name)]
     ),
     _off_or_within('train.border_smoothing', train.border_smoothing, 0.2, 4),
-    ('train.ema', ema, 0 <= ema < 1, '0 (none) to below 1'),
+    ('train.ema', ema, 0 <= ema < 1, '0 (off) to below 1'),
     _within('train.warmup', warmup, 0, 0.5),
     _goes_with(
       'train.warmup', warmup, train.schedule == 'cosine', "schedule 'cosine'"
@@ -235,8 +234,8 @@ def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
       'evaluation.test_time_augmentation',
       views,
       views != 'dihedral' or height == width,
-      "'off' or 'flips' where data.image_size is not square: a quarter turn"
-      ' changes the shape',
+      "'off' or 'flips' if data.image_size is not square, because a quarter"
+      ' turn changes the shape',
     ),
   ]
 
@@ -257,8 +256,8 @@ def _one_of(names: Iterable[str]) -> str:
 
 
 def _goes_with(name: str, value: float, ok: bool, what: str) -> _Row:
-  """Refuses a value that would do nothing."""
-  return name, value, ok or not value, f'0, for it goes with train.{what} alone'
+  """Rejects a value that would have no effect."""
+  return name, value, ok or not value, f'0; other values require train.{what}'
 
 
 def _at_least(name: str, value: float, least: int) -> _Row:

@@ -1,9 +1,9 @@
-"""Says what this machine has for training, and what to type for the rest.
+"""Checks whether this machine is ready for training and suggests fixes.
 
 python -m skinseg_jax.doctor [--data_dir DIR] [--raw_dir DIR]
 
-Takes about ten seconds and downloads nothing. Exit code 1 if something is
-broken, or was named and is missing; 0 otherwise.
+Takes about ten seconds and downloads nothing. The exit code is 1 if something
+is broken or a folder named here lacks its data, otherwise 0.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from skinseg_jax.runtime import errors
 
 
 def main(argv: list[str]) -> None:
-  """Parses the command line and prints what is found."""
+  """Parses the command line and prints the findings."""
   parser = argparse.ArgumentParser(
     prog='python -m skinseg_jax.doctor',
     description=__doc__,
@@ -23,8 +23,8 @@ def main(argv: list[str]) -> None:
     allow_abbrev=False,
   )
   for name, text in (
-    ('--data_dir', 'where prepared data sets are kept; default: data'),
-    ('--raw_dir', 'raw files of HAM10000 to look at'),
+    ('--data_dir', 'folder of prepared data sets; default: data'),
+    ('--raw_dir', 'folder of raw HAM10000 files to check; default: no check'),
   ):
     parser.add_argument(name, type=pathlib.Path, metavar='DIR', help=text)
   args = parser.parse_args(argv[1:])

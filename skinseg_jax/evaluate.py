@@ -1,4 +1,4 @@
-"""Scores a checkpoint on its own data, or on any folder of images and masks.
+"""Scores a checkpoint on its own data or on any folder of images and masks.
 
 python -m skinseg_jax.evaluate --workdir DIR [--checkpoint best|last|STEP]
 python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
@@ -26,21 +26,21 @@ def evaluate_run(
   options: evaluator.Options = evaluator.DEFAULT,
   write_report: bool = False,
 ) -> dict[str, Any]:
-  """Scores a checkpoint on its own data, from the run folder alone.
+  """Scores a checkpoint on the data its run was trained and validated on.
 
   Args:
     workdir: Folder of a run.
     checkpoint: 'best' (by validation Dice), 'last', or a step.
     subset: 'train' or 'validation'.
-    options: What else to do.
+    options: Optional parts of the evaluation.
     write_report: Whether to write report, figures and review page.
 
   Returns:
-    What it also writes to `summary.json`.
+    The contents of `summary.json`.
 
   Raises:
-    InputError: If the folder, the checkpoint, the data or the review does not
-      fit.
+    InputError: If the folder, the checkpoint, the data or the review is
+      invalid.
   """
   model = trained_model.load(workdir, checkpoint)
   run_data = stored_data.open_run_data(workdir, model.config.data)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
   """Parses the command line, scores and prints.
 
   Raises:
-    InputError: If flags do not go together, or what they name does not fit.
+    InputError: If flags contradict each other or name something invalid.
   """
   args = _parse(argv)
   devices.use('auto')
@@ -89,7 +89,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_external(args, options) -> dict[str, Any]:
-  # First: what is wrong with the run is said before all files are read.
+  # Loaded first, to report a broken run before reading all image files.
   model = trained_model.load(args.workdir, args.checkpoint)
   threshold = args.mask_threshold
   if threshold is None:
@@ -120,43 +120,51 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   path: dict[str, Any] = {'type': pathlib.Path, 'metavar': 'PATH'}
   add = parser.add_argument
-  add('--workdir', required=True, help='folder of a run', **path)
-  add('--checkpoint', default='last', help='best, last or a step')
+  add('--workdir', required=True, help='run folder', **path)
+  add(
+    '--checkpoint',
+    default='last',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
   add(
     '--split',
     default='validation',
     choices=splits.SUBSETS,
-    help='side of its own data to score',
+    help="part of the run's own data to score; default: validation",
   )
-  add('--images', help='folder of other images to score instead', **path)
-  add('--masks', help='folder of their masks', **path)
-  add('--metadata', help='csv with image_id, lesion_id, dx, ...', **path)
+  add('--images', help='score this folder of images instead', **path)
+  add('--masks', help='folder of masks; required with --images', **path)
+  metadata = 'csv with image_id, lesion_id, dx, ...; only with --images'
+  add('--metadata', help=metadata, **path)
   add(
     '--mask_threshold',
     type=int,
-    help="grey value above which a mask pixel is lesion; default: the run's",
+    help='grey value, 0 to 254: mask pixels above it are lesion; only with'
+    " --images; default: the run's value",
   )
-  add('--name', help="of the evaluation; default: the image folder's")
-  add('--review', help='csv that review.html saved', **path)
+  add(
+    '--name', help='name of the evaluation with --images; default: folder name'
+  )
+  add('--review', help='csv saved from review.html', **path)
   add(
     '--exclude_rejected',
     action='store_true',
-    help='leave out images whose true mask the review rejects',
+    help='leave out images whose true mask was rejected in the review',
   )
   add(
     '--skip_native_size',
     action='store_true',
-    help="do not score at each image's own size",
+    help="do not score at each image's original size",
   )
   add(
     '--skip_training_side',
     action='store_true',
-    help='take no pass over the training images; use only what is stored',
+    help='do not read the training images; use only stored results about them',
   )
   add(
     '--skip_report',
     action='store_true',
-    help='write the scores alone, no report.html and review.html',
+    help='write only the scores, not report.html and review.html',
   )
   args = parser.parse_args(argv[1:])
   _check(args)
@@ -164,18 +172,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-  """Refuses flags that do not go together."""
+  """Rejects combinations of flags that make no sense."""
   problems = []
   if (args.images is None) != (args.masks is None):
-    problems.append('--images and --masks go together')
+    problems.append('--images and --masks must be given together')
   if args.images is None:
     problems += [
-      f'--{name} goes with --images'
+      f'--{name} requires --images'
       for name in ('metadata', 'mask_threshold', 'name')
       if getattr(args, name) is not None
     ]
   if args.exclude_rejected and args.review is None:
-    problems.append('--exclude_rejected goes with --review')
+    problems.append('--exclude_rejected requires --review')
   if args.mask_threshold is not None and not 0 <= args.mask_threshold < 255:
     problems.append('--mask_threshold must be 0 (strict) to 254')
   if problems:

@@ -2,8 +2,8 @@
 
 python -m skinseg_jax.main --config configs/quickstart.py [--workdir DIR]
 
-On several machines start it once on each; docs/how-to/several-devices.md has
-the commands.
+To train on several machines, start it once on each; see
+docs/how-to/several-devices.md.
 """
 
 import pathlib
@@ -18,22 +18,25 @@ from skinseg_jax import config_rules
 from skinseg_jax.runtime import devices, distributed, errors
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'File that returns the config; see configs/.'
+  'config', None, 'Python file that defines get_config(); see configs/.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', '', 'Folder of the run. Default: runs/<config name>.'
+  'workdir', '', 'Run folder. Default: runs/<config name>.'
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   '',
-  'HOST:PORT where process 0 of several can be reached; auto: JAX finds out.'
-  ' SLURM, Open MPI, Kubernetes and TPU pods are recognised without.',
+  'For several processes: HOST:PORT of process 0, or auto to let JAX find it.'
+  ' Not needed on SLURM, Open MPI, Kubernetes and TPU pods, which are'
+  ' recognised.',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
   'num_processes', None, 'Number of processes, with --coordinator HOST:PORT.'
 )
 _PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'Which of them this is, from 0.'
+  'process_id',
+  None,
+  'Number of this process, from 0, with --coordinator HOST:PORT.',
 )
 
 
@@ -41,12 +44,12 @@ def run(argv: list[str]) -> None:
   """Parses the flags, then trains.
 
   Raises:
-    InputError: If a flag or a config field does not fit.
+    InputError: If a flag or a config field is invalid.
   """
   config, workdir = parse(argv)
-  # Libraries' notes are not the user's, nor tracebacks of what is explained.
+  # Hide libraries' log messages, and tracebacks of errors that we explain.
   logging.set_verbosity(logging.FATAL)
-  # Imported after the flags are known to be right: it takes seconds.
+  # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.runtime import compilation
 
   if config.train.deterministic:
@@ -61,21 +64,21 @@ def run(argv: list[str]) -> None:
 def train_and_evaluate(
   config: config_lib.Config, workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Prepares what is missing, trains, scores and reports.
+  """Prepares the data if needed, trains, scores and writes the report.
 
-  Started again on the same folder it resumes.
+  A second call on the same folder resumes the training.
 
   Args:
     config: The experiment.
-    workdir: Folder of the run; made if missing.
+    workdir: Run folder; created if missing.
 
   Returns:
-    Contents of `evaluation/validation/summary.json`, of the last epoch.
+    Contents of `evaluation/validation/summary.json` for the last epoch.
 
   Raises:
-    InputError: If config, data or folder do not fit.
-    DivergenceError: If loss or weights are no longer finite.
-    StoppedError: If SIGTERM or SIGINT came; what was done is saved.
+    InputError: If the config, data or folder is invalid.
+    DivergenceError: If the loss or the weights are no longer finite.
+    StoppedError: On SIGTERM or SIGINT; the progress is saved.
   """
   from skinseg_jax.evaluation import evaluator, training_images
   from skinseg_jax.reporting import report
@@ -109,7 +112,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
   """Reads config and run folder from the command line.
 
   Raises:
-    InputError: Naming the flag, file or field that does not fit.
+    InputError: If a flag, the config file or a field is invalid.
   """
   config_lib.check_overrides(argv)
   try:
@@ -118,10 +121,10 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
   except flags.Error as error:
     raise errors.InputError(str(error)) from None
   if len(rest) > 1:
-    raise errors.InputError(f'not understood: {" ".join(rest[1:])}')
+    raise errors.InputError(f'unknown arguments: {" ".join(rest[1:])}')
   if not flags.FLAGS['config'].present:
     raise errors.InputError(
-      'which experiment? Give --config, such as --config configs/quickstart.py'
+      '--config is missing; for example: --config configs/quickstart.py'
     )
   path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   if not path.is_file():

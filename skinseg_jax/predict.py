@@ -1,11 +1,11 @@
-"""Predicts a mask for each image, at the image's own size and under its stem.
+"""Predicts a mask for each image.
 
 python -m skinseg_jax.predict --workdir DIR --input FILE|DIR ... --output DIR
 
-How images are prepared comes from the run's config. A file that cannot be read
-is named on stderr and skipped; the exit code is then 1. A picture that its EXIF
-orientation turns is predicted upright: the mask is that of the picture as
-viewers show it. No EXIF data is copied.
+Each mask has the size of its image and the same file stem. The run's config
+says how images are prepared. Files that cannot be read are listed on stderr and
+skipped; the exit code is then 1. The EXIF orientation is applied, so a mask
+fits its image as viewers show it. No EXIF data is copied.
 """
 
 import argparse
@@ -37,8 +37,8 @@ def main(argv: list[str]) -> None:
       ' --output.'
     ) from error
   print(
-    f'{len(paths) - len(problems)} masks in {args.output}, by the checkpoint of'
-    f' step {model.step}'
+    f'wrote {len(paths) - len(problems)} masks to {args.output} (checkpoint of'
+    f' step {model.step})'
   )
   if problems:
     print(
@@ -58,25 +58,30 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   path: dict[str, Any] = {'type': pathlib.Path, 'required': True}
   add = parser.add_argument
-  add('--workdir', metavar='DIR', help='folder of a run', **path)
+  add('--workdir', metavar='DIR', help='run folder', **path)
   add(
     '--input',
     nargs='+',
     metavar='PATH',
-    help='image files, and folders of them',
+    help='image files or folders of images',
     **path,
   )
-  add('--output', metavar='DIR', help='folder of the masks', **path)
-  add('--checkpoint', default='last', help='best, last or a step')
+  add('--output', metavar='DIR', help='folder to write masks to', **path)
+  add(
+    '--checkpoint',
+    default='last',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
   add(
     '--overlay',
     action='store_true',
-    help='write the images with their masks to overlay/, too',
+    help='also write the images with their masks to overlay/',
   )
   add(
     '--probability',
     action='store_true',
-    help='write 255 times the probability of lesion to probability/, too',
+    help='also write probability maps to probability/: 0 to 255 for a'
+    ' probability of lesion from 0 to 1',
   )
   add(
     '--overwrite',

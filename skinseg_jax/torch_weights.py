@@ -1,19 +1,20 @@
-"""PyTorch weights of a U-Net to ours and back.
+"""Converts U-Net weights from and to PyTorch.
 
 python -m skinseg_jax.torch_weights --weights FILE --config configs/x.py \
   --workdir DIR
 python -m skinseg_jax.torch_weights --export FILE --workdir DIR \
   [--checkpoint best|last|STEP] [--naming NAME]
 
-Known are three namings of one U-Net: 'skinseg' (ours, as in
+Three parameter namings of this U-Net are supported: 'skinseg' (the one in
 scripts/torch_reference.py), 'aladdinpersson' (the UNET of
 aladdinpersson/Machine-Learning-Collection) and 'milesial' (the UNet of
-milesial/Pytorch-UNet with bilinear=False). A file is .safetensors, or .pt or
-.pth, which needs PyTorch; .pth.tar is read, not written.
+milesial/Pytorch-UNet with bilinear=False). The reader recognises them; --naming
+chooses one for --export. Files are .safetensors, .pt or .pth; the last two need
+PyTorch. .pth.tar files can be read but not written.
 
-There and back, every weight and statistic keeps its bits. The one exception is
-num_batches_tracked, which counts training steps: it is 0 afterwards. Nothing
-here keeps it, and PyTorch uses it for batch norms with momentum=None alone.
+A round trip keeps every bit of all weights and statistics. The one exception is
+num_batches_tracked, a count of training steps, which becomes 0. PyTorch uses it
+only for batch norms with momentum=None.
 """
 
 import argparse
@@ -49,29 +50,45 @@ def run(argv: list[str]) -> None:
     allow_abbrev=False,
   )
   what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument('--weights', type=pathlib.Path, help='file to read')
-  what.add_argument('--export', type=pathlib.Path, help='file to write')
-  parser.add_argument('--workdir', type=pathlib.Path, required=True)
-  parser.add_argument('--checkpoint', default='last', help='with --export')
+  what.add_argument(
+    '--weights',
+    type=pathlib.Path,
+    help='PyTorch file to read; requires --config',
+  )
+  what.add_argument('--export', type=pathlib.Path, help='PyTorch file to write')
   parser.add_argument(
-    '--naming', default='skinseg', choices=torch_layouts.NAMINGS
+    '--workdir',
+    type=pathlib.Path,
+    required=True,
+    help='run folder: created with --weights, read with --export',
+  )
+  parser.add_argument(
+    '--checkpoint',
+    default='last',
+    help='best, last or a step number to export; default: last',
+  )
+  parser.add_argument(
+    '--naming',
+    default='skinseg',
+    choices=torch_layouts.NAMINGS,
+    help='parameter names to export with; default: skinseg',
   )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
-    # --config and its overrides are read as for training.
+    # Read --config and its overrides as for training.
     config, _ = main.parse([argv[0], *rest])
     imported_run.import_run(args.weights, config, args.workdir)
-    print(f'{args.weights} is now step 0 of {args.workdir}')
+    print(f'imported {args.weights} as step 0 of {args.workdir}')
     return
   if rest:
-    raise errors.InputError(f'not understood: {" ".join(rest)}')
+    raise errors.InputError(f'unknown arguments: {" ".join(rest)}')
   step = export_run(
     args.workdir,
     checkpoint=args.checkpoint,
     path=args.export,
     naming=args.naming,
   )
-  print(f'step {step} of {args.workdir} is now {args.export}')
+  print(f'exported step {step} of {args.workdir} to {args.export}')
 
 
 if __name__ == '__main__':

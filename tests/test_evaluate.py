@@ -101,7 +101,7 @@ def test_other_folder(workdir, folder, capsys):
   assert read.image_ids == ['p0', 'p1', 'p2']
   assert [row['dx'] for row in read.rows] == ['mel', 'nv', 'unknown']
   assert [row['age'] for row in read.rows] == ['45-59', 'unknown', 'unknown']
-  # Lesions of 10, 11 and 12 rows of 20 pixels, at the images' own size.
+  # Lesions of 10, 11 and 12 rows of 20 pixels, at the images' original size.
   native = read.summary['native_size']['pooled']
   assert 0 <= native['dice'] <= 1
   assert read.summary['shift']['here']['image_sizes'] == {'40 x 30': 3}
@@ -246,10 +246,10 @@ def test_missing_folder(workdir, folder, capsys):
 @pytest.mark.parametrize(
   ('flags', 'expected'),
   [
-    (['--images', 'x'], '--images and --masks go together'),
-    (['--metadata', 'x'], '--metadata goes with --images'),
-    (['--name', 'x'], '--name goes with --images'),
-    (['--exclude_rejected'], '--exclude_rejected goes with --review'),
+    (['--images', 'x'], '--images and --masks must be given together'),
+    (['--metadata', 'x'], '--metadata requires --images'),
+    (['--name', 'x'], '--name requires --images'),
+    (['--exclude_rejected'], '--exclude_rejected requires --review'),
     (['--review', 'nowhere.csv'], 'nowhere.csv cannot be read'),
     (['--checkpoint', '7'], 'allowed are best, last'),
   ],

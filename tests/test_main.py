@@ -39,9 +39,9 @@ def _end(capsys, *flags):
 @pytest.mark.parametrize(
   ('flags', 'expected'),
   [
-    ([], 'Give --config'),
+    ([], '--config is missing'),
     (['--config', 'nowhere.py'], 'nowhere.py: no such file'),
-    (['--config=configs/quickstart.py', 'extra'], 'not understood: extra'),
+    (['--config=configs/quickstart.py', 'extra'], 'unknown arguments: extra'),
     (['--nonsense'], "Unknown command line flag 'nonsense'"),
   ],
 )

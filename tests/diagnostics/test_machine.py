@@ -51,8 +51,8 @@ def test_all_is_well(data_dir, raw_dir, without_gpu):
   text = '\n'.join(finding.what for finding in found)
   assert f'jax {jax.__version__}' in text
   assert f'JAX runs on 1 x {jax.devices()[0].device_kind}' in text
-  assert f'4 images with masks and rows in {raw_dir}' in text
-  assert f'HAM10000 in {data_dir}: 4 images, whole' in text
+  assert f'4 images with masks and metadata in {raw_dir}' in text
+  assert f'HAM10000 in {data_dir}: 4 images, complete' in text
 
 
 def test_what_was_named_and_is_missing(tmp_path, capsys, without_gpu):

@@ -117,7 +117,7 @@ def test_table_marks_nothing_where_nothing_differs(make_run):
 
 def test_other_images_are_refused(make_run):
   runs = [make_run('a'), make_run('b', validation=slice(9, 15))]
-  with pytest.raises(errors.InputError, match='1 images are in only one'):
+  with pytest.raises(errors.InputError, match='1 images are in only one run'):
     comparison.compare(runs, 'validation')
 
 

@@ -142,7 +142,7 @@ def test_other_data_beside_the_training_images(workdir, model, own):
   assert sum(summary['counts'].values()) == 5 * 32 * 32
   assert summary['data']['split'] is None
   assert summary['leakage'] is None
-  # Generated images are numbered: these five, too, bear ids of training ones.
+  # Generated images are numbered, so these five have ids of training images.
   assert summary['trained_on'] == 5
   stored = training_images.stored_point(workdir, model.step)
   assert summary['operating_point']['threshold'] == stored['threshold']

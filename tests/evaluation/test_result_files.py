@@ -73,7 +73,7 @@ def test_files_of_two_evaluations_are_refused(run):
   path = workdir / 'evaluation' / 'validation' / 'per_image.csv'
   lines = path.read_text().splitlines(keepends=True)
   path.write_text(''.join([lines[0], lines[2], lines[1], *lines[3:]]))
-  with pytest.raises(errors.InputError, match='list other images'):
+  with pytest.raises(errors.InputError, match='list different images'):
     result_files.read(workdir, 'validation')
 
 

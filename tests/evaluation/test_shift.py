@@ -79,7 +79,7 @@ def test_differences_are_named():
   colour, size, area = shift.notes(training, here)
   # 60 is twelve times the standard deviation of the means, 5.
   assert 'red is 60 of 255 higher' in colour
-  assert '12.0 times' in colour
-  assert '40 x 30 here, 60 x 45 there' in size
+  assert '12.0 standard deviations' in colour
+  assert '40 x 30 here and 60 x 45 in training' in size
   assert '100.0%' in area
   assert '37.5%' in area

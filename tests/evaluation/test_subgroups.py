@@ -240,13 +240,13 @@ def failure(counts, measured=None, num_pieces=1):
   ('counts', 'measured', 'num_pieces', 'reason'),
   [
     ((0, 0, 9, 91), {'contrast': 4}, 0, 'nothing predicted (low contrast)'),
-    ((0, 9, 9, 82), {}, 1, 'predicted elsewhere'),
+    ((0, 9, 9, 82), {}, 1, 'prediction misses the lesion entirely'),
     (
       (10, 20, 0, 70),
       {'touches_border': 1, 'hair': 0.1},
       3,
       'predicted 3 times the true area, in 3 pieces'
-      ' (touches the border, much hair)',
+      ' (lesion touches the border, much hair)',
     ),
     (
       (1, 1, 3, 95),
@@ -254,14 +254,19 @@ def failure(counts, measured=None, num_pieces=1):
       1,
       'predicted 0.5 times the true area (small lesion)',
     ),
-    ((8, 1, 2, 89), {}, 1, '20% of the lesion missed, 10% too much'),
+    (
+      (8, 1, 2, 89),
+      {},
+      1,
+      '20% of the lesion missed, false area of 10% of the lesion',
+    ),
     (
       (0, 5, 0, 95),
       {'lesion_area': 0, 'contrast': np.nan},
       2,
-      '5.0% of the image predicted where there is no lesion',
+      '5.0% of the image predicted, but there is no lesion',
     ),
-    ((0, 0, 0, 9), {'lesion_area': 0}, 0, 'right: no lesion'),
+    ((0, 0, 0, 9), {'lesion_area': 0}, 0, 'correct: no lesion'),
   ],
 )
 def test_reasons(counts, measured, num_pieces, reason):

@@ -186,7 +186,7 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
   assert _case(browser) == ids[3]
   find('comment').send_keys('-1')
   browser.find_element(By.CSS_SELECTOR, '[data-decision=reject]').click()
-  # A comment alone is told of and not saved.
+  # A comment without a decision is reported and not saved.
   find('next').click()
   find('comment').send_keys('what is this?')
   progress = find('progress').text

@@ -7,7 +7,7 @@ from PIL import Image
 
 from skinseg_jax.reporting import figures, overlays
 
-# Four columns: found, too much, missed, skin.
+# Four columns: correct, false and missed lesion, skin.
 TRUTH = np.zeros((4, 8), np.uint8)
 TRUTH[:, [0, 1, 4, 5]] = 1
 PREDICTED = np.zeros((4, 8), np.uint8)

@@ -198,7 +198,7 @@ def test_unknown_checkpoint_is_refused(run):
 
 
 def test_not_a_run_folder(tmp_path):
-  with pytest.raises(errors.InputError, match='holds config.json'):
+  with pytest.raises(errors.InputError, match='contains config.json'):
     evaluate.evaluate_run(tmp_path, checkpoint='last', subset='validation')
 
 
