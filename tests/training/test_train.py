@@ -232,7 +232,7 @@ def test_full_disk_while_logging_leaves_the_checkpoint(
 
   write = metric_writer.MetricWriter.write
   monkeypatch.setattr(metric_writer.MetricWriter, 'write', full)
-  with pytest.raises(errors.InputError, match='No space left.*Make'):
+  with pytest.raises(errors.InputError, match='No space left.*Free some space'):
     main.train_and_evaluate(config, tmp_path / 'run')
   assert run_files.checkpoint(tmp_path / 'run', config)[0] == 5
 
