@@ -7,11 +7,10 @@ what another seed of training would change is not in it.
 """
 
 import argparse
-import pathlib
 import sys
 
 from skinseg_jax.evaluation import comparison
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 
 
 def main(argv: list[str]) -> None:
@@ -23,7 +22,11 @@ def main(argv: list[str]) -> None:
     allow_abbrev=False,
   )
   parser.add_argument(
-    'runs', nargs='+', type=pathlib.Path, metavar='RUN', help='folder of a run'
+    'runs',
+    nargs='+',
+    type=paths.user_path,
+    metavar='RUN',
+    help='folder of a run',
   )
   parser.add_argument(
     '--split',

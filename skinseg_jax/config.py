@@ -10,11 +10,17 @@ import dataclasses
 import difflib
 import json
 import operator
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from skinseg_jax.runtime import errors
+
+# Of `data`; a name of a split stays as it is.
+_PATH_FIELDS = (
+  'raw_dir', 'data_dir', 'images_dir', 'masks_dir', 'metadata_csv', 'split'
+)  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
@@ -23,23 +29,34 @@ class DataConfig:
 
   # 'ham10000', 'folder' or 'synthetic'.
   source: str = 'ham10000'
-  # ham10000: directory with the Dataverse files, as zips or unpacked (the
-  # Kaggle layout is known too). Empty: use what `data_dir` holds, else
-  # download 2.8 GB from Dataverse.
+  # ham10000: directory with the Dataverse files, as zips or unpacked, or with
+  # one of two Kaggle layouts. Empty: use what `data_dir` holds, else download
+  # 2.8 GB from Dataverse.
   raw_dir: str = ''
   # Where prepared data sets and caches are kept.
   data_dir: str = 'data'
-  # folder: directory of images, directory of masks, optional csv with a column
-  # `image_id` and any of lesion_id, dx, sex, age, localization, ...
+  # folder: directory of images, directory of masks (for PH2, or for a folder
+  # that holds both folders of an ISIC challenge, that folder twice), optional
+  # csv with a column image_id, image, image_name, isic_id or filename and any
+  # of lesion_id, patient_id, dx, sex, age, localization, ...
   images_dir: str = ''
   masks_dir: str = ''
   metadata_csv: str = ''
   # Grey value (0 to 255) above which a mask pixel is lesion. 0 is strict: a
   # mask with more than the two values background and white is refused.
   mask_threshold: int = 0
+  # Swap lesion and skin in all masks: for masks with a white background.
+  mask_invert: bool = False
+  # folder: endings, in any case, that the name of a mask may have after that of
+  # its image, with commas between; no ending is always allowed.
+  mask_suffixes: str = (
+    '_segmentation,_mask,_masks,_seg,_gt,_groundtruth,_ground_truth,_label,'
+    '_labels,_lesion,_annotation,-mask,-seg,-gt'
+  )
   # synthetic: number of generated images.
   num_synthetic: int = 480
-  # Height and width after resizing, in pixels; multiples of 16.
+  # Height and width after resizing, in pixels; multiples of 16. One number
+  # means a square.
   image_size: tuple[int, int] = (224, 224)
   # 'paper' (HAM10000 only), 'lesion' (grouped by lesion, stratified by dx),
   # 'random' (by image; leaks lesions), or a csv with image_id,subset.
@@ -234,6 +251,24 @@ def _nearest(name: str) -> str:
   ]
   close = last or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
   return close[0]
+
+
+def complete(config: Config) -> None:
+  """Fills in what a user may write in short, in place.
+
+  `~` in a path becomes the home directory; one number as `data.image_size`
+  becomes a square.
+  """
+  data = config.data
+  for name in _PATH_FIELDS:
+    value = getattr(data, name)
+    if isinstance(value, str):  # Other types are for `validate` to refuse.
+      setattr(data, name, os.path.expanduser(value))
+  size = data.image_size
+  if isinstance(size, int):
+    size = (size,)
+  if isinstance(size, tuple) and len(size) == 1:
+    data.image_size = size * 2
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import pathlib
 import sys
 from typing import Any
 
-from skinseg_jax.data import splits
+from skinseg_jax.data import remedies, splits
 from skinseg_jax.data.sources import folder
 from skinseg_jax.evaluation import evaluator, paper, summaries
 from skinseg_jax.evaluation import run_data as run_data_lib
 from skinseg_jax.inference import trained_model
 from skinseg_jax.reporting import report
-from skinseg_jax.runtime import devices, errors, resource_errors
+from skinseg_jax.runtime import devices, errors, paths, resource_errors
 
 
 def evaluate_run(
@@ -94,6 +94,9 @@ def _evaluate_external(args, options) -> dict[str, Any]:
   threshold = args.mask_threshold
   if threshold is None:
     threshold = model.config.data.mask_threshold
+  suffixes = args.mask_suffixes
+  if suffixes is None:
+    suffixes = model.config.data.mask_suffixes
   name = args.name or args.images.resolve().name
   if name in splits.SUBSETS:
     name = f'external_{name}'
@@ -102,6 +105,9 @@ def _evaluate_external(args, options) -> dict[str, Any]:
     masks_dir=args.masks,
     metadata_csv=args.metadata,
     mask_threshold=threshold,
+    mask_invert=bool(args.mask_invert),
+    mask_suffixes=suffixes.split(','),
+    remedies=remedies.FLAGS,
   )
   outcome = evaluator.evaluate_source(
     args.workdir, model, source, name=name, options=options
@@ -118,7 +124,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path = {'type': pathlib.Path, 'metavar': 'PATH'}
+  path = {'type': paths.user_path, 'metavar': 'PATH'}
   add = parser.add_argument
   add('--workdir', required=True, help='folder of a run', **path)
   add('--checkpoint', default='last', help='best, last or a step')
@@ -135,6 +141,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--mask_threshold',
     type=int,
     help="grey value above which a mask pixel is lesion; default: the run's",
+  )
+  add(
+    '--mask_invert',
+    action='store_true',
+    default=None,
+    help='swap lesion and skin: for masks with a white background',
+  )
+  add(
+    '--mask_suffixes',
+    metavar='ENDINGS',
+    help="endings of names of masks, such as _mask,_gt; default: the run's",
   )
   add('--name', help="of the evaluation; default: the image folder's")
   add('--review', help='csv that review.html saved', **path)
@@ -171,7 +188,13 @@ def _check(args: argparse.Namespace) -> None:
   if args.images is None:
     problems += [
       f'--{name} goes with --images'
-      for name in ('metadata', 'mask_threshold', 'name')
+      for name in (
+        'metadata',
+        'mask_threshold',
+        'mask_invert',
+        'mask_suffixes',
+        'name',
+      )
       if getattr(args, name) is not None
     ]
   if args.exclude_rejected and args.review is None:

@@ -1,6 +1,9 @@
-"""Predicts a mask for each image, at the image's own size and under its stem.
+"""Predicts a mask for each image, at the image's own size and by its name.
 
 python -m skinseg_jax.predict --workdir DIR --input FILE|DIR ... --output DIR
+
+The mask of a file x.jpg is DIR/x.png. Folders are searched with all folders
+below them, and their tree is kept: the mask of p0/x.jpg is DIR/p0/x.png.
 
 How images are prepared comes from the run's config. A file that cannot be read
 is named on stderr and skipped; the exit code is then 1. A picture that its EXIF
@@ -9,39 +12,45 @@ viewers show it. No EXIF data is copied.
 """
 
 import argparse
-import pathlib
 import sys
 
 from skinseg_jax.inference import predictions, trained_model
-from skinseg_jax.runtime import devices, errors
+from skinseg_jax.runtime import devices, errors, paths
 
 
 def main(argv: list[str]) -> None:
   """Parses the command line and predicts."""
   args = _parse(argv)
-  paths = predictions.find_images(args.input)
   outputs = predictions.Outputs(
     masks=args.output,
     overlays=args.output / 'overlay' if args.overlay else None,
     probabilities=args.output / 'probability' if args.probability else None,
   )
-  predictions.check_outputs(paths, outputs, args.overwrite)
+  inputs, notes = predictions.find_images(args.input, leave_out=args.output)
+  predictions.check_outputs(inputs, outputs, args.overwrite)
   devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
   try:
-    problems = predictions.predict(model, paths, outputs)
+    problems, several = predictions.predict(model, inputs, outputs)
   except OSError as error:
     raise errors.InputError(
       f'cannot write to {args.output}: {error.strerror}; choose another'
       ' --output.'
     ) from error
+  if several:
+    notes.append(
+      f'{len(several)} files hold several pictures; the first is used:\n'
+      + errors.listing(several)
+    )
+  for note in notes:
+    print(note)
   print(
-    f'{len(paths) - len(problems)} masks in {args.output}, by the checkpoint of'
-    f' step {model.step}'
+    f'{len(inputs) - len(problems)} masks in {args.output}, by the checkpoint'
+    f' of step {model.step}'
   )
   if problems:
     print(
-      f'skipped {len(problems)} of {len(paths)} files:\n'
+      f'skipped {len(problems)} of {len(inputs)} files:\n'
       + errors.listing(problems, most=len(problems)),
       file=sys.stderr,
     )
@@ -55,7 +64,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path = {'type': pathlib.Path, 'required': True}
+  path = {'type': paths.user_path, 'required': True}
   add = parser.add_argument
   add('--workdir', metavar='DIR', help='folder of a run', **path)
   add(

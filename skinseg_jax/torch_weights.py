@@ -22,7 +22,7 @@ import sys
 
 from skinseg_jax import main
 from skinseg_jax.inference import trained_model
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 from skinseg_jax.training import imported_run
 from skinseg_jax.weights import tensor_files, torch_layouts
 
@@ -49,9 +49,9 @@ def run(argv: list[str]) -> None:
     allow_abbrev=False,
   )
   what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument('--weights', type=pathlib.Path, help='file to read')
-  what.add_argument('--export', type=pathlib.Path, help='file to write')
-  parser.add_argument('--workdir', type=pathlib.Path, required=True)
+  what.add_argument('--weights', type=paths.user_path, help='file to read')
+  what.add_argument('--export', type=paths.user_path, help='file to write')
+  parser.add_argument('--workdir', type=paths.user_path, required=True)
   parser.add_argument('--checkpoint', default='last', help='with --export')
   parser.add_argument(
     '--naming', default='skinseg', choices=torch_layouts.NAMINGS

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager
 
 from skinseg_jax.data import preprocessing
+from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.data.sources import ham10000_checks, ham10000_files, interface
 from skinseg_jax.runtime import errors
 
@@ -53,6 +54,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
     data_dir: pathlib.Path | None = None,
     raw_dir: pathlib.Path | None = None,
     mask_threshold: int = 0,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ):
     """Configures the builder.
 
@@ -60,6 +62,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       data_dir: Where TFDS keeps data sets; None is TFDS's default.
       raw_dir: Directory of the raw files; None downloads them.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      remedies: What the user types to change how masks are read.
 
     Raises:
       InputError: If files are missing in `raw_dir`.
@@ -67,6 +70,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
     self.raw_paths = ham10000_files.find(raw_dir) if raw_dir else None
     self._raw_dir = raw_dir
     self._mask_threshold = mask_threshold
+    self._remedies = remedies
     super().__init__(data_dir=data_dir, file_format='array_record')
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -104,7 +108,9 @@ class Ham10000(tfds.core.ShardBasedBuilder):
 
   def _shard_iterators_per_split(self, dl_manager):
     raw = ham10000_files.list_files(self.raw_paths or _download(dl_manager))
-    verified = ham10000_checks.verify(raw, mask_threshold=self._mask_threshold)
+    verified = ham10000_checks.verify(
+      raw, mask_threshold=self._mask_threshold, remedies=self._remedies
+    )
     image_ids = sorted(raw.images)
     self.info.metadata.update(
       files=raw.sizes,
@@ -167,12 +173,25 @@ def _download(dl_manager) -> ham10000_files.RawPaths:
 
 
 class Ham10000Source:
-  """The prepared data set; see `sources.Source`."""
+  """The prepared data set; see `interface.Source`."""
 
   name = 'ham10000'
 
-  def __init__(self, builder: Ham10000, mask_threshold: int):
+  def __init__(
+    self,
+    builder: Ham10000,
+    mask_threshold: int,
+    *,
+    mask_invert: bool = False,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
+  ):
     """Opens what `builder` has prepared.
+
+    Args:
+      builder: Of a data set that is there.
+      mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      mask_invert: Whether to swap lesion and skin in all masks.
+      remedies: What the user types to change how masks are read.
 
     Raises:
       InputError: If files of it are missing or cut short, or masks are grey
@@ -182,17 +201,20 @@ class Ham10000Source:
     manifest = builder.info.metadata
     if manifest['grey_masks'] and mask_threshold == 0:
       raise errors.InputError(
-        'these masks are not binary; set data.mask_threshold to the grey value'
-        ' above which a pixel is lesion, such as 127:\n'
+        'these masks are not binary; when they were prepared, a threshold said'
+        f' what is lesion. Give it again, such as {remedies.mask_threshold}127:\n'
         + errors.listing(manifest['grey_masks'])
       )
     self._mask_threshold = mask_threshold
+    self._mask_invert = mask_invert
+    self._remedies = remedies
     self._records = builder.as_data_source(split=_SPLIT)
     self.metadata = manifest['rows']
     self.image_ids = [row['image_id'] for row in self.metadata]
-    self.fingerprint = hashlib.sha256(
-      f'{manifest["content_digest"]} {mask_threshold}'.encode()
-    ).hexdigest()
+    shaped_by = f'{manifest["content_digest"]} {mask_threshold}'
+    if mask_invert:
+      shaped_by += ' inverted'
+    self.fingerprint = hashlib.sha256(shaped_by.encode()).hexdigest()
 
   @classmethod
   def prepare(
@@ -201,7 +223,9 @@ class Ham10000Source:
     raw_dir: pathlib.Path | None,
     mask_threshold: int,
     *,
+    mask_invert: bool = False,
     download: bool = True,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ) -> 'Ham10000Source':
     """Opens the data set in `data_dir`, building it first where it is missing.
 
@@ -210,7 +234,9 @@ class Ham10000Source:
       raw_dir: Directory of the raw files, or None: use what is prepared, else
         download 2.8 GB.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      mask_invert: Whether to swap lesion and skin in all masks.
       download: False refuses to.
+      remedies: What the user types to change how masks are read.
 
     Raises:
       InputError: If raw files are missing or unfit, the data set that is there
@@ -221,6 +247,7 @@ class Ham10000Source:
       data_dir=data_dir.absolute(),
       raw_dir=raw_dir,
       mask_threshold=mask_threshold,
+      remedies=remedies,
     )
     builder = make_builder()
     if not builder.data_path.exists():
@@ -239,7 +266,9 @@ class Ham10000Source:
       )
     elif builder.raw_paths:
       _check_same(builder)
-    return cls(builder, mask_threshold)
+    return cls(
+      builder, mask_threshold, mask_invert=mask_invert, remedies=remedies
+    )
 
   def __len__(self) -> int:
     return len(self.image_ids)
@@ -253,7 +282,11 @@ class Ham10000Source:
       'image_id': image_id,
       'image': preprocessing.decode_image(record['image'], image_id),
       'mask': preprocessing.decode_mask(
-        record['mask'], f'{image_id} (mask)', threshold=self._mask_threshold
+        record['mask'],
+        f'{image_id} (mask)',
+        threshold=self._mask_threshold,
+        invert=self._mask_invert,
+        remedies=self._remedies,
       ),
     }
 

@@ -1,11 +1,12 @@
 """The raw files of HAM10000, read in place: zips or folders.
 
-Known are the Dataverse layout (zips, or folders of their names) and the Kaggle
-layout (folders of images, the csv, and any one folder of masks). Nothing is
-ever extracted to disk.
+Known are the Dataverse layout (zips, or folders of their names) and two of
+Kaggle. One has folders of images, the csv, and any one folder of masks; it
+repeats the images in folders with names in lower case, which are ignored. The
+other has the folders `images` and `masks` and the classes in `GroundTruth.csv`;
+it does not say which lesion an image shows. Nothing is extracted to disk.
 """
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -16,17 +17,23 @@ import zipfile
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from skinseg_jax.data import tables
 from skinseg_jax.runtime import errors
 
 METADATA_NAME = 'HAM10000_metadata.csv'
+# The table of the second Kaggle layout: the image and one column a class.
+CLASSES_NAME = 'GroundTruth.csv'
 COLUMNS = (
     'lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization',
     'dataset',
 )  # fmt: skip
 WHERE_TO_GET = 'https://doi.org/10.7910/DVN/DBW86T'
 
-# Kaggle's csv lacks `dataset`; these three must be there and filled.
-_REQUIRED_COLUMNS = ('lesion_id', 'image_id', 'dx')
+# Kaggle's csv lacks `dataset`; these must be there and filled.
+_REQUIRED_COLUMNS = {
+  METADATA_NAME: ('lesion_id', 'image_id', 'dx'),
+  CLASSES_NAME: ('image_id', 'dx'),
+}
 # Patterns of file names; the group is the image id.
 _IMAGE_NAME = re.compile(r'(.+)\.jpe?g', re.IGNORECASE)
 _MASK_NAME = re.compile(r'(.+)_segmentation\.png', re.IGNORECASE)
@@ -150,19 +157,26 @@ def find(raw_dir: pathlib.Path) -> RawPaths:
       ' empty to use what is prepared in data.data_dir, else to download.'
     )
   images = _containers(raw_dir, 'HAM10000_images_part_*')
+  images = images or _containers(raw_dir, 'ham10000_images_part_*')
+  images = images or _containers(raw_dir, 'images')
   masks = _containers(raw_dir, 'HAM10000_segmentations*')
   masks = masks or _mask_folders(raw_dir)
-  metadata = raw_dir / METADATA_NAME
+  candidates = [raw_dir / METADATA_NAME, raw_dir / CLASSES_NAME]
+  metadata = next((path for path in candidates if path.is_file()), None)
   missing = []
   if not images:
-    missing.append('HAM10000_images_part_*.zip, or folders of those names')
+    missing.append(
+      'HAM10000_images_part_*.zip, folders of those names, or the folder images'
+    )
   if not masks:
     missing.append(
       'HAM10000_segmentations_lesion_tschandl.zip, or a folder of'
       ' *_segmentation.png'
     )
-  if not metadata.is_file():
-    missing.append(f'{METADATA_NAME} (Dataverse: "Original File Format")')
+  if not metadata:
+    missing.append(
+      f'{METADATA_NAME} (Dataverse: "Original File Format") or {CLASSES_NAME}'
+    )
   if missing:
     raise errors.InputError(
       f'{raw_dir} lacks:\n{errors.listing(missing)}\nGet them from'
@@ -198,7 +212,7 @@ def list_files(paths: RawPaths) -> RawFiles:
   _add_members(raw, raw.masks, paths.masks, _MASK_NAME)
   _add_rows(raw, paths.metadata)
   if not raw.unreadable:
-    _add_unpaired(raw, list(paths.images))
+    _add_unpaired(raw, list(paths.images), paths.metadata.name)
   return raw
 
 
@@ -249,39 +263,35 @@ def _match(pattern: re.Pattern[str], entry: str) -> re.Match[str] | None:
 
 def _add_rows(raw: RawFiles, path: pathlib.Path) -> None:
   try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      header, *lines = csv.reader(file, strict=True)
-  except (OSError, csv.Error, ValueError) as error:  # ValueError: not UTF-8.
-    raw.unreadable.append(f'{METADATA_NAME}: unreadable ({error})')
+    table = tables.read(path)
+  except errors.InputError as error:
+    raw.unreadable.append(f'{path.name}: {error}')
     return
-  if lacking := [name for name in _REQUIRED_COLUMNS if name not in header]:
+  required = _REQUIRED_COLUMNS[path.name]
+  if lacking := [name for name in required if name not in table.header]:
     raw.unreadable.append(
-      f'{METADATA_NAME}: no column {", ".join(lacking)} among'
-      f' {", ".join(header)}'
+      f'{path.name}: no column {", ".join(lacking)} among'
+      f' {", ".join(table.header)}'
     )
     return
-  raw.sizes[METADATA_NAME] = path.stat().st_size
-  for number, fields in enumerate(lines, start=2):
-    values = dict(zip(header, fields, strict=False))
+  raw.sizes[path.name] = path.stat().st_size
+  raw.problems += [f'{path.name}: {problem}' for problem in table.problems]
+  for number, values in table.lines:
     row = {name: values.get(name, '') for name in COLUMNS}
-    place = f'{METADATA_NAME}: row {number}'
-    if len(fields) != len(header):
-      raw.problems.append(
-        f'{place} has {len(fields)} values for {len(header)} columns'
-      )
-    elif empty := [name for name in _REQUIRED_COLUMNS if not row[name]]:
+    place = f'{path.name}: row {number}'
+    if empty := [name for name in required if not row[name]]:
       raw.problems.append(f'{place} has no {", ".join(empty)}')
     elif raw.rows.setdefault(row['image_id'], row) is not row:
       raw.problems.append(f'{place} has {row["image_id"]} again')
 
 
-def _add_unpaired(raw: RawFiles, image_sources: list[str]) -> None:
+def _add_unpaired(raw: RawFiles, image_sources: list[str], table: str) -> None:
   """Notes what lacks its counterpart; rows of other images do no harm."""
   for image_id, image in sorted(raw.images.items()):
     if image_id not in raw.masks:
       raw.problems.append(f'{image.name}: no mask {image_id}_segmentation.png')
     if image_id not in raw.rows:
-      raw.problems.append(f'{METADATA_NAME}: no row for {image_id}')
+      raw.problems.append(f'{table}: no row for {image_id}')
   if alone := sorted(raw.masks.keys() - raw.images.keys()):
     raw.problems.append(
       f'{len(alone)} masks have no image; is a HAM10000_images_part_*.zip'

@@ -50,9 +50,7 @@ def isic(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path] | None:
   return found[0] if found else None
 
 
-def ph2(
-  directory: pathlib.Path, problems: list[str]
-) -> dict[str, Pair] | None:
+def ph2(directory: pathlib.Path, problems: list[str]) -> dict[str, Pair] | None:
   """Images and masks of PH2 by id, such as IMD002.
 
   `x/x_Dermoscopic_Image/x.bmp` has the mask `x/x_lesion/x_lesion.bmp`. The
