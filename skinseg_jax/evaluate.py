@@ -7,6 +7,7 @@ python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from skinseg_jax.data import remedies, splits
@@ -134,26 +135,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     choices=splits.SUBSETS,
     help='side of its own data to score',
   )
-  add('--images', help='folder of other images to score instead', **path)
-  add('--masks', help='folder of their masks', **path)
-  add('--metadata', help='csv with image_id, lesion_id, dx, ...', **path)
-  add(
-    '--mask_threshold',
-    type=int,
-    help="grey value above which a mask pixel is lesion; default: the run's",
-  )
-  add(
-    '--mask_invert',
-    action='store_true',
-    default=None,
-    help='swap lesion and skin: for masks with a white background',
-  )
-  add(
-    '--mask_suffixes',
-    metavar='ENDINGS',
-    help="endings of names of masks, such as _mask,_gt; default: the run's",
-  )
-  add('--name', help="of the evaluation; default: the image folder's")
+  _add_external_flags(add, path)
   add('--review', help='csv that review.html saved', **path)
   add(
     '--exclude_rejected',
@@ -178,6 +160,30 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv[1:])
   _check(args)
   return args
+
+
+def _add_external_flags(add: Callable, path: dict[str, Any]) -> None:
+  """Adds the flags that name other images than the run's own."""
+  add('--images', help='folder of other images to score instead', **path)
+  add('--masks', help='folder of their masks', **path)
+  add('--metadata', help='csv with image_id, lesion_id, dx, ...', **path)
+  add(
+    '--mask_threshold',
+    type=int,
+    help="grey value above which a mask pixel is lesion; default: the run's",
+  )
+  add(
+    '--mask_invert',
+    action='store_true',
+    default=None,
+    help='swap lesion and skin: for masks with a white background',
+  )
+  add(
+    '--mask_suffixes',
+    metavar='ENDINGS',
+    help="endings of names of masks, such as _mask,_gt; default: the run's",
+  )
+  add('--name', help="of the evaluation; default: the image folder's")
 
 
 def _check(args: argparse.Namespace) -> None:

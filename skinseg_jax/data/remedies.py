@@ -19,6 +19,8 @@ class Remedies:
     mask_threshold: The grey value above which a mask pixel is lesion.
     mask_invert: Swaps lesion and skin; takes no value.
     mask_suffixes: Endings of the names of masks.
+    raw_dir: The folder of the raw files of HAM10000.
+    data_dir: Where prepared data sets are kept.
   """
 
   images: str
@@ -27,6 +29,8 @@ class Remedies:
   mask_threshold: str
   mask_invert: str
   mask_suffixes: str
+  raw_dir: str
+  data_dir: str
 
 
 CONFIG = Remedies(
@@ -36,6 +40,8 @@ CONFIG = Remedies(
   mask_threshold='--config.data.mask_threshold=',
   mask_invert='--config.data.mask_invert=True',
   mask_suffixes='--config.data.mask_suffixes=',
+  raw_dir='--config.data.raw_dir=',
+  data_dir='--config.data.data_dir=',
 )
 
 FLAGS = Remedies(
@@ -45,6 +51,8 @@ FLAGS = Remedies(
   mask_threshold='--mask_threshold ',
   mask_invert='--mask_invert',
   mask_suffixes='--mask_suffixes ',
+  raw_dir='--raw_dir ',
+  data_dir='--data_dir ',
 )
 
 

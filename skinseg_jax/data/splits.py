@@ -254,7 +254,7 @@ def _paper_split(image_ids: list[str]) -> Split:
     raise errors.InputError(
       "data.split 'paper' needs the 10,015 images of HAM10000, which are"
       f' {_PAPER_IDS[0]} to {_PAPER_IDS[-1]}; these are {len(image_ids):,}'
-      f" images. Use data.split 'lesion', or complete the data:\n"
+      ' images. Use --config.data.split=lesion, or complete the data:\n'
       + errors.listing(wrong)
     )
   return Split(image_ids[:_PAPER_TRAIN], image_ids[_PAPER_TRAIN:])

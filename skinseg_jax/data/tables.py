@@ -59,10 +59,12 @@ def read(path: pathlib.Path) -> Table:
       twice. The message begins with 'unreadable' or 'the columns are'.
   """
   try:
-    text = _decode(path.read_bytes())
-    header, *rows = _parse(text)
+    rows = _parse(_decode(path.read_bytes()))
   except (OSError, csv.Error, ValueError) as error:
     raise errors.InputError(f'unreadable ({error})') from error
+  if not rows:
+    raise errors.InputError('unreadable (the file is empty)')
+  header, *rows = rows
   named = [i for i, name in enumerate(header) if name]
   columns = _rename([header[i] for i in named])
   if len(set(columns)) < len(columns):

@@ -68,29 +68,9 @@ class FolderSource:
         listing all images without mask, masks without image, ambiguous names,
         unreadable headers, sizes that differ, and what in the csv does not fit.
     """
-    problems = []
-    pairs, notes = folder_files.find_pairs(
-      images_dir,
-      masks_dir,
-      suffixes=mask_suffixes,
-      remedies=remedies,
-      problems=problems,
+    pairs, rows, digests = _read_all(
+      images_dir, masks_dir, metadata_csv, mask_suffixes, remedies
     )
-    rows = {}
-    if metadata_csv:
-      place = f'{metadata_csv} ({remedies_lib.name(remedies.metadata)})'
-      rows = _read_rows(metadata_csv, place, list(pairs), problems, notes)
-    digests = _check_files(list(pairs.values()), problems, notes)
-    if problems:
-      endings = ', '.join(filter(None, mask_suffixes))
-      raise errors.InputError(
-        f'images in {images_dir} and masks in {masks_dir} do not fit;'
-        f' problems: {len(problems)}\n{errors.listing(problems)}\n'
-        f'The mask of x.jpg is x.png, or x with an ending ({endings}) and .png;'
-        f' {remedies.mask_suffixes}_a,_b sets other endings.'
-      )
-    for note in notes:
-      print(note, flush=True)
     self._pairs = list(pairs.values())
     self._mask_threshold = mask_threshold
     self._mask_invert = mask_invert
@@ -122,6 +102,39 @@ class FolderSource:
         remedies=self._remedies,
       ),
     }
+
+
+def _read_all(
+  images_dir: pathlib.Path,
+  masks_dir: pathlib.Path,
+  metadata_csv: pathlib.Path | None,
+  suffixes: Sequence[str],
+  remedies: remedies_lib.Remedies,
+) -> tuple[dict[str, layouts.Pair], dict[str, dict[str, str]], list[list[str]]]:
+  """Pairs and rows by image id, and the digests of the pairs."""
+  problems, rows = [], {}
+  pairs, notes = folder_files.find_pairs(
+    images_dir,
+    masks_dir,
+    suffixes=suffixes,
+    remedies=remedies,
+    problems=problems,
+  )
+  if metadata_csv:
+    place = f'{metadata_csv} ({remedies_lib.name(remedies.metadata)})'
+    rows = _read_rows(metadata_csv, place, list(pairs), problems, notes)
+  digests = _check_files(list(pairs.values()), problems, notes)
+  if problems:
+    endings = ', '.join(filter(None, suffixes))
+    raise errors.InputError(
+      f'images in {images_dir} and masks in {masks_dir} do not fit;'
+      f' problems: {len(problems)}\n{errors.listing(problems)}\n'
+      f'The mask of x.jpg is x.png, or x with an ending ({endings}) and .png;'
+      f' {remedies.mask_suffixes}_a,_b sets other endings.'
+    )
+  for note in notes:
+    print(note, flush=True)
+  return pairs, rows, digests
 
 
 def _read(path: pathlib.Path) -> bytes:

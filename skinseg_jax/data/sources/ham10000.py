@@ -67,10 +67,10 @@ class Ham10000(tfds.core.ShardBasedBuilder):
     Raises:
       InputError: If files are missing in `raw_dir`.
     """
-    self.raw_paths = ham10000_files.find(raw_dir) if raw_dir else None
+    self.raw_paths = ham10000_files.find(raw_dir, remedies) if raw_dir else None
     self._raw_dir = raw_dir
     self._mask_threshold = mask_threshold
-    self._remedies = remedies
+    self.remedies = remedies
     super().__init__(data_dir=data_dir, file_format='array_record')
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -107,9 +107,11 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       print(f'Building {self.data_dir} from {self._raw_dir}', flush=True)
 
   def _shard_iterators_per_split(self, dl_manager):
-    raw = ham10000_files.list_files(self.raw_paths or _download(dl_manager))
+    raw = ham10000_files.list_files(
+      self.raw_paths or _download(dl_manager, self.remedies)
+    )
     verified = ham10000_checks.verify(
-      raw, mask_threshold=self._mask_threshold, remedies=self._remedies
+      raw, mask_threshold=self._mask_threshold, remedies=self.remedies
     )
     image_ids = sorted(raw.images)
     self.info.metadata.update(
@@ -143,7 +145,9 @@ def _records(
     )
 
 
-def _download(dl_manager) -> ham10000_files.RawPaths:
+def _download(
+  dl_manager, remedies: remedies_lib.Remedies
+) -> ham10000_files.RawPaths:
   """Fetches what is not there already, one file after the other.
 
   Raises:
@@ -163,7 +167,7 @@ def _download(dl_manager) -> ham10000_files.RawPaths:
       raise errors.InputError(
         f'{name} could not be downloaded: {error}\nTry again, or get the four'
         f' files from {ham10000_files.WHERE_TO_GET} by hand and name their'
-        ' directory as data.raw_dir (--raw_dir).'
+        f' directory: {remedies.raw_dir}DIR.'
       ) from error
   return ham10000_files.RawPaths(
     images={name: paths[name] for name in paths if '_images_' in name},
@@ -201,8 +205,8 @@ class Ham10000Source:
     manifest = builder.info.metadata
     if manifest['grey_masks'] and mask_threshold == 0:
       raise errors.InputError(
-        'these masks are not binary; when they were prepared, a threshold said'
-        f' what is lesion. Give it again, such as {remedies.mask_threshold}127:\n'
+        'these masks are not binary; they were prepared with a threshold. Give'
+        f' it again, such as {remedies.mask_threshold}127:\n'
         + errors.listing(manifest['grey_masks'])
       )
     self._mask_threshold = mask_threshold
@@ -262,7 +266,7 @@ class Ham10000Source:
     elif not builder.is_prepared():  # TFDS itself would take it for one.
       raise errors.InputError(
         f'{builder.data_dir} is there, but is no whole data set; remove it or'
-        ' choose another data.data_dir (--data_dir).'
+        f' choose another folder: {remedies.data_dir}DIR.'
       )
     elif builder.raw_paths:
       _check_same(builder)
@@ -308,7 +312,7 @@ def _build(builder: Ham10000) -> None:
   except OSError as error:
     raise errors.InputError(
       f'{builder.data_dir} cannot be written ({error}); make room, or choose'
-      ' another data.data_dir (--data_dir).'
+      f' another folder: {builder.remedies.data_dir}DIR.'
     ) from error
 
 
@@ -329,6 +333,7 @@ def _check_whole(builder: Ham10000) -> None:
 
 def _check_same(builder: Ham10000) -> None:
   """Refuses raw files other than those the data set was made from."""
+  remedies = builder.remedies
   raw = ham10000_files.list_files(builder.raw_paths)
   manifest = builder.info.metadata
   faults = raw.unreadable + raw.problems
@@ -346,6 +351,7 @@ def _check_same(builder: Ham10000) -> None:
         *faults,
       ]
     )
-    + '\nChoose another data.data_dir (--data_dir), or remove the old one; or'
-    ' leave data.raw_dir (--raw_dir) empty to use it as it is.'
+    + f'\nChoose another folder ({remedies.data_dir}DIR), or remove the old'
+    f' one; or leave {remedies_lib.name(remedies.raw_dir)} out to use it as it'
+    ' is.'
   )

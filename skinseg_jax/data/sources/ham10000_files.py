@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.data import tables
 from skinseg_jax.runtime import errors
 
@@ -145,16 +146,23 @@ class RawFiles:
     )  # fmt: skip
 
 
-def find(raw_dir: pathlib.Path) -> RawPaths:
+def find(
+  raw_dir: pathlib.Path,
+  remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
+) -> RawPaths:
   """Finds the raw files in a directory; a zip goes before its folder.
+
+  Args:
+    raw_dir: The directory.
+    remedies: What the user types to name another.
 
   Raises:
     InputError: If the directory or a part of the data set is missing.
   """
   if not raw_dir.is_dir():
     raise errors.InputError(
-      f'no such directory: {raw_dir} (data.raw_dir, --raw_dir); leave it'
-      ' empty to use what is prepared in data.data_dir, else to download.'
+      f'no such directory: {raw_dir} ({remedies_lib.name(remedies.raw_dir)});'
+      ' leave that flag out to use what is prepared, else to download.'
     )
   images = _containers(raw_dir, 'HAM10000_images_part_*')
   images = images or _containers(raw_dir, 'ham10000_images_part_*')
@@ -180,8 +188,8 @@ def find(raw_dir: pathlib.Path) -> RawPaths:
   if missing:
     raise errors.InputError(
       f'{raw_dir} lacks:\n{errors.listing(missing)}\nGet them from'
-      f' {WHERE_TO_GET}, or leave data.raw_dir (--raw_dir) empty to have'
-      ' everything downloaded.'
+      f' {WHERE_TO_GET}, or leave {remedies_lib.name(remedies.raw_dir)} out to'
+      ' have everything downloaded.'
     )
   return RawPaths(images, masks, metadata)
 
@@ -212,7 +220,7 @@ def list_files(paths: RawPaths) -> RawFiles:
   _add_members(raw, raw.masks, paths.masks, _MASK_NAME)
   _add_rows(raw, paths.metadata)
   if not raw.unreadable:
-    _add_unpaired(raw, list(paths.images), paths.metadata.name)
+    _add_unpaired(raw, list(paths.images), _table_name(paths.metadata))
   return raw
 
 
@@ -262,27 +270,32 @@ def _match(pattern: re.Pattern[str], entry: str) -> re.Match[str] | None:
 
 
 def _add_rows(raw: RawFiles, path: pathlib.Path) -> None:
+  name = _table_name(path)
   try:
     table = tables.read(path)
   except errors.InputError as error:
-    raw.unreadable.append(f'{path.name}: {error}')
+    raw.unreadable.append(f'{name}: {error}')
     return
-  required = _REQUIRED_COLUMNS[path.name]
-  if lacking := [name for name in required if name not in table.header]:
+  required = _REQUIRED_COLUMNS[name]
+  if lacking := [c for c in required if c not in table.header]:
     raw.unreadable.append(
-      f'{path.name}: no column {", ".join(lacking)} among'
-      f' {", ".join(table.header)}'
+      f'{name}: no column {", ".join(lacking)} among {", ".join(table.header)}'
     )
     return
-  raw.sizes[path.name] = path.stat().st_size
-  raw.problems += [f'{path.name}: {problem}' for problem in table.problems]
+  raw.sizes[name] = path.stat().st_size
+  raw.problems += [f'{name}: {problem}' for problem in table.problems]
   for number, values in table.lines:
-    row = {name: values.get(name, '') for name in COLUMNS}
-    place = f'{path.name}: row {number}'
-    if empty := [name for name in required if not row[name]]:
+    row = {column: values.get(column, '') for column in COLUMNS}
+    place = f'{name}: row {number}'
+    if empty := [c for c in required if not row[c]]:
       raw.problems.append(f'{place} has no {", ".join(empty)}')
     elif raw.rows.setdefault(row['image_id'], row) is not row:
       raw.problems.append(f'{place} has {row["image_id"]} again')
+
+
+def _table_name(path: pathlib.Path) -> str:
+  """What messages call the table; a download has a name of its own."""
+  return CLASSES_NAME if path.name == CLASSES_NAME else METADATA_NAME
 
 
 def _add_unpaired(raw: RawFiles, image_sources: list[str], table: str) -> None:
