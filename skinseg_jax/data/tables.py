@@ -124,9 +124,10 @@ def _decode(data: bytes) -> str:
     raise ValueError('a spreadsheet; save it as csv')
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     return data.decode('utf-16')
-  if b'\0' in data[:2]:
+  # Without the mark: the first character is Latin, one of its bytes is 0.
+  if data[:1] == b'\0':
     return data.decode('utf-16-be')
-  if b'\0' in data[:4]:
+  if data[1:2] == b'\0':
     return data.decode('utf-16-le')
   for encoding in ('utf-8-sig', 'cp1252'):
     try:
