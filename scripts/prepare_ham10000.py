@@ -15,9 +15,9 @@ from absl import app, flags, logging
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.data import cache
+from skinseg_jax.data import cache, remedies
 from skinseg_jax.data.sources import ham10000
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 
 _RAW_DIR = flags.DEFINE_string(
   'raw_dir', '', 'Directory of the raw files; empty: download them.'
@@ -47,11 +47,12 @@ def main(argv: list[str]) -> None:
   config.data.mask_threshold = _MASK_THRESHOLD.value
   config_rules.validate(config)
   start = time.perf_counter()
-  data_dir = pathlib.Path(_DATA_DIR.value)
+  data_dir = paths.user_path(_DATA_DIR.value)
   source = ham10000.Ham10000Source.prepare(
     data_dir=data_dir,
-    raw_dir=pathlib.Path(_RAW_DIR.value) if _RAW_DIR.value else None,
+    raw_dir=paths.user_path(_RAW_DIR.value) if _RAW_DIR.value else None,
     mask_threshold=_MASK_THRESHOLD.value,
+    remedies=remedies.FLAGS,
   )
   built = time.perf_counter()
   image_size = config.data.image_size

@@ -8,11 +8,10 @@ seeds.
 """
 
 import argparse
-import pathlib
 import sys
 
 from skinseg_jax.evaluation import comparison
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +25,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     'runs',
     nargs='+',
-    type=pathlib.Path,
+    type=paths.user_path,
     metavar='RUN',
     help='run folder; the first one is the reference',
   )

@@ -10,11 +10,17 @@ import dataclasses
 import difflib
 import json
 import operator
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from skinseg_jax.runtime import errors
+
+# Of `data`; a name of a split stays as it is.
+_PATH_FIELDS = (
+  'raw_dir', 'data_dir', 'images_dir', 'masks_dir', 'metadata_csv', 'split'
+)  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
@@ -25,24 +31,38 @@ class DataConfig:
   # 'synthetic' (generated lesions).
   source: str = 'ham10000'
   # Directory with the HAM10000 files from Harvard Dataverse, as zips or
-  # unpacked; the Kaggle layout also works. Only for source 'ham10000'. Empty:
-  # use the data set prepared in `data_dir`; if there is none, download 2.8 GB.
+  # unpacked, or in one of two Kaggle layouts. Only for source 'ham10000'.
+  # Empty: use the data set prepared in `data_dir`; if there is none, download
+  # 2.8 GB.
   raw_dir: str = ''
   # Directory for prepared data sets and caches.
   data_dir: str = 'data'
-  # Directory of images. Required for source 'folder', otherwise unused.
+  # Directory of images. Required for source 'folder', otherwise unused. For
+  # PH2, or a folder that holds both folders of an ISIC challenge, give that
+  # folder here and as masks_dir.
   images_dir: str = ''
   # Directory of masks. Required for source 'folder', otherwise unused.
   masks_dir: str = ''
-  # Optional csv for source 'folder', with a column `image_id` and any of
-  # lesion_id, dx, sex, age, localization and others. Empty: no metadata.
+  # Optional csv for source 'folder', with a column image_id, image, image_name,
+  # isic_id or filename, and any of lesion_id, patient_id, dx, sex, age,
+  # localization and others. Empty: no metadata.
   metadata_csv: str = ''
   # Grey value, 0 to 254: mask pixels above it are lesion. 0 is strict: a mask
   # with values other than background and white is an error.
   mask_threshold: int = 0
+  # Swap lesion and skin in all masks, for masks with a white background.
+  mask_invert: bool = False
+  # Endings that the name of a mask may have after that of its image, in any
+  # case and separated by commas; no ending is always allowed. Only for source
+  # 'folder'.
+  mask_suffixes: str = (
+    '_segmentation,_mask,_masks,_seg,_gt,_groundtruth,_ground_truth,_label,'
+    '_labels,_lesion,_annotation,-mask,-seg,-gt'
+  )
   # Number of generated images, at least 2. Only for source 'synthetic'.
   num_synthetic: int = 480
   # Height and width after resizing, in pixels: multiples of 16, at most 4096.
+  # One number means a square.
   image_size: tuple[int, int] = (224, 224)
   # How to split images into training and validation: 'paper' (HAM10000 only),
   # 'lesion' (keeps images of a lesion together, stratified by dx), 'random' (by
@@ -269,6 +289,24 @@ def _nearest(name: str) -> str:
   ]
   close = last or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
   return close[0]
+
+
+def complete(config: Config) -> None:
+  """Fills in what a user may write in short, in place.
+
+  `~` in a path becomes the home directory; one number as `data.image_size`
+  becomes a square.
+  """
+  data = config.data
+  for name in _PATH_FIELDS:
+    value = getattr(data, name)
+    if isinstance(value, str):  # Other types are for `validate` to refuse.
+      setattr(data, name, os.path.expanduser(value))
+  size = data.image_size
+  if isinstance(size, int):
+    size = (size,)
+  if isinstance(size, tuple) and len(size) == 1:
+    data.image_size = size * 2
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -73,6 +73,12 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
   rows = [
     ('data.source', data.source, data.source in sources, _one_of(sources)),
     _within('data.mask_threshold', data.mask_threshold, 0, 254, '(0: strict)'),
+    (
+      'data.mask_suffixes',
+      data.mask_suffixes,
+      not set('/\\') & set(data.mask_suffixes),
+      'endings of file names with commas between, such as _mask,_gt',
+    ),
     _at_least('data.num_synthetic', data.num_synthetic, 2),
     (
       'data.image_size',

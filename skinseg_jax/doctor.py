@@ -7,11 +7,10 @@ is broken or a folder named here lacks its data, otherwise 0.
 """
 
 import argparse
-import pathlib
 import sys
 
 from skinseg_jax.diagnostics import machine
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +25,7 @@ def main(argv: list[str]) -> None:
     ('--data_dir', 'folder of prepared data sets; default: data'),
     ('--raw_dir', 'folder of raw HAM10000 files to check; default: no check'),
   ):
-    parser.add_argument(name, type=pathlib.Path, metavar='DIR', help=text)
+    parser.add_argument(name, type=paths.user_path, metavar='DIR', help=text)
   args = parser.parse_args(argv[1:])
   bad = 0
   for level, what, remedy in machine.examine(args.data_dir, args.raw_dir):

@@ -7,15 +7,16 @@ python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from skinseg_jax.data import splits
+from skinseg_jax.data import remedies, splits
 from skinseg_jax.data.sources import folder
 from skinseg_jax.evaluation import evaluator, paper, summaries
 from skinseg_jax.inference import trained_model
 from skinseg_jax.reporting import report
 from skinseg_jax.run import stored_data
-from skinseg_jax.runtime import devices, errors, resource_errors
+from skinseg_jax.runtime import devices, errors, paths, resource_errors
 
 
 def evaluate_run(
@@ -94,6 +95,9 @@ def _evaluate_external(args, options) -> dict[str, Any]:
   threshold = args.mask_threshold
   if threshold is None:
     threshold = model.config.data.mask_threshold
+  suffixes = args.mask_suffixes
+  if suffixes is None:
+    suffixes = model.config.data.mask_suffixes
   name = args.name or args.images.resolve().name
   if name in splits.SUBSETS:
     name = f'external_{name}'
@@ -102,6 +106,9 @@ def _evaluate_external(args, options) -> dict[str, Any]:
     masks_dir=args.masks,
     metadata_csv=args.metadata,
     mask_threshold=threshold,
+    mask_invert=bool(args.mask_invert),
+    mask_suffixes=suffixes.split(','),
+    remedies=remedies.FLAGS,
   )
   outcome = evaluator.evaluate_source(
     args.workdir, model, source, name=name, options=options
@@ -118,7 +125,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path: dict[str, Any] = {'type': pathlib.Path, 'metavar': 'PATH'}
+  path: dict[str, Any] = {'type': paths.user_path, 'metavar': 'PATH'}
   add = parser.add_argument
   add('--workdir', required=True, help='run folder', **path)
   add(
@@ -132,19 +139,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     choices=splits.SUBSETS,
     help="part of the run's own data to score; default: validation",
   )
-  add('--images', help='score this folder of images instead', **path)
-  add('--masks', help='folder of masks; required with --images', **path)
-  metadata = 'csv with image_id, lesion_id, dx, ...; only with --images'
-  add('--metadata', help=metadata, **path)
-  add(
-    '--mask_threshold',
-    type=int,
-    help='grey value, 0 to 254: mask pixels above it are lesion; only with'
-    " --images; default: the run's value",
-  )
-  add(
-    '--name', help='name of the evaluation with --images; default: folder name'
-  )
+  _add_external_flags(add, path)
   add('--review', help='csv saved from review.html', **path)
   add(
     '--exclude_rejected',
@@ -171,6 +166,36 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   return args
 
 
+def _add_external_flags(add: Callable, path: dict[str, Any]) -> None:
+  """Adds the flags that name other images than the run's own."""
+  add('--images', help='score this folder of images instead', **path)
+  add('--masks', help='folder of masks; required with --images', **path)
+  metadata = 'csv with image_id, lesion_id, dx, ...; only with --images'
+  add('--metadata', help=metadata, **path)
+  add(
+    '--mask_threshold',
+    type=int,
+    help='grey value, 0 to 254: mask pixels above it are lesion; only with'
+    " --images; default: the run's value",
+  )
+  add(
+    '--mask_invert',
+    action='store_true',
+    default=None,
+    help='swap lesion and skin, for masks with a white background; only with'
+    ' --images',
+  )
+  add(
+    '--mask_suffixes',
+    metavar='ENDINGS',
+    help='endings of mask names, such as _mask,_gt; only with --images;'
+    " default: the run's value",
+  )
+  add(
+    '--name', help='name of the evaluation with --images; default: folder name'
+  )
+
+
 def _check(args: argparse.Namespace) -> None:
   """Rejects combinations of flags that make no sense."""
   problems = []
@@ -179,7 +204,13 @@ def _check(args: argparse.Namespace) -> None:
   if args.images is None:
     problems += [
       f'--{name} requires --images'
-      for name in ('metadata', 'mask_threshold', 'name')
+      for name in (
+        'metadata',
+        'mask_threshold',
+        'mask_invert',
+        'mask_suffixes',
+        'name',
+      )
       if getattr(args, name) is not None
     ]
   if args.exclude_rejected and args.review is None:

@@ -7,6 +7,7 @@ docs/how-to/several-devices.md.
 """
 
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -15,7 +16,7 @@ from ml_collections import config_flags
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.runtime import devices, distributed, errors
+from skinseg_jax.runtime import devices, distributed, errors, paths
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Python file that defines get_config(); see configs/.'
@@ -108,12 +109,18 @@ def _print_results(config, workdir, summary) -> None:
   print(f'results in {workdir}; open report.html there')
 
 
+def _expand(match: re.Match[str]) -> str:
+  return f'{match[1]}{paths.user_path(match[2])}'
+
+
 def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
   """Reads config and run folder from the command line.
 
   Raises:
     InputError: If a flag, the config file or a field is invalid.
   """
+  # Of --config=~/x.py a shell leaves the ~ as it is.
+  argv = [re.sub(r'^(--?config=)(~.*)', _expand, arg) for arg in argv]
   config_lib.check_overrides(argv)
   try:
     app.define_help_flags()
@@ -135,9 +142,10 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
       f'{path}: get_config() must return a skinseg_jax.config.Config, got'
       f' {type(config).__name__}.'
     )
+  config_lib.complete(config)
   config_rules.validate(config)
   workdir = _WORKDIR.value or f'runs/{path.stem}'
-  return config, pathlib.Path(workdir)
+  return config, paths.user_path(workdir)
 
 
 if __name__ == '__main__':

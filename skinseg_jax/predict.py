@@ -2,47 +2,56 @@
 
 python -m skinseg_jax.predict --workdir DIR --input FILE|DIR ... --output DIR
 
-Each mask has the size of its image and the same file stem. The run's config
-says how images are prepared. Files that cannot be read are listed on stderr and
-skipped; the exit code is then 1. The EXIF orientation is applied, so a mask
-fits its image as viewers show it. No EXIF data is copied.
+The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
+searched with all folders below them, and their tree is kept: the mask of
+p0/x.jpg is DIR/p0/x.png.
+
+The run's config says how images are prepared. Files that cannot be read are
+listed on stderr and skipped; the exit code is then 1. The EXIF orientation is
+applied, so a mask fits its image as viewers show it. No EXIF data is copied.
 """
 
 import argparse
-import pathlib
 import sys
 from typing import Any
 
 from skinseg_jax.inference import predictions, trained_model
-from skinseg_jax.runtime import devices, errors
+from skinseg_jax.runtime import devices, errors, paths
 
 
 def main(argv: list[str]) -> None:
   """Parses the command line and predicts."""
   args = _parse(argv)
-  paths = predictions.find_images(args.input)
   outputs = predictions.Outputs(
     masks=args.output,
     overlays=args.output / 'overlay' if args.overlay else None,
     probabilities=args.output / 'probability' if args.probability else None,
   )
-  predictions.check_outputs(paths, outputs, args.overwrite)
+  inputs, notes = predictions.find_images(args.input, leave_out=args.output)
+  predictions.check_outputs(inputs, outputs, args.overwrite)
   devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
   try:
-    problems = predictions.predict(model, paths, outputs)
+    problems, several = predictions.predict(model, inputs, outputs)
   except OSError as error:
     raise errors.InputError(
       f'cannot write to {args.output}: {error.strerror}; choose another'
       ' --output.'
     ) from error
+  if several:
+    notes.append(
+      f'{len(several)} files hold several pictures; the first is used:\n'
+      + errors.listing(several)
+    )
+  for note in notes:
+    print(note)
   print(
-    f'wrote {len(paths) - len(problems)} masks to {args.output} (checkpoint of'
+    f'wrote {len(inputs) - len(problems)} masks to {args.output} (checkpoint of'
     f' step {model.step})'
   )
   if problems:
     print(
-      f'skipped {len(problems)} of {len(paths)} files:\n'
+      f'skipped {len(problems)} of {len(inputs)} files:\n'
       + errors.listing(problems, most=len(problems)),
       file=sys.stderr,
     )
@@ -56,7 +65,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path: dict[str, Any] = {'type': pathlib.Path, 'required': True}
+  path: dict[str, Any] = {'type': paths.user_path, 'required': True}
   add = parser.add_argument
   add('--workdir', metavar='DIR', help='run folder', **path)
   add(

@@ -23,7 +23,7 @@ import sys
 
 from skinseg_jax import main
 from skinseg_jax.inference import trained_model
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 from skinseg_jax.training import imported_run
 from skinseg_jax.weights import tensor_files, torch_layouts
 
@@ -52,13 +52,15 @@ def run(argv: list[str]) -> None:
   what = parser.add_mutually_exclusive_group(required=True)
   what.add_argument(
     '--weights',
-    type=pathlib.Path,
+    type=paths.user_path,
     help='PyTorch file to read; requires --config',
   )
-  what.add_argument('--export', type=pathlib.Path, help='PyTorch file to write')
+  what.add_argument(
+    '--export', type=paths.user_path, help='PyTorch file to write'
+  )
   parser.add_argument(
     '--workdir',
-    type=pathlib.Path,
+    type=paths.user_path,
     required=True,
     help='run folder: created with --weights, read with --export',
   )

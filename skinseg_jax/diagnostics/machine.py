@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from skinseg_jax.data import cache, input_pipeline
+from skinseg_jax.data import cache, input_pipeline, remedies
 from skinseg_jax.data.sources import ham10000_files
 from skinseg_jax.runtime import devices, errors
 
@@ -155,7 +155,9 @@ def _optional_parts() -> Iterator[Finding]:
 
 def _raw_files(raw_dir: pathlib.Path) -> Finding:
   try:
-    raw = ham10000_files.list_files(ham10000_files.find(raw_dir))
+    raw = ham10000_files.list_files(
+      ham10000_files.find(raw_dir, remedies.FLAGS)
+    )
   except errors.InputError as error:
     return Finding('BAD', str(error))
   if problems := raw.unreadable + raw.problems:

@@ -226,7 +226,8 @@ def test_images_without_lesion_are_lesions_of_their_own():
   rows = _rows(('nv', 10))
   for row in rows:
     row['lesion_id'] = ''
-  split = splits.make_split(_config('lesion', validation_fraction=0.3), rows)
+  config = _config('lesion', validation_fraction=0.3, source='folder')
+  split = splits.make_split(config, rows)
   report = splits.report(split, rows)
   assert report.images == {'train': 7, 'validation': 3}
   assert report.lesions == {'train': 7, 'validation': 3}
@@ -284,6 +285,7 @@ def test_report_by_hand():
     'leaked_share': 1.0,
     'left_out': 1,
     'without_lesion': 0,
+    'grouped_by': 'lesion_id',
   }
   assert report.table() == (
     '                     train        validation\n'
@@ -335,10 +337,10 @@ def test_csv_split_lists_all_lines_that_do_not_fit(tmp_path):
   assert message.startswith(f'{path} does not fit')
   assert message.endswith(
     'and as subset train or validation:\n'
+    '  row 6 has 1 values for 2 columns\n'
     "  line 3: 'image_0000' again\n"
     "  line 4: subset 'val'\n"
-    "  line 5: no image 'image_9999' in the data\n"
-    "  line 6: subset ''"
+    "  line 5: no image 'image_9999' in the data"
   )
 
 

@@ -149,7 +149,9 @@ def test_other_data_beside_the_training_images(workdir, model, own):
   shift = summary['shift']
   assert shift['training']['image_sizes'] == {'40 x 48': 8}
   assert shift['here']['image_sizes'] == {'64 x 64': 5}
-  assert any('64 x 64 here and 40 x 48 in training' in note for note in shift['notes'])
+  assert any(
+    '64 x 64 here and 40 x 48 in training' in note for note in shift['notes']
+  )
   read = result_files.read(workdir, 'clinic')
   assert read.image_ids == _other().image_ids
 

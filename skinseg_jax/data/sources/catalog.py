@@ -29,6 +29,7 @@ def open_source(
         data_dir=pathlib.Path(config.data_dir),
         raw_dir=pathlib.Path(config.raw_dir) if config.raw_dir else None,
         mask_threshold=config.mask_threshold,
+        mask_invert=config.mask_invert,
         download=download,
       )
     case 'folder':
@@ -41,6 +42,8 @@ def open_source(
         if config.metadata_csv
         else None,
         mask_threshold=config.mask_threshold,
+        mask_invert=config.mask_invert,
+        mask_suffixes=config.mask_suffixes.split(','),
       )
     case 'synthetic':
       from skinseg_jax.data.sources import synthetic
