@@ -11,7 +11,7 @@ import io
 import pathlib
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from PIL import (
   AvifImagePlugin,
@@ -188,7 +188,8 @@ def _open(data: bytes, name: str) -> Image.Image:
         + (', but empty' if not data else '')
       )
     image = _open_heif(data, name)
-  _check_pixels(*image.size, name)
+  width, height = image.size
+  _check_pixels(width, height, name)
   return image
 
 
