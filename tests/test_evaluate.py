@@ -230,17 +230,22 @@ def test_masks_that_pair_with_nothing(workdir, folder, capsys):
     assert f'qp{i}.png: no image' in message
 
 
-def test_metadata_with_unknown_ids(workdir, folder, capsys):
+def test_rows_of_other_images_are_ignored_and_counted(workdir, folder, capsys):
   with (folder / 'rows.csv').open('a') as file:
     file.write('p7,mel,3\np8,mel,3\n')
-  message = _end(capsys, evaluate.main, *_external(workdir, folder))
-  assert "row 4: no image 'p7'" in message
-  assert "row 5: no image 'p8'" in message
+  _run(evaluate.main, *_external(workdir, folder))
+  out = capsys.readouterr().out
+  assert '2 rows are of other images and ignored; 1 of 3 images have' in out
+
+
+def test_missing_metadata_names_the_flag(workdir, folder, capsys):
+  flags = _external(workdir, folder, metadata=folder / 'nowhere.csv')
+  assert '(--metadata): unreadable' in _end(capsys, evaluate.main, *flags)
 
 
 def test_missing_folder(workdir, folder, capsys):
   flags = _external(workdir, folder, images=folder / 'nowhere')
-  assert 'nowhere' in _end(capsys, evaluate.main, *flags)
+  assert 'nowhere (--images) is no' in _end(capsys, evaluate.main, *flags)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +254,8 @@ def test_missing_folder(workdir, folder, capsys):
     (['--images', 'x'], '--images and --masks must be given together'),
     (['--metadata', 'x'], '--metadata requires --images'),
     (['--name', 'x'], '--name requires --images'),
+    (['--mask_invert'], '--mask_invert requires --images'),
+    (['--mask_suffixes', '_a'], '--mask_suffixes requires --images'),
     (['--exclude_rejected'], '--exclude_rejected requires --review'),
     (['--review', 'nowhere.csv'], 'nowhere.csv cannot be read'),
     (['--checkpoint', '7'], 'allowed are best, last'),

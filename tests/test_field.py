@@ -3,9 +3,12 @@
 import pathlib
 import re
 import shlex
+import sys
+from unittest import mock
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from PIL import Image
 
 from skinseg_jax import config as config_lib
@@ -21,7 +24,7 @@ SHARE = 4
 
 
 def lesion(index: int) -> np.ndarray:
-  """A rectangle with even corners: resizing keeps its share exactly."""
+  """A rectangle with even corners: nearest neighbours keep its share."""
   mask = np.zeros(SIZE, bool)
   mask[10 : 20 + 4 * index, 12:40] = True
   return mask
@@ -190,23 +193,76 @@ def test_inverted_masks_for_the_command(tiny_run, tmp_path):
   assert scored(tiny_run, tmp_path, '--mask_invert') == EXPECTED
 
 
-def parse(monkeypatch, tmp_path, *flags):
+def parse(monkeypatch, tmp_path, *flags) -> tuple:
   """What the training command reads from its command line."""
-  path = tmp_path / 'mine.py'
-  path.write_text(
-    'from skinseg_jax import config\n'
-    'def get_config():\n'
+  (tmp_path / 'mine.py').write_text(
+    'from skinseg_jax import config\n\n\ndef get_config():\n'
     '  return config.Config()\n'
   )
   monkeypatch.setenv('HOME', str(tmp_path))
-  argv = ['main', '--config=~/mine.py', *map(str, flags)]
-  main.flags.FLAGS.unparse_flags()
-  return main.parse(argv)
+  argv = ['main', f'--config={tmp_path}/mine.py', *map(str, flags)]
+  with flagsaver.flagsaver(), mock.patch.object(sys, 'argv', argv):
+    return main.parse(argv)
 
 
-@pytest.fixture
-def no_flags():
-  saved = main.flags.FLAGS.flag_values_dict()
-  yield
-  main.flags.FLAGS.unparse_flags()
-  del saved
+def test_home_is_expanded_in_every_path(monkeypatch, tmp_path):
+  names = ('raw_dir', 'data_dir', 'images_dir', 'masks_dir', 'metadata_csv')
+  config, workdir = parse(
+    monkeypatch,
+    tmp_path,
+    '--workdir=~/run',
+    '--config.data.split=~/split.csv',
+    *(f'--config.data.{name}=~/{name}' for name in names),
+  )
+  assert workdir == tmp_path / 'run'
+  assert config.data.split == f'{tmp_path}/split.csv'
+  for name in names:
+    assert getattr(config.data, name) == f'{tmp_path}/{name}'
+
+
+def test_home_is_expanded_in_flags_of_commands(monkeypatch, tiny_run, tmp_path):
+  write(tmp_path, 'gif')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  evaluate.main(
+    ['evaluate', f'--workdir={tiny_run[0]}', '--images=~/images',
+     '--masks=~/masks', '--name=home', '--skip_report', '--skip_native_size',
+     '--skip_training_side']
+  )  # fmt: skip
+  assert len(result_files.read(tiny_run[0], 'home').rows) == 3
+
+
+@pytest.mark.parametrize('size', ['128', '128,128', '(128, 128)'])
+def test_one_number_is_a_square(monkeypatch, tmp_path, size):
+  config, _ = parse(monkeypatch, tmp_path, f'--config.data.image_size={size}')
+  assert config.data.image_size == (128, 128)
+
+
+def test_a_size_that_does_not_fit_proposes_one_that_does(monkeypatch, tmp_path):
+  with pytest.raises(errors.InputError) as caught:
+    parse(monkeypatch, tmp_path, '--config.data.image_size=100')
+  (size,) = re.findall(r'such as (\(.*?\))', str(caught.value))
+  config, _ = parse(monkeypatch, tmp_path, f'--config.data.image_size={size}')
+  assert config.data.image_size == (96, 96)
+
+
+def test_remedy_of_soft_masks_for_training(monkeypatch, tmp_path):
+  write(tmp_path, 'capital ending')
+  for index, path in enumerate(sorted((tmp_path / 'masks').iterdir())):
+    save(soft(lesion(index)), path)
+  flags = [
+    '--config.data.source=folder',
+    f'--config.data.images_dir={tmp_path}/images',
+    f'--config.data.masks_dir={tmp_path}/masks',
+    '--config.data.image_size=32',
+  ]
+
+  def masks(*more):
+    config, _ = parse(monkeypatch, tmp_path, *flags, *more)
+    source = catalog.open_source(config.data)
+    data = cache.open_cache(source, config.data.image_size, tmp_path / 'data')
+    return [int(mask.sum()) for mask in data.masks]
+
+  with pytest.raises(errors.InputError) as caught:
+    masks()
+  pattern = r'--config\.data\.mask_threshold=\d+'
+  assert masks(*remedy(caught.value, pattern)) == EXPECTED

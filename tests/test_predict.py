@@ -1,6 +1,7 @@
 """Predicted masks: right size, right way up, aligned; and what is refused."""
 
 import io
+import pathlib
 
 import cv2
 import fake_model
@@ -248,6 +249,126 @@ def test_one_stem_twice_is_refused(model, tmp_path, capsys):
   assert 'x.png: ' in message
   assert 'x.jpg' in message
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    ['p0/photo.jpg', 'p1/photo.jpg'],
+    ['a.png', 'p0/b.jpg', 'p0/day1/c.tif'],
+    ['site1/x.gif', 'site2/x.bmp', 'site2/y.webp'],
+  ],
+)
+def test_the_tree_of_the_input_is_kept(model, tmp_path, names):
+  for index, name in enumerate(names):
+    path = tmp_path / 'in' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_picture(30 + index, 40)[0]).save(path)
+  out = tmp_path / 'in' / 'masks'
+  flags = ['--input', tmp_path / 'in', '--output', out, '--overlay']
+  for _ in range(2):  # What the first run wrote is no input of the second.
+    assert _run(*flags, '--overwrite') == 0
+    for index, name in enumerate(names):
+      path = pathlib.PurePath(name).with_suffix('.png')
+      assert _read(out / path).shape == (30 + index, 40)
+      assert (out / 'overlay' / path).exists()
+    assert len(list(out.rglob('*.png'))) == 2 * len(names)
+
+
+def test_files_given_alone_go_to_their_stem(model, tmp_path):
+  (tmp_path / 'p0').mkdir()
+  Image.fromarray(_picture(30, 40)[0]).save(tmp_path / 'p0/x.jpg')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'p0/x.jpg', '--output', out) == 0
+  assert [path.name for path in out.iterdir()] == ['x.png']
+
+
+@pytest.mark.parametrize('folders', [False, True])
+def test_two_inputs_of_one_output_are_refused(model, tmp_path, capsys, folders):
+  inputs = []
+  for name in ('p0', 'p1'):
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / 'photo.jpg'
+    Image.fromarray(_picture(30, 40)[0]).save(path)
+    inputs.append(path.parent if folders else path)
+  out = tmp_path / 'out'
+  message = _end(capsys, '--input', *inputs, '--output', out)
+  assert f'{tmp_path}/p0/photo.jpg and {tmp_path}/p1/photo.jpg' in message
+  assert f'{out}/photo.png' in message
+  # The remedy: separate runs.
+  for i, path in enumerate(inputs):
+    assert _run('--input', path, '--output', f'{out}{i}') == 0
+    assert _read(tmp_path / f'out{i}/photo.png').shape == (30, 40)
+
+
+def test_a_folder_called_overlay(model, tmp_path, capsys):
+  for name in ('x.jpg', 'overlay/x.jpg'):
+    (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_picture(30, 40)[0]).save(tmp_path / 'in' / name)
+  flags = ('--input', tmp_path / 'in', '--output', tmp_path / 'out')
+  message = _end(capsys, *flags, '--overlay')
+  assert 'overlay/x.png' in message
+  assert _run(*flags) == 0
+
+
+def test_what_is_left_out_or_first_is_said_once(model, tmp_path, capsys):
+  (tmp_path / 'in').mkdir()
+  pages = [Image.fromarray(_picture(30, 40)[0])] * 2
+  pages[1] = Image.fromarray(255 - np.asarray(pages[0]))
+  for name in ('multi.tif', 'anim.webp', 'anim2.gif'):
+    pages[0].save(
+      tmp_path / 'in' / name, save_all=True, append_images=pages[1:]
+    )
+  pages[0].save(tmp_path / 'in/multi_superpixels.png')
+  flags = ('--input', tmp_path / 'in', '--output', tmp_path / 'out')
+  assert _run(*flags) == 0
+  out = capsys.readouterr().out
+  assert '3 files hold several pictures; the first is used' in out
+  assert out.count('1 *_superpixels files') == 1
+  assert (_read(tmp_path / 'out/multi.png') > 0).sum() < 30 * 40 / 2
+
+
+def _rotated(image, path, orientation=6):
+  """A HEIC file as phones write it: stored on its side, with a rotation."""
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = orientation
+  heif = pytest.importorskip('pillow_heif').from_pillow(
+    Image.fromarray(np.ascontiguousarray(np.rot90(image, 1)))
+  )
+  heif.save(path, quality=95, exif=exif.tobytes())
+
+
+def _dicom(image, path):
+  pydicom = pytest.importorskip('pydicom')
+  meta = pydicom.dataset.FileMetaDataset()
+  # VL Photographic Image Storage.
+  meta.MediaStorageSOPClassUID = '1.2.840.10008.5.1.4.1.1.77.1.4'
+  meta.MediaStorageSOPInstanceUID = '1.2.3'
+  meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+  file = pydicom.Dataset()
+  file.file_meta = meta
+  file.SOPClassUID = meta.MediaStorageSOPClassUID
+  file.SOPInstanceUID = '1.2.3'
+  file.Rows, file.Columns, file.SamplesPerPixel = image.shape
+  file.PhotometricInterpretation, file.PlanarConfiguration = 'RGB', 0
+  file.BitsAllocated = file.BitsStored = 8
+  file.HighBit, file.PixelRepresentation = 7, 0
+  file.PixelData = image.tobytes()
+  file.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize(
+  ('name', 'save'), [('x.dcm', _dicom), ('x.heic', _rotated)]
+)
+def test_pictures_of_clinics_and_phones(model, tmp_path, name, save):
+  image, _ = _picture(120, 160)
+  save(image, tmp_path / name)
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / name, '--output', out) == 0
+  mask = _read(out / 'x.png')
+  assert mask.shape == (120, 160)
+  wrong = (mask > 0) != (image[..., 0] < 128)
+  assert wrong.mean() < 0.02
 
 
 def test_a_file_named_twice_is_one_input(model, tmp_path):

@@ -1,6 +1,8 @@
 """Folders are paired by stem, and everything that does not fit is listed."""
 
+import hashlib
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -132,6 +134,23 @@ def test_fingerprint_follows_contents_names_and_threshold(root):
   (root / 'masks' / 'a.png').rename(root / 'masks' / 'd.png')
   found.append(open_folder(root).fingerprint)
   assert len(set(found)) == len(found) - 1
+
+
+@pytest.mark.parametrize('threshold', [0, 127])
+def test_fingerprint_is_that_of_earlier_versions(root, threshold):
+  # A run records it: ids, digests of image and mask, and the threshold.
+  names = [
+    ('images/a.PNG', 'masks/a.png'),
+    ('images/b.jpg', 'masks/b_segmentation.PNG'),
+    ('images/c.tif', 'masks/c_mask.bmp'),
+  ]
+  digests = [
+    [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in pair]
+    for pair in names
+  ]
+  text = json.dumps([['a', 'b', 'c'], digests, threshold])
+  expected = hashlib.sha256(text.encode()).hexdigest()
+  assert open_folder(root, threshold=threshold).fingerprint == expected
 
 
 def test_unreadable_pixels_are_told_by_the_cache(root):
