@@ -7,15 +7,14 @@ python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
 import argparse
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from skinseg_jax import config as config_lib
 from skinseg_jax.data import splits
-from skinseg_jax.data.sources import folder
-from skinseg_jax.evaluation import evaluator, paper, summaries
-from skinseg_jax.evaluation import run_data as run_data_lib
-from skinseg_jax.inference import trained_model
-from skinseg_jax.reporting import report
-from skinseg_jax.runtime import devices, errors, resource_errors
+from skinseg_jax.runtime import errors
+
+if TYPE_CHECKING:
+  from skinseg_jax.evaluation import evaluator
 
 
 def evaluate_run(
@@ -23,7 +22,7 @@ def evaluate_run(
   *,
   checkpoint: str,
   subset: str,
-  options: evaluator.Options = evaluator.DEFAULT,
+  options: 'evaluator.Options | None' = None,
   write_report: bool = False,
 ) -> dict[str, Any]:
   """Scores a checkpoint on its own data, from the run folder alone.
@@ -32,7 +31,7 @@ def evaluate_run(
     workdir: Folder of a run.
     checkpoint: 'best' (by validation Dice), 'last', or a step.
     subset: 'train' or 'validation'.
-    options: What else to do.
+    options: What else to do; None for the defaults.
     write_report: Whether to write report, figures and review page.
 
   Returns:
@@ -42,10 +41,19 @@ def evaluate_run(
     InputError: If the folder, the checkpoint, the data or the review does not
       fit.
   """
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.evaluation import run_data as run_data_lib
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import report
+
   model = trained_model.load(workdir, checkpoint)
   run_data = run_data_lib.open_run_data(workdir, model)
   outcome = evaluator.evaluate_subset(
-    workdir, model, run_data, subset=subset, options=options
+    workdir,
+    model,
+    run_data,
+    subset=subset,
+    options=options or evaluator.DEFAULT,
   )
   if write_report:
     report.write_all(workdir, outcome.data, outcome.name)
@@ -59,12 +67,18 @@ def main(argv: list[str]) -> None:
     InputError: If flags do not go together, or what they name does not fit.
   """
   args = _parse(argv)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are known to be right: it takes seconds.
+  from skinseg_jax.runtime import devices, resource_errors
+
   devices.use('auto')
   with resource_errors.explained(args.workdir):
     _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+  from skinseg_jax.evaluation import evaluator, paper, summaries
+
   options = evaluator.Options(
     native_size=not args.skip_native_size,
     training_side=not args.skip_training_side,
@@ -89,6 +103,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_external(args, options) -> dict[str, Any]:
+  from skinseg_jax.data.sources import folder
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import report
+
   # First: what is wrong with the run is said before all files are read.
   model = trained_model.load(args.workdir, args.checkpoint)
   threshold = args.mask_threshold

@@ -12,8 +12,9 @@ import argparse
 import pathlib
 import sys
 
-from skinseg_jax.inference import predictions, trained_model
-from skinseg_jax.runtime import devices, errors
+from skinseg_jax import config as config_lib
+from skinseg_jax.inference import predictions
+from skinseg_jax.runtime import errors
 
 
 def main(argv: list[str]) -> None:
@@ -26,6 +27,11 @@ def main(argv: list[str]) -> None:
     probabilities=args.output / 'probability' if args.probability else None,
   )
   predictions.check_outputs(paths, outputs, args.overwrite)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are known to be right: it takes seconds.
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.runtime import devices
+
   devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
   try:

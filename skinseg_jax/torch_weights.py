@@ -21,10 +21,8 @@ import pathlib
 import sys
 
 from skinseg_jax import main
-from skinseg_jax.inference import trained_model
 from skinseg_jax.runtime import errors
-from skinseg_jax.training import imported_run
-from skinseg_jax.weights import tensor_files, torch_layouts
+from skinseg_jax.weights import torch_names
 
 
 def export_run(
@@ -35,6 +33,9 @@ def export_run(
   Raises:
     InputError: If there is no such checkpoint, or `path` cannot be written.
   """
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.weights import tensor_files, torch_layouts
+
   model = trained_model.load(workdir, checkpoint)
   tensor_files.write(path, torch_layouts.from_flax(model.state, naming=naming))
   return model.step
@@ -54,12 +55,16 @@ def run(argv: list[str]) -> None:
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--checkpoint', default='last', help='with --export')
   parser.add_argument(
-    '--naming', default='skinseg', choices=torch_layouts.NAMINGS
+    '--naming', default='skinseg', choices=torch_names.NAMINGS
   )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
     # --config and its overrides are read as for training.
     config, _ = main.parse([argv[0], *rest])
+    main.check_packages(config)
+    # Imported after the flags are known to be right: it takes seconds.
+    from skinseg_jax.training import imported_run
+
     imported_run.import_run(args.weights, config, args.workdir)
     print(f'{args.weights} is now step 0 of {args.workdir}')
     return
