@@ -10,7 +10,6 @@ seeds.
 import argparse
 import sys
 
-from skinseg_jax.evaluation import comparison
 from skinseg_jax.runtime import errors, paths
 
 
@@ -38,6 +37,9 @@ def main(argv: list[str]) -> None:
   args = parser.parse_args(argv[1:])
   if len(args.runs) < 2:
     raise errors.InputError('give two or more run folders to compare.')
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.evaluation import comparison
+
   rows = comparison.compare(args.runs, args.split)
   print(comparison.table([str(run) for run in args.runs], rows))
 

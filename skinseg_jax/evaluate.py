@@ -8,15 +8,14 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from skinseg_jax import config as config_lib
 from skinseg_jax.data import remedies, splits
-from skinseg_jax.data.sources import folder
-from skinseg_jax.evaluation import evaluator, paper, summaries
-from skinseg_jax.inference import trained_model
-from skinseg_jax.reporting import report
-from skinseg_jax.run import stored_data
-from skinseg_jax.runtime import devices, errors, paths, resource_errors
+from skinseg_jax.runtime import errors, paths
+
+if TYPE_CHECKING:
+  from skinseg_jax.evaluation import evaluator
 
 
 def evaluate_run(
@@ -24,7 +23,7 @@ def evaluate_run(
   *,
   checkpoint: str,
   subset: str,
-  options: evaluator.Options = evaluator.DEFAULT,
+  options: 'evaluator.Options | None' = None,
   write_report: bool = False,
 ) -> dict[str, Any]:
   """Scores a checkpoint on the data its run was trained and validated on.
@@ -33,7 +32,7 @@ def evaluate_run(
     workdir: Folder of a run.
     checkpoint: 'best' (by validation Dice), 'last', or a step.
     subset: 'train' or 'validation'.
-    options: Optional parts of the evaluation.
+    options: Optional parts of the evaluation; None for the defaults.
     write_report: Whether to write report, figures and review page.
 
   Returns:
@@ -43,10 +42,19 @@ def evaluate_run(
     InputError: If the folder, the checkpoint, the data or the review is
       invalid.
   """
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import report
+  from skinseg_jax.run import stored_data
+
   model = trained_model.load(workdir, checkpoint)
   run_data = stored_data.open_run_data(workdir, model.config.data)
   outcome = evaluator.evaluate_subset(
-    workdir, model, run_data, subset=subset, options=options
+    workdir,
+    model,
+    run_data,
+    subset=subset,
+    options=options or evaluator.DEFAULT,
   )
   if write_report:
     report.write_all(workdir, outcome.data, outcome.name)
@@ -60,12 +68,18 @@ def main(argv: list[str]) -> None:
     InputError: If flags contradict each other or name something invalid.
   """
   args = _parse(argv)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.runtime import devices, resource_errors
+
   devices.use('auto')
   with resource_errors.explained(args.workdir):
     _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+  from skinseg_jax.evaluation import evaluator, paper, summaries
+
   options = evaluator.Options(
     native_size=not args.skip_native_size,
     training_side=not args.skip_training_side,
@@ -90,6 +104,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_external(args, options) -> dict[str, Any]:
+  from skinseg_jax.data.sources import folder
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import report
+
   # Loaded first, to report a broken run before reading all image files.
   model = trained_model.load(args.workdir, args.checkpoint)
   threshold = args.mask_threshold

@@ -6,6 +6,7 @@ To train on several machines, start it once on each; see
 docs/how-to/several-devices.md.
 """
 
+import importlib.util
 import pathlib
 import re
 import sys
@@ -16,7 +17,7 @@ from ml_collections import config_flags
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.runtime import devices, distributed, errors, paths
+from skinseg_jax.runtime import errors, paths
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Python file that defines get_config(); see configs/.'
@@ -31,6 +32,9 @@ _COORDINATOR = flags.DEFINE_string(
   ' Not needed on SLURM, Open MPI, Kubernetes and TPU pods, which are'
   ' recognised.',
 )
+# Where configs are that are given by name: in a wheel, and in a clone.
+_PACKAGE = pathlib.Path(__file__).parent
+_CONFIG_DIRS = (_PACKAGE / 'configs', _PACKAGE.parent / 'configs')
 _NUM_PROCESSES = flags.DEFINE_integer(
   'num_processes', None, 'Number of processes, with --coordinator HOST:PORT.'
 )
@@ -48,10 +52,11 @@ def run(argv: list[str]) -> None:
     InputError: If a flag or a config field is invalid.
   """
   config, workdir = parse(argv)
+  check_packages(config)
   # Hide libraries' log messages, and tracebacks of errors that we explain.
   logging.set_verbosity(logging.FATAL)
   # Imported after the flags are checked, because the import takes seconds.
-  from skinseg_jax.runtime import compilation
+  from skinseg_jax.runtime import compilation, devices, distributed
 
   if config.train.deterministic:
     compilation.make_deterministic()
@@ -83,6 +88,7 @@ def train_and_evaluate(
   """
   from skinseg_jax.evaluation import evaluator, training_images
   from skinseg_jax.reporting import report
+  from skinseg_jax.runtime import distributed
   from skinseg_jax.training import experiment
 
   with experiment.prepared(config, workdir) as prepared:
@@ -96,6 +102,52 @@ def train_and_evaluate(
       report.write_all(workdir, outcome.data, outcome.name)
       _print_results(config, workdir, outcome.summary)
   return outcome.summary
+
+
+def check_packages(config: config_lib.Config) -> None:
+  """Refuses to begin without the packages that only training needs.
+
+  Raises:
+    InputError: Naming all that are missing.
+  """
+  needed = ['clu']
+  if config.data.source == 'ham10000':
+    needed += ['tensorflow_datasets', 'array_record', 'importlib_resources']
+  missing = [name for name in needed if not importlib.util.find_spec(name)]
+  if missing:
+    raise errors.InputError(
+      f'training needs packages that are not installed: {", ".join(missing)}.'
+      ' Type: pip install "skinseg_jax[train]"'
+    )
+
+
+def _with_config_path(argv: list[str]) -> list[str]:
+  """The command line with the path of a config that is given by name."""
+  argv = list(argv)
+  for index, word in enumerate(argv):
+    flag, equals, value = word.partition('=')
+    if flag not in ('--config', '-config'):
+      continue
+    if equals:
+      argv[index] = f'{flag}={_config_path(value)}'
+    elif index + 1 < len(argv):
+      argv[index + 1] = _config_path(argv[index + 1])
+  return argv
+
+
+def _config_path(given: str) -> str:
+  """A file that exists, or the shipped one of that name.
+
+  'quickstart', 'quickstart.py' and 'configs/quickstart.py' name the shipped
+  one from any folder.
+  """
+  path = pathlib.Path(given)
+  by_name = str(path.parent) in ('.', 'configs') and path.suffix in ('', '.py')
+  if by_name and not path.is_file():
+    for directory in _CONFIG_DIRS:
+      if (directory / f'{path.stem}.py').is_file():
+        return str(directory / f'{path.stem}.py')
+  return given
 
 
 def _print_results(config, workdir, summary) -> None:
@@ -124,7 +176,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, pathlib.Path]:
   config_lib.check_overrides(argv)
   try:
     app.define_help_flags()
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(_with_config_path(argv))
   except flags.Error as error:
     raise errors.InputError(str(error)) from None
   if len(rest) > 1:

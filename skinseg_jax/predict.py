@@ -15,8 +15,9 @@ import argparse
 import sys
 from typing import Any
 
-from skinseg_jax.inference import predictions, trained_model
-from skinseg_jax.runtime import devices, errors, paths
+from skinseg_jax import config as config_lib
+from skinseg_jax.inference import predictions
+from skinseg_jax.runtime import errors, paths
 
 
 def main(argv: list[str]) -> None:
@@ -29,6 +30,11 @@ def main(argv: list[str]) -> None:
   )
   inputs, notes = predictions.find_images(args.input, leave_out=args.output)
   predictions.check_outputs(inputs, outputs, args.overwrite)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.runtime import devices
+
   devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
   try:

@@ -22,10 +22,8 @@ import pathlib
 import sys
 
 from skinseg_jax import main
-from skinseg_jax.inference import trained_model
 from skinseg_jax.runtime import errors, paths
-from skinseg_jax.training import imported_run
-from skinseg_jax.weights import tensor_files, torch_layouts
+from skinseg_jax.weights import torch_names
 
 
 def export_run(
@@ -36,6 +34,9 @@ def export_run(
   Raises:
     InputError: If there is no such checkpoint, or `path` cannot be written.
   """
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.weights import tensor_files, torch_layouts
+
   model = trained_model.load(workdir, checkpoint)
   tensor_files.write(path, torch_layouts.from_flax(model.state, naming=naming))
   return model.step
@@ -72,13 +73,17 @@ def run(argv: list[str]) -> None:
   parser.add_argument(
     '--naming',
     default='skinseg',
-    choices=torch_layouts.NAMINGS,
+    choices=torch_names.NAMINGS,
     help='parameter names to export with; default: skinseg',
   )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
     # Read --config and its overrides as for training.
     config, _ = main.parse([argv[0], *rest])
+    main.check_packages(config)
+    # Imported after the flags are checked, because the import takes seconds.
+    from skinseg_jax.training import imported_run
+
     imported_run.import_run(args.weights, config, args.workdir)
     print(f'imported {args.weights} as step 0 of {args.workdir}')
     return

@@ -12,7 +12,7 @@ from skinseg_jax.data.sources import catalog
 from skinseg_jax.models import unet
 from skinseg_jax.runtime import errors, stop_signals
 from skinseg_jax.training import imported_run, train_state, trainer
-from skinseg_jax.weights import tensor_files, torch_layouts
+from skinseg_jax.weights import tensor_files, torch_layouts, torch_names
 
 _WIDTH = 2
 
@@ -207,7 +207,7 @@ def test_torch_file_round_trip_and_its_wrappings(tmp_path, state):
   _equal(floats, tensor_files.read(path))
 
 
-@pytest.mark.parametrize('naming', list(torch_layouts.NAMINGS))
+@pytest.mark.parametrize('naming', list(torch_names.NAMINGS))
 def test_safetensors_round_trip(tmp_path, state, naming):
   weights = _random_arrays(state, naming)
   path = tmp_path / 'weights.safetensors'

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import jax
@@ -24,9 +25,14 @@ _PLUGINS = (
 )  # fmt: skip
 # By use: the packages it needs and the command that installs them.
 _OPTIONAL = {
+  'training': (('clu',), 'pip install "skinseg_jax[train]"'),
+  'HAM10000': (
+    ('tensorflow_datasets', 'array_record', 'importlib_resources'),
+    'pip install "skinseg_jax[train]"',
+  ),
   'TensorBoard': (
-    ('tensorflow-cpu', 'tensorboard'),
-    'pip install tensorflow-cpu tensorboard',
+    ('tensorflow', 'tensorboard'),
+    'pip install "skinseg_jax[train]" (Python 3.13 or older)',
   ),
   'reading and writing .pt files': (
     ('torch',),
@@ -146,7 +152,7 @@ def _nvidia_driver() -> str:
 
 def _optional_parts() -> Iterator[Finding]:
   for use, (packages, remedy) in _OPTIONAL.items():
-    missing = [name for name in packages if not _version(name)]
+    missing = [name for name in packages if not find_spec(name)]
     if missing:
       yield Finding('note', f'without {", ".join(missing)}: no {use}', remedy)
     else:
@@ -173,6 +179,8 @@ def _raw_files(raw_dir: pathlib.Path) -> Finding:
 
 def _data_set(data_dir: pathlib.Path, *, wanted: bool) -> Iterator[Finding]:
   prepare = f'python scripts/prepare_ham10000.py --data_dir {data_dir}'
+  if not find_spec('tensorflow_datasets'):
+    return  # Named above.
   # TFDS takes a second to import.
   from skinseg_jax.data.sources import ham10000
 

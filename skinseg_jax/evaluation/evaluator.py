@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skinseg_jax.data import cache, splits
+from skinseg_jax.data import cache, input_pipeline, mask_checks, splits
 from skinseg_jax.data.sources import interface
 from skinseg_jax.evaluation import (
   assessment,
@@ -59,6 +59,7 @@ class Subject:
     data: The same images, in the same order, at the model's size.
     image_ids: Ids of the images to score.
     about: The entries `data` and `leakage` of the summary.
+    remedy: What to type where the masks look wrong.
   """
 
   name: str
@@ -66,6 +67,7 @@ class Subject:
   data: cache.CachedData
   image_ids: Sequence[str]
   about: Mapping[str, Any]
+  remedy: mask_checks.Remedy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,8 +120,10 @@ def evaluate_subset(
       },
       'leakage': splits.report(split, source.metadata).as_dict(),
     },
+    remedy=mask_checks.TRAINING,
   )
   rows = _read_review(options.review, subject)
+  more = {'mask_check': _check_masks(subject).as_dict()}
   assessed = _assess(model, subject, rows, options)
   if subset == 'train' and assessed.image_ids == split.train:
     # All training images were just predicted: no second pass is needed.
@@ -129,7 +133,7 @@ def evaluate_subset(
   point = training_images.stored_point(workdir, model.step)
   if point is None and options.training_side:
     point = training_images.operating_point(workdir, model, run_data)
-  return _finish(workdir, model, subject, assessed, point, rows, options, {})
+  return _finish(workdir, model, subject, assessed, point, rows, options, more)
 
 
 def evaluate_source(
@@ -172,12 +176,15 @@ def evaluate_source(
       'data': {**own, 'split': None, 'split_sha256': None},
       'leakage': None,
     },
+    remedy=mask_checks.scoring_remedy(name),
   )
   rows = _read_review(options.review, subject)
+  masks = _check_masks(subject)
   point, training = _training_side(workdir, model, options)
   assessed = _assess(model, subject, rows, options)
   here = shift.profile(source, data, range(len(source)))
   more = {
+    'mask_check': masks.as_dict(),
     'trained_on': _trained_on(workdir, source.image_ids),
     'shift': {
       'training': training,
@@ -239,6 +246,15 @@ def _read_review(
       + errors.listing(unknown)
     )
   return rows
+
+
+def _check_masks(subject: Subject) -> mask_checks.MaskCheck:
+  """Looks at all masks together; prints what looks wrong."""
+  indices = input_pipeline.select(subject.data, subject.image_ids)
+  found = mask_checks.examine(subject.data, indices, subject.remedy)
+  if found.findings and distributed.is_primary():
+    print(found.warning(), file=sys.stderr, flush=True)
+  return found
 
 
 def _assess(model, subject, rows, options) -> assessment.Assessment:

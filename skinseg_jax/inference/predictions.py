@@ -7,17 +7,18 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
 import tqdm
 from PIL import Image
 
 from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.data.sources import folder_files
-from skinseg_jax.inference import forward_pass, trained_model
 from skinseg_jax.runtime import errors
+
+if TYPE_CHECKING:
+  from skinseg_jax.inference import trained_model
 
 # Images per forward pass; fewer where there are fewer images.
 _BATCH_SIZE = 32
@@ -118,7 +119,7 @@ def find_images(
 
 
 def predict(
-  model: trained_model.TrainedModel,
+  model: 'trained_model.TrainedModel',
   inputs: Sequence[Input],
   outputs: Outputs,
 ) -> tuple[list[str], list[str]]:
@@ -207,6 +208,11 @@ def _readable(
 
 def _probabilities(model, batch, batch_size) -> np.ndarray:
   """Probability of lesion, float32 [batch_size, H, W]; padding is black."""
+  # Imported where used: files are looked at before, and JAX takes seconds.
+  import jax
+
+  from skinseg_jax.inference import forward_pass
+
   images = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
   images[: len(batch)] = [picture.image for picture in batch]
   logits = forward_pass.forward(

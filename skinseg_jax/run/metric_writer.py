@@ -55,7 +55,7 @@ class MetricWriter:
     except ImportError as error:
       print(
         f'TensorBoard is off ({error}); metrics.jsonl has every number.'
-        ' `pip install tensorflow-cpu tensorboard` turns it on.',
+        ' `pip install "skinseg_jax[train]"` turns it on, up to Python 3.13.',
         file=sys.stderr,
       )
 

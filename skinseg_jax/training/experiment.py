@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Iterator
 
 from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.data import cache, splits
+from skinseg_jax.data import cache, input_pipeline, mask_checks, splits
 from skinseg_jax.data.sources import catalog
 from skinseg_jax.inference import trained_model
 from skinseg_jax.run import run_folder, stored_data
@@ -66,19 +67,39 @@ def prepared(
     distributed.primary_first(
       lambda: stack.enter_context(run_folder.locked(workdir))
     )
-    distributed.primary_first(
-      lambda: run_folder.begin(workdir, config, source, split)
-    )
-    table = splits.report(split, source.metadata)
-    run_folder.write_json(workdir / 'split.json', table.as_dict())
-    print(table.table(), flush=True)
     data = distributed.primary_first(
       lambda: cache.open_cache(
         source, config.data.image_size, pathlib.Path(config.data.data_dir)
       )
     )
     images = stored_data.RunData(source, data, split)
+    # Before the run begins: its config cannot change afterwards.
+    masks = _check_masks(images)
+    distributed.primary_first(
+      lambda: run_folder.begin(workdir, config, source, split)
+    )
+    table = splits.report(split, source.metadata)
+    run_folder.write_json(
+      workdir / 'split.json',
+      {**table.as_dict(), 'mask_check': masks.as_dict()},
+    )
+    print(table.table(), flush=True)
     yield Experiment(config, workdir, images, stop)
+
+
+def _check_masks(images: stored_data.RunData) -> mask_checks.MaskCheck:
+  """Looks at all masks of the split; prints what looks wrong.
+
+  Raises:
+    InputError: If nothing can be learned from them.
+  """
+  split = images.split
+  indices = input_pipeline.select(images.data, split.train + split.validation)
+  found = mask_checks.examine(images.data, indices, mask_checks.TRAINING)
+  found.refuse_useless()
+  if found.findings and distributed.is_primary():
+    print(found.warning(), file=sys.stderr, flush=True)
+  return found
 
 
 def train(experiment: Experiment) -> trained_model.TrainedModel:

@@ -8,11 +8,8 @@ import numpy as np
 from flax import nnx
 
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import torch_names
 
-# Names and list indices that lead to one of our modules or arrays.
-_Path = tuple[Any, ...]
-# Place of our parts in the public models' nn.Sequential.
-_PLACES = {'conv1': 0, 'norm1': 1, 'conv2': 3, 'norm2': 4}
 _TENSORS = {
   'kernel': 'weight',
   'scale': 'weight',
@@ -26,50 +23,6 @@ _TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)
 _COUNTER = 'num_batches_tracked'  # Used by torch for momentum=None alone.
 
 
-def _skinseg(path: _Path) -> str:
-  return '.'.join(map(str, path))
-
-
-def _aladdinpersson(path: _Path) -> str:
-  match path:
-    case ('downs', level, part):
-      return f'downs.{level}.conv.{_PLACES[part]}'
-    case ('bottleneck', part):
-      return f'bottleneck.conv.{_PLACES[part]}'
-    case ('ups', level):
-      return f'ups.{2 * level}'
-    case ('up_blocks', level, part):
-      return f'ups.{2 * level + 1}.conv.{_PLACES[part]}'
-    case ('head',):
-      return 'final_conv'
-  raise ValueError(f'no place for {path} in the U-Net')
-
-
-def _milesial(path: _Path) -> str:
-  match path:
-    case ('downs', 0, part):
-      return f'inc.double_conv.{_PLACES[part]}'
-    case ('downs', level, part):
-      return f'down{level}.maxpool_conv.1.double_conv.{_PLACES[part]}'
-    case ('bottleneck', part):
-      return f'down4.maxpool_conv.1.double_conv.{_PLACES[part]}'
-    case ('ups', level):
-      return f'up{level + 1}.up'
-    case ('up_blocks', level, part):
-      return f'up{level + 1}.conv.double_conv.{_PLACES[part]}'
-    case ('head',):
-      return 'outc.conv'
-  raise ValueError(f'no place for {path} in the U-Net')
-
-
-# Each turns the path of one of our modules into the name of theirs.
-NAMINGS = {
-  'skinseg': _skinseg,
-  'aladdinpersson': _aladdinpersson,
-  'milesial': _milesial,
-}
-
-
 def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
   """Turns a PyTorch state_dict into the state of our model.
 
@@ -79,7 +32,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
   values of `num_batches_tracked` are dropped.
 
   Args:
-    state_dict: Arrays by name, in any of the `NAMINGS`.
+    state_dict: Arrays by name, in any of `torch_names.NAMINGS`.
     like: State of a model of that width, on its devices.
 
   Returns:
@@ -128,13 +81,13 @@ def from_flax(
       values = values.transpose(_TO_TORCH)
     state_dict[_name(naming, path)] = np.ascontiguousarray(values)
     if path[-1] == 'mean':
-      module = NAMINGS[naming](path[:-1])
+      module = torch_names.NAMINGS[naming](path[:-1])
       state_dict[f'{module}.{_COUNTER}'] = np.zeros((), np.int64)
   return state_dict
 
 
-def _name(naming: str, path: _Path) -> str:
-  return f'{NAMINGS[naming](path[:-1])}.{_TENSORS[path[-1]]}'
+def _name(naming: str, path: torch_names.Path) -> str:
+  return f'{torch_names.NAMINGS[naming](path[:-1])}.{_TENSORS[path[-1]]}'
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -144,7 +97,8 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
   """The naming whose last convolution is there."""
   heads = {
-    name: f'{module(("head",))}.weight' for name, module in NAMINGS.items()
+    name: f'{module(("head",))}.weight'
+    for name, module in torch_names.NAMINGS.items()
   }
   for naming, head in heads.items():
     if head in state_dict:
@@ -158,19 +112,19 @@ def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
 
 
 def _take_in_extras(
-  found: dict[str, np.ndarray], naming: str, modules: set[_Path]
+  found: dict[str, np.ndarray], naming: str, modules: set[torch_names.Path]
 ) -> None:
   """Replaces convolution biases and a second class; see `to_flax`."""
   for path in modules:
     if not str(path[-1]).startswith('conv'):
       continue
     norm = (*path[:-1], path[-1].replace('conv', 'norm'))
-    bias = f'{NAMINGS[naming](path)}.bias'
-    mean = f'{NAMINGS[naming](norm)}.running_mean'
+    bias = f'{torch_names.NAMINGS[naming](path)}.bias'
+    mean = f'{torch_names.NAMINGS[naming](norm)}.running_mean'
     # Other shapes are left for `_check` to name.
     if {bias, mean} <= set(found) and found[mean].shape == found[bias].shape:
       found[mean] = found[mean] - found.pop(bias)
-  head = NAMINGS[naming](('head',))
+  head = torch_names.NAMINGS[naming](('head',))
   names = f'{head}.weight', f'{head}.bias'
   # Two classes have two of both.
   if all(name in found and found[name].shape[:1] == (2,) for name in names):
