@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from skinseg_jax import config as config_lib
 from skinseg_jax import predict
 from skinseg_jax.inference import forward_pass, predictions, trained_model
 from skinseg_jax.runtime import errors
@@ -30,6 +31,7 @@ def model(monkeypatch, tmp_path):
   """Dark is lesion; also what the command line loads."""
   made = fake_model.make(monkeypatch, tmp_path / 'data', image_size=(64, 96))
   monkeypatch.setattr(trained_model, 'load', lambda *args: made)
+  monkeypatch.setattr(config_lib, 'load', lambda path: made.config)
   return made
 
 
