@@ -245,7 +245,7 @@ def test_one_stem_twice_is_refused(model, tmp_path, capsys):
   image.save(tmp_path / 'x.png')
   image.save(tmp_path / 'x.jpg')
   message = _end(capsys, '--input', tmp_path, '--output', tmp_path / 'out')
-  assert 'one stem' in message
+  assert 'have the same stem' in message
   assert 'x.jpg' in message
   assert not (tmp_path / 'out').exists()
 

@@ -187,10 +187,10 @@ def test_weights_whose_header_lies(tmp_path):
     (b'"F32"', b'"F64"'),
   ):
     path.write_bytes(good.replace(old, new))
-    with pytest.raises(errors.InputError, match='no whole safetensors'):
+    with pytest.raises(errors.InputError, match='not a complete safetensors'):
       tensor_files.read(path)
   path.write_bytes((2**63).to_bytes(8, 'little') + good[8:])
-  with pytest.raises(errors.InputError, match='no whole safetensors'):
+  with pytest.raises(errors.InputError, match='not a complete safetensors'):
     tensor_files.read(path)
 
 

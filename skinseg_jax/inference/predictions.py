@@ -17,7 +17,7 @@ from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import forward_pass, trained_model
 from skinseg_jax.runtime import errors
 
-# Images per forward pass; fewer where there are fewer images.
+# Images per forward pass, or fewer if there are fewer images.
 _BATCH_SIZE = 32
 
 # Sky blue of Okabe and Ito, which colour-blind people can also see.
@@ -29,10 +29,11 @@ class Outputs:
   """Folders for the predictions.
 
   Attributes:
-    masks: Folder of `<stem>.png`, 0 or 255, grey.
-    overlays: Folder of `<stem>.png`, the image with its mask; None for none.
-    probabilities: Folder of `<stem>.png`, 255 times the probability, grey;
-      None for none.
+    masks: Folder for grey `<stem>.png` with values 0 and 255.
+    overlays: Folder for `<stem>.png`, the image with its mask; None writes no
+      overlays.
+    probabilities: Folder for grey `<stem>.png` with 255 times the probability;
+      None writes no probabilities.
   """
 
   masks: pathlib.Path
@@ -41,14 +42,14 @@ class Outputs:
 
   @property
   def folders(self) -> list[pathlib.Path]:
-    """All that are wanted."""
+    """All folders to write to."""
     folders = (self.masks, self.overlays, self.probabilities)
     return [folder for folder in folders if folder]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Picture:
-  """An image at the model's size, with its own height and width."""
+  """An image resized for the model, with its original height and width."""
 
   path: pathlib.Path
   image: np.ndarray
@@ -56,14 +57,16 @@ class _Picture:
 
 
 def find_images(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """Lists files, and the images directly in folders, in the order of names.
+  """Lists the given files, and the images directly in the given folders.
+
+  Images of one folder are sorted by name. An image given twice is listed once.
 
   Args:
     inputs: Files and folders.
 
   Raises:
-    InputError: If one does not exist, a folder holds no image, or two images
-      have one stem.
+    InputError: If an input does not exist, a folder holds no image, or two
+      images have the same stem.
   """
   problems: list[str] = []
   found: dict[pathlib.Path, pathlib.Path] = {}
@@ -82,7 +85,8 @@ def find_images(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
   for path in found.values():
     by_stem[path.stem].append(path)
   problems += [
-    f'{", ".join(map(str, paths))} have one stem, and so one mask'
+    f'{", ".join(map(str, paths))} have the same stem, so their masks would'
+    ' have the same name'
     for paths in by_stem.values()
     if len(paths) > 1
   ]
@@ -111,12 +115,12 @@ def predict(
   """Writes a mask for each image that can be read.
 
   Args:
-    model: What predicts.
+    model: The model to predict with.
     paths: Images with different stems.
-    outputs: Folders, made if missing; files there are written over.
+    outputs: Folders, created if missing; existing files are overwritten.
 
   Returns:
-    What is wrong with each file that was skipped.
+    One message for each skipped file that says what is wrong with it.
   """
   for folder in outputs.folders:
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +147,7 @@ def predict(
 
 
 def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
-  """Results in order, with at most `most` of them waiting."""
+  """Yields results in order, with at most `most` of them pending."""
   pending: collections.deque = collections.deque()
   for item in items:
     pending.append(pool.submit(function, item))
@@ -175,7 +179,7 @@ def _decode(path: pathlib.Path) -> np.ndarray:
 def _readable(
   results: Iterator[_Picture | errors.InputError], problems: list[str]
 ) -> Iterator[_Picture]:
-  """Passes on what could be read; the rest becomes lines of `problems`."""
+  """Yields the images that could be read; adds errors to `problems`."""
   for result in results:
     if isinstance(result, errors.InputError):
       problems.append(str(result))
@@ -210,12 +214,12 @@ def _write(
     grey = np.rint(probability * 255).astype(np.uint8)
     _save(grey, outputs.probabilities / name)
   if outputs.overlays:
-    # Decoded again: large pictures are not kept while a batch is predicted.
+    # Decoded again, because large images are not kept during prediction.
     _save(_overlay(_decode(picture.path), mask), outputs.overlays / name)
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """The image, tinted where the mask is, with a white line at its border."""
+  """The image, tinted inside the mask, with a white line at the border."""
   image = image.copy()
   image[mask] = (0.75 * image[mask] + 0.25 * _TINT).astype(np.uint8)
   line = np.zeros_like(mask)
@@ -235,7 +239,12 @@ def _save(pixels: np.ndarray, path: pathlib.Path) -> None:
 def check_outputs(
   paths: Sequence[pathlib.Path], outputs: Outputs, overwrite: bool
 ) -> None:
-  """Refuses to write over inputs, and over other files unless told to."""
+  """Checks that predictions overwrite no files.
+
+  Raises:
+    InputError: If an output is one of the inputs, or if it exists and
+      `overwrite` is false.
+  """
   inputs = {path.resolve() for path in paths}
   targets = [
     folder / f'{path.stem}.png' for folder in outputs.folders for path in paths

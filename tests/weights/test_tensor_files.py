@@ -95,7 +95,7 @@ def test_cut_file_is_refused(tmp_path, keep):
   path = tmp_path / 'weights.safetensors'
   tensor_files.write(path, {'a': np.ones((2, 3), np.float32)})
   path.write_bytes(path.read_bytes()[:keep])
-  with pytest.raises(errors.InputError, match='no whole safetensors'):
+  with pytest.raises(errors.InputError, match='not a complete safetensors'):
     tensor_files.read(path)
 
 
