@@ -172,12 +172,12 @@ def test_full_plan_compares_with_torch_compile_in_both_precisions():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--output=x.csv'], 'must end in .json'),
+    (['--output=x.csv'], 'name must end in .json'),
     (['--quick', '--seconds=3', '--modes', 'input'], '--modes, --seconds'),
-    (['--repetitions=0'], '--repetitions: must be 1 or more'),
-    (['--batch_size=0'], '--batch_size: must be 1 or more'),
+    (['--repetitions=0'], '--repetitions: must be at least 1'),
+    (['--batch_size=0'], '--batch_size: must be at least 1'),
     (['--image_sizes', '96', '100'], 'multiples of 16'),
-    (['--seconds=0'], 'more than 0'),
+    (['--seconds=0'], 'greater than 0'),
     (['--output=/proc/x.json'], 'cannot be written'),
   ],
 )
@@ -277,7 +277,7 @@ def test_a_small_run_writes_results_table_and_chart(tmp_path, monkeypatch):
   ]
   frameworks = [row['framework'] for row in report['rows']]
   assert frameworks == ['jax', 'torch'] * 5 + ['jax']
-  # That of `host`, whose share of the step is told.
+  # The table gives the share of the host in the step.
   assert '% of the step.' in output.with_suffix('.md').read_text()
   assert output.with_suffix('.png').stat().st_size > 0
 

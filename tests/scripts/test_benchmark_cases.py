@@ -121,7 +121,7 @@ def test_dead_process_ends_its_group_with_one_message(monkeypatch):
   monkeypatch.setattr(process, '_signal', lambda number: None, raising=False)
   process._connection, theirs = multiprocessing.Pipe()
   theirs.close()
-  with pytest.raises(RuntimeError, match='perhaps for lack of memory'):
+  with pytest.raises(RuntimeError, match='perhaps because memory ran out'):
     process.measure(1)
 
 
