@@ -204,5 +204,5 @@ def test_compressed_torch_file_is_refused(tmp_path):
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
     for name, data in parts.items():
       file.writestr(name, data)
-  with pytest.raises(errors.InputError, match='no PyTorch file'):
+  with pytest.raises(errors.InputError, match='not a PyTorch file'):
     tensor_files.read(path)

@@ -69,7 +69,7 @@ def test_a_pickled_program_is_not_run(tmp_path):
   with pytest.raises(errors.InputError, match='model.state_dict()'):
     tensor_files.read(path)
   torch.save({'epoch': 3}, path)
-  with pytest.raises(errors.InputError, match='no tensors'):
+  with pytest.raises(errors.InputError, match='no named tensors'):
     tensor_files.read(path)
 
 
