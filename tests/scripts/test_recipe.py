@@ -134,7 +134,7 @@ def tiny(tiny_config):
   return config, source, splits.make_split(config.data, source.metadata)
 
 
-def test_statistics_anew_are_those_of_the_images(recipe, tiny, monkeypatch):
+def test_recomputed_statistics_belong_to_the_images(recipe, tiny, monkeypatch):
   config, source, _ = tiny
   data = cache.open_cache(
     source, config.data.image_size, pathlib.Path(config.data.data_dir)
@@ -149,7 +149,7 @@ def test_statistics_anew_are_those_of_the_images(recipe, tiny, monkeypatch):
     best=None,
   )
   monkeypatch.setattr(recipe, '_BATCH_SIZE', 9)
-  state = recipe.statistics_anew(model, data, data.image_ids)
+  state = recipe.recomputed_statistics(model, data, data.image_ids)
   # Three whole batches of 28 images; the first layer sees the images alone.
   chosen = [i * 28 // 27 for i in range(27)]
   images = np.asarray(data.images[chosen], np.float64) / 255
