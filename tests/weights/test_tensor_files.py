@@ -19,7 +19,7 @@ def _equal(one, other):
 def test_read_only_arrays_are_written_without_a_warning(tmp_path):
   pytest.importorskip('torch')
   values = np.ones(2, np.float32)
-  values.flags.writeable = False  # As JAX gives them.
+  values.flags.writeable = False  # Like arrays from JAX.
   path = tmp_path / 'weights.pt'
   tensor_files.write(path, {'a': values})
   _equal({'a': values}, tensor_files.read(path))
@@ -116,7 +116,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
   path = tmp_path / 'x.safetensors'
   tensor_files.write(path, {'a': np.ones(2, np.float32)})
 
-  # chmod would not keep root out.
+  # chmod would not stop root.
   def refuse(*args, **kwargs):
     raise PermissionError(errno.EACCES, 'Permission denied')
 
