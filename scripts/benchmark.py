@@ -220,7 +220,7 @@ def _processor() -> str:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-  """Reads the command line; adds `command`, the text that is published.
+  """Reads the command line; adds `command`, the command line to publish.
 
   Raises:
     InputError: If a value does not fit, or PyTorch or OpenCV is missing.

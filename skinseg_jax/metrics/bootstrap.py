@@ -57,7 +57,7 @@ class Resampling:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interval:
-  """A score with its 95 % interval; None for a single cluster."""
+  """A score with its 95 % interval; its ends are None for a single cluster."""
 
   value: float
   low: float | None

@@ -105,8 +105,8 @@ def resample(
     image: uint8 [H, W, 3].
     mask: uint8 [H, W] in {0, 1}.
     matrix: [2, 2], see `random_matrix`; the centre is ((H-1)/2, (W-1)/2).
-    shift: [2], see `random_shift`; the offset, in the input, of the point that
-      the output's centre is taken from.
+    shift: [2], see `random_shift`; where the output's centre lies in the input,
+      relative to the centre of the input.
     border: 'mirror' reflects without repeating the edge (scipy's `mirror`,
       OpenCV's BORDER_REFLECT_101); 'constant' is 0 beyond the edge.
 
