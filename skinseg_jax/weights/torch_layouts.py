@@ -1,4 +1,4 @@
-"""Turns a PyTorch state_dict of the U-Net into our state, and back."""
+"""Converts a PyTorch state_dict of the U-Net to our state, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,33 +17,34 @@ _TENSORS = {
   'mean': 'running_mean',
   'var': 'running_var',
 }
-# A convolution's [height, width, in, out] is [out, in, height, width] there, a
-# transposed one's [height, width, out, in] is [in, out, height, width].
+# Kernels of convolutions are [height, width, in, out] here and [out, in,
+# height, width] in PyTorch. Kernels of transposed convolutions are [height,
+# width, out, in] here and [in, out, height, width] in PyTorch.
 _TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)
-_COUNTER = 'num_batches_tracked'  # Used by torch for momentum=None alone.
+_COUNTER = 'num_batches_tracked'  # PyTorch uses it only if momentum is None.
 
 
 def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
-  """Turns a PyTorch state_dict into the state of our model.
+  """Converts a PyTorch state_dict to the state of our model.
 
-  Two things that our model lacks are folded into other weights, which changes
-  no output. Biases before a batch norm are subtracted from its running mean.
-  Two classes (background, lesion) become one logit, their difference. The
-  values of `num_batches_tracked` are dropped.
+  Two things that our model lacks are folded into other weights; this does not
+  change the outputs. Biases before a batch norm are subtracted from its running
+  mean. The logits of two classes (background, lesion) become one logit, their
+  difference. The values of `num_batches_tracked` are dropped.
 
   Args:
     state_dict: Arrays by name, in any of `torch_names.NAMINGS`.
     like: State of a model of that width, on its devices.
 
   Returns:
-    The state with those weights, float32, laid out as `like` is.
+    The state with these weights, float32, with the layout of `like`.
 
   Raises:
-    InputError: Listing all names and shapes that do not fit, or all names of
-      what is not finite.
+    InputError: If names or shapes do not fit, or values are not finite; the
+      message lists all of them.
   """
   naming = _detect(state_dict)
-  with np.errstate(over='ignore'):  # What overflows is refused by name.
+  with np.errstate(over='ignore'):  # `_check_finite` reports overflows.
     found = {
       name: np.asarray(values, np.float32)
       for name, values in state_dict.items()
@@ -69,10 +70,10 @@ def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
 def from_flax(
   model_state: Any, *, naming: str = 'skinseg'
 ) -> dict[str, np.ndarray]:
-  """Turns the state of our model into a PyTorch state_dict.
+  """Converts the state of our model to a PyTorch state_dict.
 
   Returns:
-    Arrays by name, float32; `num_batches_tracked`, int64, is 0 throughout.
+    Arrays by name, float32; `num_batches_tracked`, int64, is always 0.
   """
   state_dict = {}
   for path, leaf in nnx.to_flat_state(model_state):
@@ -95,7 +96,7 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
-  """The naming whose last convolution is there."""
+  """Finds the naming by the name of the last convolution."""
   heads = {
     name: f'{module(("head",))}.weight'
     for name, module in torch_names.NAMINGS.items()
@@ -104,9 +105,9 @@ def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
     if head in state_dict:
       return naming
   raise errors.InputError(
-    'these weights are not of a known U-Net. Known namings hold\n'
+    'these weights are not of a known U-Net. They must hold one of\n'
     + errors.listing([f'{head} ({naming})' for naming, head in heads.items()])
-    + '\nbut these hold\n'
+    + '\nbut hold only\n'
     + errors.listing(sorted(state_dict), most=10)
   )
 
@@ -126,7 +127,7 @@ def _take_in_extras(
       found[mean] = found[mean] - found.pop(bias)
   head = torch_names.NAMINGS[naming](('head',))
   names = f'{head}.weight', f'{head}.bias'
-  # Two classes have two of both.
+  # With two classes, the head has two kernels and two biases.
   if all(name in found and found[name].shape[:1] == (2,) for name in names):
     for name in names:
       found[name] = found[name][1:] - found[name][:1]
@@ -136,14 +137,14 @@ def _check_finite(found: Mapping[str, np.ndarray]) -> None:
   bad = [name for name, v in found.items() if not np.isfinite(v).all()]
   if bad:
     raise errors.InputError(
-      'these weights are not finite numbers in float32:\n'
+      'these weights are not finite in float32:\n'
       + errors.listing(bad)
-      + '\nTheir training diverged; take a file that was saved before.'
+      + '\nTheir training diverged; use a file that was saved earlier.'
     )
 
 
 def _check(found, shapes, naming) -> None:
-  """Compares names and shapes, all of them."""
+  """Compares names and shapes; reports all differences at once."""
   problems = [f'{name}: missing' for name in shapes if name not in found]
   problems += [f'{name}: unknown' for name in found if name not in shapes]
   problems += [
@@ -160,5 +161,6 @@ def _check(found, shapes, naming) -> None:
   raise errors.InputError(
     f'the weights (naming {naming!r}) do not fit the model:\n'
     + errors.listing(problems)
-    + f'\nSet model.width to theirs; the U-Net must have four levels.{width}'
+    + '\nSet model.width to the width of these weights; the U-Net must have'
+    f' four levels.{width}'
   )
