@@ -181,7 +181,7 @@ class Config:
   )
 
 
-def field_names(schema: type = Config, prefix: str = '') -> list[str]:
+def field_names(schema: Any = Config, prefix: str = '') -> list[str]:
   """Dotted names of all fields, such as 'train.batch_size'."""
   names = []
   for field in dataclasses.fields(schema):

@@ -118,7 +118,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path = {'type': pathlib.Path, 'metavar': 'PATH'}
+  path: dict[str, Any] = {'type': pathlib.Path, 'metavar': 'PATH'}
   add = parser.add_argument
   add('--workdir', required=True, help='folder of a run', **path)
   add('--checkpoint', default='last', help='best, last or a step')

@@ -11,6 +11,7 @@ viewers show it. No EXIF data is copied.
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 from skinseg_jax.inference import predictions, trained_model
 from skinseg_jax.runtime import devices, errors
@@ -55,7 +56,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path = {'type': pathlib.Path, 'required': True}
+  path: dict[str, Any] = {'type': pathlib.Path, 'required': True}
   add = parser.add_argument
   add('--workdir', metavar='DIR', help='folder of a run', **path)
   add(

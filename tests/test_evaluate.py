@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from skinseg_jax import evaluate, predict
-from skinseg_jax.evaluation import result_files, summaries
+from skinseg_jax.evaluation import result_files
 from skinseg_jax.run import checkpointing
 from skinseg_jax.runtime import errors
 
@@ -215,7 +215,7 @@ def test_scores_that_cannot_be_written(workdir, capsys, monkeypatch):
   def full(*args):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  monkeypatch.setattr(summaries, 'write', full)
+  monkeypatch.setattr(result_files, 'write', full)
   message = _end(capsys, evaluate.main, '--workdir', workdir)
   assert 'No space left' in message
   assert str(workdir) in message

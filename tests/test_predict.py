@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from skinseg_jax import predict
-from skinseg_jax.inference import trained_model
+from skinseg_jax.inference import forward_pass, predictions, trained_model
 from skinseg_jax.runtime import errors
 
 # Orientation and what viewers do to the stored picture, by numpy.
@@ -176,15 +176,15 @@ def test_overlay_and_probability(model, tmp_path):
 def test_batches_of_one_size_and_every_image_under_its_stem(
   model, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(predict, '_BATCH_SIZE', 4)
+  monkeypatch.setattr(predictions, '_BATCH_SIZE', 4)
   shapes = []
-  forward = predict.forward_pass.forward
+  forward = forward_pass.forward
 
   def watch(graphdef, state, images, **views):
     shapes.append(images.shape)
     return forward(graphdef, state, images, **views)
 
-  monkeypatch.setattr(predict.scoring, 'forward', watch)
+  monkeypatch.setattr(forward_pass, 'forward', watch)
   (tmp_path / 'in').mkdir()
   for i in range(10):
     image = np.full((20 + i, 30, 3), 236, np.uint8)
@@ -201,9 +201,9 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
 
 def test_a_single_image_is_a_batch_of_one(model, tmp_path, monkeypatch):
   shapes = []
-  forward = predict.forward_pass.forward
+  forward = forward_pass.forward
   monkeypatch.setattr(
-    predict.scoring,
+    forward_pass,
     'forward',
     lambda g, s, images, **views: (
       shapes.append(images.shape) or forward(g, s, images, **views)

@@ -102,9 +102,7 @@ def test_no_cell_of_per_image_csv_is_a_formula(monkeypatch, tmp_path):
     fake_model.make(monkeypatch, tmp_path / 'data'),
     source,
     name='other',
-    options=evaluator.Options(
-      native_size=False, training_side=False, report=False
-    ),
+    options=evaluator.Options(native_size=False, training_side=False),
   )
   (path,) = run.rglob('per_image.csv')
   with path.open(newline='') as file:

@@ -335,7 +335,7 @@ def test_command_line_reads_the_config_as_training_does(tmp_path, monkeypatch):
   config = _config(tmp_path)
   parse = lambda argv: (seen.append(argv), (config, tmp_path))[1]
   monkeypatch.setattr(torch_weights.main, 'parse', parse)
-  monkeypatch.setattr(torch_weights, 'import_run', lambda *x: seen.append(x))
+  monkeypatch.setattr(imported_run, 'import_run', lambda *x: seen.append(x))
   overrides = ['--config=configs/x.py', '--config.model.width=4']
   torch_weights.run(
     ['name', '--weights=w.pt', f'--workdir={tmp_path}', *overrides]

@@ -55,14 +55,14 @@ def full(
   """Everything that an evaluation measures, to files; returns the counts."""
   options = evaluator.Options(training_side=False)
   with tempfile.TemporaryDirectory() as directory:
-    summary = evaluator.evaluate_subset(
+    outcome = evaluator.evaluate_subset(
       pathlib.Path(directory),
       model,
       run_data,
       subset='validation',
       options=options,
     )
-  return summary['counts']
+  return outcome.summary['counts']
 
 
 def main(argv: Sequence[str]) -> None:

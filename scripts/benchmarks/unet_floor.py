@@ -1,7 +1,8 @@
 """The least that a training step of the U-Net must compute and move.
 
 python scripts/benchmarks/unet_floor.py [--width 64]
-  [--image_size 224] [--batch_size 32] [--bytes_per_value 2] [--tflops 989] [--gigabytes 3350]
+  [--image_size 224] [--batch_size 32] [--bytes_per_value 2]
+  [--tflops 989] [--gigabytes 3350]
 
 Also prints how long a chip of that many Tflop/s and GB/s takes at least.
 

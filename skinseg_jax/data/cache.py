@@ -18,8 +18,8 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import tqdm
@@ -44,8 +44,8 @@ class CachedData:
     fingerprint: SHA-256, in hex, of everything that shaped the arrays.
   """
 
-  images: np.memmap
-  masks: np.memmap
+  images: np.ndarray
+  masks: np.ndarray
   image_ids: list[str]
   fingerprint: str
 
@@ -229,14 +229,16 @@ def _sync(file: BinaryIO) -> None:
   os.fsync(file.fileno())
 
 
-def _in_parallel(function: Callable[[int], object], count: int) -> Iterator:
+def _in_parallel(
+  function: Callable[[int], object], count: int
+) -> Generator[Any]:
   """Results of `function` for 0 to `count` - 1, in order.
 
   Unlike `Executor.map`, keeps only a few results in memory.
   """
   workers = max(2, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    pending = collections.deque()
+    pending: collections.deque = collections.deque()
     for index in range(count):
       pending.append(pool.submit(function, index))
       if len(pending) == 4 * workers:

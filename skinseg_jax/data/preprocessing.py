@@ -9,7 +9,7 @@ import functools
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import (
@@ -39,7 +39,7 @@ _LARGE_PIXELS = 16_000_000
 
 # By the first bytes of a file. Pillow's own `Image.open` would warn of files
 # that are large, but allowed here.
-_OPENERS = {
+_OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
   b'\xff\xd8\xff': JpegImagePlugin.JpegImageFile,
   b'\x89PNG\r\n\x1a\n': PngImagePlugin.PngImageFile,
   b'BM': BmpImagePlugin.BmpImageFile,

@@ -248,7 +248,7 @@ def _paper_split(image_ids: list[str]) -> Split:
 
 def _lesions_by_class(metadata: list[dict[str, str]]) -> list[list[list[str]]]:
   """Image ids of each lesion, by class."""
-  lesions = collections.defaultdict(list)
+  lesions: dict[Any, list[str]] = collections.defaultdict(list)
   classes = collections.defaultdict(list)
   for row in sorted(metadata, key=lambda row: row['image_id']):
     images = lesions[_lesion(row)]

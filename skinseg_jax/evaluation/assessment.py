@@ -8,7 +8,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -78,7 +78,7 @@ def assess(
   scored, looked = [], []
   workers = os.cpu_count() or 1
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    pending = collections.deque()
+    pending: collections.deque = collections.deque()
     for number, outputs in enumerate(_predict(model, batches)):
       rows = indices[number * evaluation.batch_size :][: evaluation.batch_size]
       histogram += outputs.pop('histogram')
@@ -94,10 +94,11 @@ def assess(
 
 def _predict(
   model: trained_model.TrainedModel,
-  batches: Iterable[Mapping[str, jax.Array]],
+  batches: Iterable[Any],
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields each batch on the host while the device works on the next."""
-  iterator, before = iter(batches), None
+  iterator: Any = iter(batches)
+  before = None
   gather = lambda outputs: multihost_utils.process_allgather(
     outputs, tiled=True
   )
@@ -166,9 +167,9 @@ class _Looker:
 
 def _counts(predicted: np.ndarray, true: np.ndarray) -> dict[str, int]:
   """True and false pixels of one mask, [H, W] each, bool."""
-  tp = np.count_nonzero(predicted & true)
-  fp = np.count_nonzero(predicted) - tp
-  fn = np.count_nonzero(true) - tp
+  tp = int(np.count_nonzero(predicted & true))
+  fp = int(np.count_nonzero(predicted)) - tp
+  fn = int(np.count_nonzero(true)) - tp
   return {'tp': tp, 'fp': fp, 'fn': fn, 'tn': true.size - tp - fp - fn}
 
 

@@ -148,7 +148,7 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> str:
 
 
 def _show(difference: bootstrap.Difference) -> str:
-  if difference.low is None:
+  if difference.low is None or difference.high is None:
     return f'{difference.value:+.4f}'
   apart = difference.low > 0 or difference.high < 0
   return (

@@ -266,8 +266,8 @@ def _finish(
 ) -> Outcome:
   """Sums up and writes."""
   config = model.config
-  metadata = {row['image_id']: row for row in subject.source.metadata}
-  metadata = [metadata[name] for name in assessed.image_ids]
+  rows_by_id = {row['image_id']: row for row in subject.source.metadata}
+  metadata = [rows_by_id[name] for name in assessed.image_ids]
   summary = summaries.summarise(
     assessed,
     metadata,

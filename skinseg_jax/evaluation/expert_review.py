@@ -3,6 +3,7 @@
 import collections
 import csv
 import pathlib
+from collections.abc import Sequence
 
 from skinseg_jax.runtime import errors, spreadsheets
 
@@ -49,7 +50,7 @@ def read_review(path: pathlib.Path) -> list[dict[str, str]]:
   return [{name: bare(row[name]) for name in COLUMNS} for row in rows]
 
 
-def _column_problems(found: list[str]) -> list[str]:
+def _column_problems(found: Sequence[str]) -> list[str]:
   return [f'no column {name!r}' for name in COLUMNS if name not in found] + [
     f'unknown or doubled column {name!r}'
     for i, name in enumerate(found)

@@ -133,7 +133,7 @@ def _write_csv(
 def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   temporary = path.with_suffix('.tmp')
   with temporary.open('wb') as file:
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **dict[str, Any](arrays))
   temporary.replace(path)
 
 
@@ -157,8 +157,8 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
       ]
     # Opened here, since NumPy leaves a damaged file open.
     with (
-      (directory / 'predictions.npz').open('rb') as f,
-      np.load(f, allow_pickle=False) as arrays,
+      (directory / 'predictions.npz').open('rb') as archive,
+      np.load(archive, allow_pickle=False) as arrays,
     ):
       packed, image_ids = arrays['masks'], arrays['image_ids'].tolist()
     evaluation = Evaluation(

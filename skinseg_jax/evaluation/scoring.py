@@ -1,7 +1,7 @@
 """Loss and pixel counts of every image, worked out on the device."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ def image_scores(
 def score(
   eval_graphdef: nnx.GraphDef,
   model_state: Any,
-  batches: Iterable[Mapping[str, jax.Array]],
+  batches: Iterable[Any],
   *,
   threshold: float,
   views: str,
@@ -41,7 +41,8 @@ def score(
   Returns:
     `loss`, float [N], and `tp`, `fp`, `fn`, `tn`, int [N].
   """
-  iterator, scored = iter(batches), []
+  iterator: Any = iter(batches)
+  scored = []
   for batch in iterator:
     logits = forward_pass.forward(
       eval_graphdef, model_state, batch['image'], views=views
@@ -62,7 +63,7 @@ def score(
 def histogram(
   eval_graphdef: nnx.GraphDef,
   model_state: Any,
-  batches: Iterable[Mapping[str, jax.Array]],
+  batches: Iterable[Any],
   *,
   views: str,
 ) -> np.ndarray:
@@ -71,7 +72,8 @@ def histogram(
   Returns:
     int64 [2, BINS], as `calibration.probability_histogram`.
   """
-  iterator, counted = iter(batches), []
+  iterator: Any = iter(batches)
+  counted = []
   for batch in iterator:
     logits = forward_pass.forward(
       eval_graphdef, model_state, batch['image'], views=views

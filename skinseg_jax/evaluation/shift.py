@@ -21,7 +21,9 @@ _COLOUR_SHIFT, _AREA_RATIO = 1.0, 1.5
 
 
 def profile(
-  source: interface.Source, data: cache.CachedData, indices: Sequence[int]
+  source: interface.Source,
+  data: cache.CachedData,
+  indices: Sequence[int] | np.ndarray,
 ) -> dict[str, Any]:
   """Describes a collection by at most 500 of its images.
 
@@ -40,7 +42,8 @@ def profile(
   number = min(len(indices), _MOST_IMAGES)
   places = np.linspace(0, len(indices) - 1, number).round().astype(int)
   chosen = [int(indices[place]) for place in places]
-  means, squares, areas, sizes = [], [], [], collections.Counter()
+  means, squares, areas = [], [], []
+  sizes: collections.Counter[str] = collections.Counter()
   for index in chosen:
     pixels = data.images[index].reshape(-1, 3).astype(np.float32)
     means.append(pixels.mean(axis=0, dtype=np.float64))

@@ -143,7 +143,7 @@ def _hair(image: np.ndarray, lesion: np.ndarray) -> float:
     return math.nan
   side = min(lesion.shape)
   size = max(3, round(_HAIR_WIDTH * side) // 2 * 2 + 1)
-  grey = (image @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
+  grey = (image @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
   # Dark beyond the edge, so that a vignette is no thin line there.
   closed = _extreme(np.pad(grey, size - 1), size, np.maximum)
   closed = _extreme(closed, size, np.minimum)
@@ -209,7 +209,8 @@ def attributes(
     for column, name in METADATA.items()
   }
   ages = [_number(row.get('age', '')) for row in metadata]
-  for name, values in {'age': ages, **measured}.items():
+  numbers: dict[str, Iterable[float]] = {'age': ages, **measured}
+  for name, values in numbers.items():
     found[name] = [_band(name, value) for value in values]
   return {
     name: values for name, values in found.items() if set(values) - {UNKNOWN}
@@ -255,7 +256,7 @@ def table(
   rows = []
   for attribute, names in groups.items():
     for group in _ordered(attribute, set(names)):
-      chosen = np.flatnonzero(np.array(names) == group)
+      chosen = np.flatnonzero(np.array(names) == group).tolist()
       resampling = bootstrap.resample([lesions[i] for i in chosen])
       pick = lambda values, chosen=chosen: {
         name: value[chosen] for name, value in values.items()
@@ -294,7 +295,7 @@ def failures(
   image_ids: Sequence[str],
   counts: Mapping[str, np.ndarray],
   measured: Mapping[str, np.ndarray],
-  predicted_pieces: Sequence[int],
+  predicted_pieces: Sequence[int] | np.ndarray,
   *,
   most: int = 20,
 ) -> list[dict[str, Any]]:

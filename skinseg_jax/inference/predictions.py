@@ -21,7 +21,7 @@ from skinseg_jax.runtime import errors
 _BATCH_SIZE = 32
 
 # Sky blue of Okabe and Ito, which colour-blind people see, too.
-_TINT = np.float32([86, 180, 233])
+_TINT = np.array([86, 180, 233], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,8 @@ def find_images(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     InputError: If one does not exist, a folder holds no image, or two images
       have one stem.
   """
-  problems, found = [], {}
+  problems: list[str] = []
+  found: dict[pathlib.Path, pathlib.Path] = {}
   for path in inputs:
     if path.is_dir():
       inside = [p for p in sorted(path.iterdir()) if _is_image(p)]
@@ -122,7 +123,7 @@ def predict(
   devices = model.sharding.mesh.size
   batch_size = -(-min(_BATCH_SIZE, len(paths)) // devices) * devices
   threshold = model.config.evaluation.threshold
-  problems = []
+  problems: list[str] = []
   workers = os.cpu_count() or 1
   with (
     concurrent.futures.ThreadPoolExecutor(workers) as pool,
@@ -134,7 +135,7 @@ def predict(
     )
     while batch := list(itertools.islice(pictures, batch_size)):
       probabilities = _probabilities(model, batch, batch_size)
-      write = lambda pair: _write(*pair, threshold, outputs)
+      write = lambda pair: _write(pair[0], pair[1], threshold, outputs)
       pairs = list(zip(batch, probabilities, strict=False))
       for _ in _in_turn(pool, write, pairs, most=2 * workers):
         bar.update()
@@ -143,7 +144,7 @@ def predict(
 
 def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
   """Results in order, with at most `most` of them waiting."""
-  pending = collections.deque()
+  pending: collections.deque = collections.deque()
   for item in items:
     pending.append(pool.submit(function, item))
     if len(pending) >= most:

@@ -8,6 +8,7 @@ it is then 1 if they agree everywhere, else 0.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def confusion_counts(
   }
 
 
-def ratios(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def ratios(counts: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Turns counts into scores.
 
   Args:

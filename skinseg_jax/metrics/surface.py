@@ -44,7 +44,8 @@ def boundary(mask: np.ndarray) -> np.ndarray:
   Returns:
     Row and column of each, int64 [K, 2], in reading order.
   """
-  rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+  rows = np.flatnonzero(mask.any(axis=1))
+  columns = np.flatnonzero(mask.any(axis=0))
   if not len(rows):
     return np.empty((0, 2), np.int64)
   # Only the bounding box is looked at.
@@ -106,7 +107,7 @@ def _nearest(from_points: np.ndarray, to_points: np.ndarray) -> np.ndarray:
   """Euclidean distance from each of [K, 2] to the nearest of [M, 2]."""
   # An unbalanced tree is built faster, and the points lie well spread.
   tree = spatial.KDTree(to_points, compact_nodes=False, balanced_tree=False)
-  return tree.query(from_points)[0]
+  return np.asarray(tree.query(from_points)[0])
 
 
 def batch_scores(

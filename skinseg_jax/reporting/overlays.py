@@ -61,7 +61,7 @@ def outlined(
 
 def _with_outline(picture, mask, colour) -> np.ndarray:
   mask = _resized(mask, Image.Resampling.NEAREST) > 0
-  line = mask & ~ndimage.binary_erosion(mask, np.ones((5, 5)))
+  line = mask & ~ndimage.binary_erosion(mask, np.ones((5, 5), bool))
   return np.where(line[..., None], np.uint8(colour), picture)
 
 
@@ -102,7 +102,7 @@ def _tinted(picture, truth, predicted, opacity) -> np.ndarray:
   regions = {'tp': true & found, 'fp': ~true & found, 'fn': true & ~found}
   mixed = picture.astype(np.float32)
   for name, region in regions.items():
-    tint = np.float32(TINTS[name][1])
+    tint = np.array(TINTS[name][1], np.float32)
     mixed[region] += opacity[name] * (tint - mixed[region])
   return mixed.round().astype(np.uint8)
 

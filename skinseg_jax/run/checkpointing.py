@@ -37,8 +37,8 @@ class Checkpoint:
 
   model: Any
   optimizer: Any
-  data: dict[str, Any]
-  progress: dict[str, Any]
+  data: Any
+  progress: Any
 
 
 class Checkpoints:

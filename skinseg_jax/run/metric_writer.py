@@ -49,7 +49,7 @@ class MetricWriter:
     try:
       _keep_events(
         sorted(workdir.glob('events.out.tfevents.*')),
-        {(line['step'], name) for line in kept for name in line},
+        {(int(line['step']), name) for line in kept for name in line},
       )
       self._summaries = _summary_writer(workdir)
     except ImportError as error:

@@ -10,7 +10,7 @@ import jax
 from skinseg_jax.runtime import errors
 
 # What 'auto' means. docs/performance.md says what each gains.
-_OPTIONS = {
+_OPTIONS: dict[str, dict[str, str | bool]] = {
   'cpu': {
     # Matrix products by the YNN library: kernel gradients take a third.
     'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
@@ -77,8 +77,8 @@ def jit(
 
 
 @functools.cache
-def _automatic() -> dict[str, str]:
-  options = _OPTIONS.get(jax.default_backend(), {})
+def _automatic() -> dict[str, str | bool]:
+  options: dict[str, str | bool] = _OPTIONS.get(jax.default_backend(), {})
   try:
     jax.jit(lambda: 0).lower().compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
@@ -88,6 +88,6 @@ def _automatic() -> dict[str, str]:
   return options
 
 
-def _parse(text: str) -> dict[str, str]:
+def _parse(text: str) -> dict[str, str | bool]:
   pairs = [pair.partition('=') for pair in text.split(',') if pair]
   return {name.strip(): value.strip() for name, _, value in pairs}

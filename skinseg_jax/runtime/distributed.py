@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -108,21 +108,19 @@ def primary_first(function: Callable[[], _T]) -> _T:
       result = function()
     except errors.InputError as error:
       key = f'{stage}/problem/{state.process_id}'
-      state.client.key_value_set(key, str(error))
+      _client().key_value_set(key, str(error))
   if is_primary():
     _barrier(f'{stage}/primary')
   _barrier(f'{stage}/all')
   if problem := _problems(stage):
     raise errors.InputError('\n'.join(problem))
-  return result
+  return cast(_T, result)
 
 
 def _problems(stage: str) -> list[str]:
   """What went wrong in which process, each message once."""
-  entries = jax_distributed.global_state.client.key_value_dir_get(
-    f'{stage}/problem/'
-  )
-  by_message = {}
+  entries = _client().key_value_dir_get(f'{stage}/problem/')
+  by_message: dict[str, list[str]] = {}
   for key, message in sorted(entries):
     by_message.setdefault(message, []).append(key.rpartition('/')[2])
   return [
@@ -132,7 +130,12 @@ def _problems(stage: str) -> list[str]:
 
 
 def _barrier(name: str) -> None:
-  jax_distributed.global_state.client.wait_at_barrier(name, _PATIENCE_MS)
+  _client().wait_at_barrier(name, _PATIENCE_MS)
+
+
+def _client() -> Any:
+  """The connection to the coordination service of a joined run."""
+  return jax_distributed.global_state.client
 
 
 def _check(
@@ -149,7 +152,7 @@ def _check(
       ' --coordinator 10.0.0.1:1234 --num_processes 2 --process_id 0, or'
       ' --coordinator auto alone.'
     )
-  if not explicit:
+  if num_processes is None or process_id is None:
     return
   if not re.fullmatch(r'.+:\d{1,5}', coordinator):
     raise errors.InputError(

@@ -13,8 +13,8 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.training import colour
 
 # Turns by 90, 180 and 270 degrees, free of rounding.
-_QUARTER_TURNS = np.float32(
-  [[[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]]
+_QUARTER_TURNS = np.array(
+  [[[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], np.float32
 )
 # Numbers of the draws: a key folded with one is that draw's own.
 _QUARTER, _WHICH, _SCALE, _SHEAR, _TRANSLATION, _COLOUR = range(100, 106)
@@ -77,7 +77,7 @@ def random_shift(
   if not config.translation:
     return jnp.zeros(2)
   return config.translation * jax.random.uniform(
-    jax.random.fold_in(key, _TRANSLATION), 2, minval=-1.0, maxval=1.0
+    jax.random.fold_in(key, _TRANSLATION), (2,), minval=-1.0, maxval=1.0
   )
 
 

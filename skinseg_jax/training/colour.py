@@ -12,12 +12,12 @@ import numpy as np
 from skinseg_jax import config as config_lib
 
 # Weights of red, green and blue in the grey of ITU-R BT.601.
-_LUMA = np.float32([0.299, 0.587, 0.114])
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Hairs of an image that has any, their thickness and greatest length as shares
 # of its height.
 _HAIRS = 6
 _THICKNESS, _LENGTH = (0.004, 0.012), 1.2
-_BROWN = np.float32([1.0, 0.8, 0.65])
+_BROWN = np.array([1.0, 0.8, 0.65], np.float32)
 # Numbers of the draws: a key folded with one is that draw's own.
 (
   _BRIGHTNESS,
@@ -76,7 +76,7 @@ def random_affine(
   matrix, offset = jnp.eye(3), jnp.zeros(3)
   if config.colour_constancy:
     light_key = jax.random.fold_in(key, _LIGHT)
-    light = jax.random.uniform(light_key, 3, minval=-1.0, maxval=1.0)
+    light = jax.random.uniform(light_key, (3,), minval=-1.0, maxval=1.0)
     matrix *= 1 + config.colour_constancy * light[:, None]
   if config.hue_degrees:
     turn = hue_turn(config.hue_degrees * _uniform(key, _HUE))
@@ -97,7 +97,8 @@ def random_affine(
 def hue_turn(degrees: jax.Array) -> jax.Array:
   """Matrix [3, 3] that turns RGB about the axis of greys (Rodrigues)."""
   cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
-  cross = np.float32([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+  axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32)
+  cross = axis / np.sqrt(3)
   return (
     cos * jnp.eye(3) + sin * cross.astype(np.float32) + (1 - cos) / 3
   ).astype(jnp.float32)
@@ -135,7 +136,7 @@ def blur(image: jax.Array, sigma: jax.Array, most: float) -> jax.Array:
     size = image.shape[axis]
     widths = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
     padded = jnp.pad(image, widths, mode='edge')
-    image = sum(
+    image = sum(  # type: ignore[assignment]
       weights[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
       for i in range(2 * radius + 1)
     )

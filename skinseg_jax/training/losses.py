@@ -88,7 +88,7 @@ def soften(masks: jax.Array, sigma: float) -> jax.Array:
     size = masks.shape[axis]
     widths = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
     padded = jnp.pad(masks, widths, mode='edge')
-    masks = sum(
+    masks = sum(  # type: ignore[assignment]
       float(weight) * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
       for i, weight in enumerate(weights)
     )

@@ -90,7 +90,7 @@ def create(
   """
   shapes = abstract(config, sharding, num_updates=num_updates)
   # On the CPU, so that every kind of device starts from the same weights.
-  platforms = jax.config.jax_platforms
+  platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
   has_cpu = not platforms or 'cpu' in platforms
   cpu = jax.local_devices(backend='cpu')[0] if has_cpu else None
   with jax.default_device(cpu):

@@ -288,6 +288,7 @@ class Trainer:
     self._checkpoints.wait()
     print(f'saved step {self.step} in {time.perf_counter() - began:.2f} s')
     self._stop.check()
+    raise AssertionError('a stop was requested, so check() raises')
 
   def _restore(self) -> None:
     """Continues from the last checkpoint of this folder, if there is one."""

@@ -9,6 +9,8 @@ from flax import nnx
 
 from skinseg_jax.runtime import errors
 
+# Names and list indices that lead to one of our modules or arrays.
+_Path = tuple[Any, ...]
 # Place of our parts in the public models' nn.Sequential.
 _PLACES = {'conv1': 0, 'norm1': 1, 'conv2': 3, 'norm2': 4}
 _TENSORS = {
@@ -24,11 +26,11 @@ _TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)
 _COUNTER = 'num_batches_tracked'  # Used by torch for momentum=None alone.
 
 
-def _skinseg(path: tuple[str | int, ...]) -> str:
+def _skinseg(path: _Path) -> str:
   return '.'.join(map(str, path))
 
 
-def _aladdinpersson(path: tuple[str | int, ...]) -> str:
+def _aladdinpersson(path: _Path) -> str:
   match path:
     case ('downs', level, part):
       return f'downs.{level}.conv.{_PLACES[part]}'
@@ -43,7 +45,7 @@ def _aladdinpersson(path: tuple[str | int, ...]) -> str:
   raise ValueError(f'no place for {path} in the U-Net')
 
 
-def _milesial(path: tuple[str | int, ...]) -> str:
+def _milesial(path: _Path) -> str:
   match path:
     case ('downs', 0, part):
       return f'inc.double_conv.{_PLACES[part]}'
@@ -131,7 +133,7 @@ def from_flax(
   return state_dict
 
 
-def _name(naming: str, path: tuple[str | int, ...]) -> str:
+def _name(naming: str, path: _Path) -> str:
   return f'{NAMINGS[naming](path[:-1])}.{_TENSORS[path[-1]]}'
 
 
@@ -156,7 +158,7 @@ def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
 
 
 def _take_in_extras(
-  found: dict[str, np.ndarray], naming: str, modules: set[tuple[str | int, ...]]
+  found: dict[str, np.ndarray], naming: str, modules: set[_Path]
 ) -> None:
   """Replaces convolution biases and a second class; see `to_flax`."""
   for path in modules:
@@ -166,12 +168,12 @@ def _take_in_extras(
     bias = f'{NAMINGS[naming](path)}.bias'
     mean = f'{NAMINGS[naming](norm)}.running_mean'
     # Other shapes are left for `_check` to name.
-    if bias in found and np.shape(found.get(mean)) == found[bias].shape:
+    if {bias, mean} <= set(found) and found[mean].shape == found[bias].shape:
       found[mean] = found[mean] - found.pop(bias)
   head = NAMINGS[naming](('head',))
   names = f'{head}.weight', f'{head}.bias'
   # Two classes have two of both.
-  if all(np.shape(found.get(name))[:1] == (2,) for name in names):
+  if all(name in found and found[name].shape[:1] == (2,) for name in names):
     for name in names:
       found[name] = found[name][1:] - found[name][:1]
 

@@ -12,7 +12,7 @@ from skinseg_jax.runtime import devices, errors
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-  monkeypatch.setattr(doctor, '_SECONDS', 0.01)
+  monkeypatch.setattr(machine, '_SECONDS', 0.01)
 
 
 @pytest.fixture

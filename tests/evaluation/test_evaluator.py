@@ -42,7 +42,7 @@ def workdir(tmp_path):
 def _evaluate(workdir, model, own, *, subset='validation', options=_FAST):
   return evaluator.evaluate_subset(
     workdir, model, own, subset=subset, options=options
-  )
+  ).summary
 
 
 def _histogram(own, image_ids):
@@ -137,7 +137,7 @@ def test_other_data_beside_the_training_images(workdir, model, own):
   splits.write_split(own.split, workdir / 'split.csv')
   summary = evaluator.evaluate_source(
     workdir, model, _other(), name='clinic', options=_FAST
-  )
+  ).summary
   assert summary['num_images'] == 5
   assert sum(summary['counts'].values()) == 5 * 32 * 32
   assert summary['data']['split'] is None
@@ -159,7 +159,7 @@ def test_other_data_without_the_training_images(workdir, model, own, capsys):
   workdir.mkdir()
   summary = evaluator.evaluate_source(
     workdir, model, _other(), name='clinic', options=_FAST
-  )
+  ).summary
   assert 'no comparison with the training images' in capsys.readouterr().err
   assert summary['operating_point'] is None
   assert summary['trained_on'] is None

@@ -289,7 +289,9 @@ def test_running_variance_differs_by_the_factor_of_unbiased_estimates(
 
 def _side_by_side(monkeypatch, *arguments):
   monkeypatch.setattr(sys, 'argv', ['side_by_side.py', *arguments])
-  runpy.run_path(str(_SCRIPTS / 'side_by_side.py'), run_name='__main__')
+  runpy.run_path(
+    str(_SCRIPTS / 'checks' / 'side_by_side.py'), run_name='__main__'
+  )
 
 
 def test_side_by_side_without_the_extra_names_it(monkeypatch, capsys):

@@ -69,7 +69,7 @@ def test_second_signal_ends_at_once_even_in_a_long_step():
   # A lock that is never freed: no Python runs in the main thread.
   process = _run("""
     import threading
-    from skinseg_jax import stop_signals
+    from skinseg_jax.runtime import stop_signals
     lock = threading.Lock()
     lock.acquire()
     with stop_signals.StopSignals() as stop, stop.deferred():
@@ -89,7 +89,7 @@ def test_second_signal_ends_at_once_even_in_a_long_step():
 
 def test_exit_code_for_the_scheduler():
   process = _run("""
-    from skinseg_jax import errors
+    from skinseg_jax.runtime import errors
     def stopped(argv):
       print('saved')
       raise errors.StoppedError('stopped by SIGTERM')

@@ -189,7 +189,8 @@ def test_every_step_and_image_differs_and_repeats():
 
 _ON_DEVICES = """
 import jax, numpy as np, sys
-from skinseg_jax import augmentation, config
+from skinseg_jax import config
+from skinseg_jax.training import augmentation
 from skinseg_jax.data import input_pipeline
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)

@@ -61,7 +61,7 @@ class FolderSource:
         listing all images without mask, masks without image, ambiguous names,
         unreadable headers, sizes that differ, and what in the csv does not fit.
     """
-    problems = []
+    problems: list[str] = []
     images, masks = _list_files(images_dir, masks_dir)
     pairs = _pair(images, masks, problems)
     rows = {}
@@ -241,7 +241,7 @@ def _read_rows(
       ' must be image_id, and none twice'
     )
     return {}
-  rows = {}
+  rows: dict[str, dict[str, str]] = {}
   for number, fields in enumerate(lines, start=2):
     if not fields:  # An empty line.
       continue

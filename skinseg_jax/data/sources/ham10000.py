@@ -296,6 +296,7 @@ def _check_whole(builder: Ham10000) -> None:
 
 def _check_same(builder: Ham10000) -> None:
   """Refuses raw files other than those the data set was made from."""
+  assert builder.raw_paths  # Without raw files there is nothing to compare.
   raw = ham10000_files.list_files(builder.raw_paths)
   manifest = builder.info.metadata
   faults = raw.unreadable + raw.problems

@@ -100,7 +100,7 @@ def _check(
   if mask:
     data = _decode(mask, decode_mask, found)
     found.is_grey = bool(data and mask_threshold and not _is_strict(data))
-  if len(found.sizes) == 2 and found.sizes[0] != found.sizes[1]:
+  if mask and len(found.sizes) == 2 and found.sizes[0] != found.sizes[1]:
     image_size, mask_size = (f'{w} x {h}' for h, w in found.sizes)
     found.problems.append(
       f'{mask.name}: {mask_size} pixels, its image has {image_size}'

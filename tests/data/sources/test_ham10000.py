@@ -136,7 +136,7 @@ def test_interrupted_build_leaves_nothing(
 def test_killed_build_is_not_opened(raw_dir, tmp_path):
   code = f"""if True:
     import os, pathlib
-    from skinseg_jax.data import ham10000
+    from skinseg_jax.data.sources import ham10000
     records = ham10000._records
     def killed(raw, image_ids):
       yield from list(records(raw, image_ids))[:4]
@@ -246,7 +246,7 @@ def test_tensorflow_is_not_needed(raw_dir, tmp_path):
         if name.partition('.')[0] != 'tensorflow':
           return self.finder.find_spec(name, path, target)
     sys.meta_path[:] = map(Finder, sys.meta_path)
-    from skinseg_jax.data import ham10000
+    from skinseg_jax.data.sources import ham10000
     for _ in range(2):  # Builds, then opens.
       source = ham10000.Ham10000Source.prepare(
           pathlib.Path({str(tmp_path / 'data')!r}),
