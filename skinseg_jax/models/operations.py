@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from skinseg_jax.models import plain
-from skinseg_jax.models.cpu import convolution, reduction, switch
+from skinseg_jax.models.cpu import (
+  convolution,
+  forms,
+  fusion,
+  reduction,
+  switch,
+)
 
 # Zeros above and below, left and right.
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -52,24 +58,55 @@ def conv(
   """
   size = kernel.shape[:2]
   if size == (1, 1) and groups == 1 and not any(map(any, padding)):
-    return _conv1x1(x[:, ::stride, ::stride], kernel)
+    return _conv(x[:, ::stride, ::stride], kernel, plain.Geometry())
   simple = (stride, dilation, groups) == (1, 1, 1)
   if simple and size == (3, 3) and padding == ((1, 1), (1, 1)):
     return conv3x3(x, kernel)
-  return lax.conv_general_dilated(
+  geometry = plain.Geometry(stride, padding, dilation, groups)
+  return _conv(x, kernel, geometry)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x, kernel, geometry):
+  form = forms.conv_form(kernel.shape, geometry)
+  return switch.choose(
     x,
     kernel,
-    (stride, stride),
-    padding,
-    rhs_dilation=(dilation, dilation),
-    dimension_numbers=plain.LAYOUT,
-    feature_group_count=groups,
+    cpu=functools.partial(form.conv, geometry=geometry),
+    plain=functools.partial(plain.conv, geometry=geometry),
   )
 
 
-def _conv1x1(x, kernel):
-  y = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
-  return y.reshape(*x.shape[:3], -1)
+def _conv_fwd(x, kernel, geometry):
+  return _conv(x, kernel, geometry), (x, kernel)
+
+
+def _conv_bwd(geometry, saved, dy):
+  x, kernel = saved
+  form = forms.conv_form(kernel.shape, geometry)
+  choose = lambda *args, cpu, plain, size: switch.choose(
+    *args,
+    cpu=lambda *args: cpu(*args, size, geometry),
+    plain=lambda *args: plain(*args, size, geometry),
+  )
+  dx = choose(
+    dy,
+    kernel,
+    cpu=form.input_grad,
+    plain=plain.conv_input_grad,
+    size=x.shape[1:3],
+  )
+  dkernel = choose(
+    x,
+    dy,
+    cpu=form.kernel_grad,
+    plain=plain.conv_kernel_grad,
+    size=kernel.shape[:2],
+  )
+  return dx, dkernel
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 def conv_transpose(
@@ -200,7 +237,8 @@ def _batch_norm_bwd(epsilon, activation, saved, cotangents):
   x, scale, bias, mean, rstd = saved
   count = x.size // x.shape[-1]
   gain = rstd * scale
-  wide, dy = plain.widened(x), plain.widened(cotangents[0])
+  dy = switch.choose(cotangents[0], cpu=fusion.kept, plain=lambda dy: dy)
+  wide, dy = plain.widened(x), plain.widened(dy)
   if activation != 'none':
     y = _normalise(x, scale, bias, mean, rstd)
     slopes = (y > 0) & (y < 6) if activation == 'relu6' else y > 0

@@ -1,182 +1,123 @@
 """Depthwise convolutions as sums of shifted products, for CPUs.
 
 XLA computes `lax.conv_general_dilated(feature_group_count=C)` 10 to 50 times
-slower on a CPU. Here each tap of the kernel is one product of all channels of a
-shifted image, and XLA adds them in one loop.
-
-All functions take a stride, a dilation and an explicit padding, each the same
-for both axes but for the padding: ((top, bottom), (left, right)), zero or more.
+slower on a CPU. Here each tap of the kernel is one product of all channels with
+a shifted image, and XLA adds the products in one loop.
 """
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from skinseg_jax.models import plain
 from skinseg_jax.models.cpu import reduction
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from skinseg_jax.models.cpu.fusion import kept
 
 
 def conv(
-  x: jax.Array,
-  kernel: jax.Array,
-  *,
-  stride: int,
-  dilation: int,
-  padding: Padding,
+  x: jax.Array, kernel: jax.Array, geometry: plain.Geometry
 ) -> jax.Array:
-  """Depthwise convolution: each channel has a kernel of its own.
-
-  Args:
-    x: Float [B, H, W, C].
-    kernel: [k, k, 1, C], of the same type.
-    stride: Of the output's pixels.
-    dilation: Distance of two taps.
-    padding: See above.
-
-  Returns:
-    [B, H', W', C], H' = (H + top + bottom - dilation * (k - 1) - 1) // stride
-    + 1, W' alike; of x's type.
-  """
-  taps = len(kernel)
-  padded = _padded(x, padding)
-  size = _output_size(padded, taps, stride, dilation)
+  """What `plain.conv` computes, with a kernel [k, k, 1, C]."""
+  padded = _padded(x, geometry.padding)
+  size = plain.output_size(x.shape[1:3], kernel.shape[:2], geometry)
   kernel = plain.widened(kernel)
-  return sum(
-    _shifted(padded, (i * dilation, j * dilation), size, stride)
-    * kernel[i, j, 0]
-    for i in range(taps)
-    for j in range(taps)
-  ).astype(x.dtype)
+  return kept(
+    sum(
+      _shifted(padded, i, j, size, geometry) * kernel[i, j, 0]
+      for i, j in _taps(kernel.shape[:2])
+    ).astype(x.dtype)
+  )
 
 
 def input_grad(
   dy: jax.Array,
   kernel: jax.Array,
-  *,
-  stride: int,
-  dilation: int,
-  padding: Padding,
   size: tuple[int, int],
+  geometry: plain.Geometry,
 ) -> jax.Array:
-  """Gradient of `conv` with respect to its image.
-
-  Args:
-    dy: Cotangent of the result, [B, H', W', C].
-    kernel: [k, k, 1, C], of the same type.
-    stride: As in `conv`.
-    dilation: As in `conv`.
-    padding: As in `conv`.
-    size: Height and width of the image.
-
-  Returns:
-    [B, H, W, C], of dy's type.
-  """
-  # An image of one pixel in `stride`, at each offset, is a sum over those taps
-  # that reach it: no product with the zeros between the pixels of dy.
-  kernel = plain.widened(kernel)
-  cells = [-(-n // stride) for n in size]
-  taps = [
-    [_taps_that_reach(a, len(kernel), stride, dilation, pad) for pad in before]
-    for before in [(padding[0][0], padding[1][0])]
-    for a in range(stride)
-  ]
-  border = [
-    _border([t for row in taps for t in row[axis]], dy.shape[1 + axis], n)
-    for axis, n in enumerate(cells)
-  ]
-  padded = _padded(dy, tuple(border))
-  zero = jnp.zeros((len(dy), *cells, dy.shape[-1]), kernel.dtype)
-  images = [
+  """What `plain.conv_input_grad` computes, with a kernel [k, k, 1, C]."""
+  # dx in parts: one of `stride` rows and columns, starting at each offset. A
+  # part needs only some taps, and no zeros between the pixels of dy.
+  stride = geometry.stride
+  cells = tuple(-(-n // stride) for n in size)
+  rows, columns = (
     [
-      sum(
-        (
-          _shifted(padded, (border[0][0] + di, border[1][0] + dj), cells, 1)
-          * kernel[i, j, 0]
-          for i, di in taps[a][0]
-          for j, dj in taps[b][1]
-        ),
-        start=zero,
-      )
-      for b in range(stride)
+      _taps_that_reach(offset, kernel.shape[axis], before, geometry)
+      for offset in range(stride)
     ]
-    for a in range(stride)
-  ]
+    for axis, (before, _) in enumerate(geometry.padding)
+  )
+  top, bottom = _border(rows, dy.shape[1], cells[0])
+  left, right = _border(columns, dy.shape[2], cells[1])
+  padded = _padded(dy, ((top, bottom), (left, right)))
+  kernel = plain.widened(kernel)
+  none = jnp.zeros((1, 1, 1, dy.shape[-1]), kernel.dtype)
+
+  def part(rows, columns):
+    return none + sum(
+      padded[:, top + di :, left + dj :][:, : cells[0], : cells[1]]
+      * kernel[i, j, 0]
+      for i, di in rows
+      for j, dj in columns
+    )
+
   if stride == 1:
-    return images[0][0].astype(dy.dtype)
+    return kept(part(rows[0], columns[0]).astype(dy.dtype))
   # Stacked before the channels, not beside them: XLA is slow at the latter.
-  dx = jnp.stack([jnp.stack(row, axis=3) for row in images], axis=2)
+  dx = jnp.stack(
+    [jnp.stack([part(r, c) for c in columns], axis=3) for r in rows], axis=2
+  )
   dx = dx.reshape(len(dy), *(stride * n for n in cells), dy.shape[-1])
-  return dx[:, : size[0], : size[1]].astype(dy.dtype)
+  return kept(dx[:, : size[0], : size[1]].astype(dy.dtype))
 
 
 def kernel_grad(
   x: jax.Array,
   dy: jax.Array,
-  *,
-  taps: int,
-  stride: int,
-  dilation: int,
-  padding: Padding,
+  size: tuple[int, int],
+  geometry: plain.Geometry,
 ) -> jax.Array:
-  """Gradient of `conv` with respect to its kernel.
-
-  Args:
-    x: Float [B, H, W, C].
-    dy: Cotangent of the result, [B, H', W', C], of the same type.
-    taps: Height and width of the kernel.
-    stride: As in `conv`.
-    dilation: As in `conv`.
-    padding: As in `conv`.
-
-  Returns:
-    [taps, taps, 1, C], of x's type.
-  """
-  padded = _padded(x, padding)
-  shifted = lambda i, j: _shifted(
-    padded, (i * dilation, j * dilation), dy.shape[1:3], stride
-  )
+  """What `plain.conv_kernel_grad` computes, [k, k, 1, C]."""
+  padded, dy = _padded(x, geometry.padding), plain.widened(kept(dy))
   sums = [
-    reduction.channel_sum(shifted(i, j) * plain.widened(dy))
-    for i in range(taps)
-    for j in range(taps)
+    reduction.channel_sum(_shifted(padded, i, j, dy.shape[1:3], geometry) * dy)
+    for i, j in _taps(size)
   ]
-  return jnp.stack(sums).reshape(taps, taps, 1, -1).astype(x.dtype)
+  return jnp.stack(sums).reshape(*size, 1, -1).astype(x.dtype)
+
+
+def _taps(size):
+  return [(i, j) for i in range(size[0]) for j in range(size[1])]
 
 
 def _padded(x, padding):
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-  # Kept in memory: each tap reads it, and would compute the border again.
-  return plain.widened(lax.optimization_barrier(x))
+  return plain.widened(kept(jnp.pad(x, ((0, 0), *padding, (0, 0)))))
 
 
-def _shifted(x, start, size, stride):
-  (i, j), (h, w) = start, size
-  rows = slice(i, i + (h - 1) * stride + 1, stride)
-  columns = slice(j, j + (w - 1) * stride + 1, stride)
+def _shifted(x, i, j, size, geometry):
+  rows, columns = (
+    slice(start, start + (n - 1) * geometry.stride + 1, geometry.stride)
+    for start, n in zip(
+      (i * geometry.dilation, j * geometry.dilation), size, strict=True
+    )
+  )
   return x[:, rows, columns]
 
 
-def _output_size(padded, taps, stride, dilation):
-  reach = dilation * (taps - 1)
-  return tuple((n - reach - 1) // stride + 1 for n in padded.shape[1:3])
-
-
 def _taps_that_reach(
-  offset: int, taps: int, stride: int, dilation: int, before: int
+  offset: int, taps: int, before: int, geometry: plain.Geometry
 ) -> list[tuple[int, int]]:
-  """Which pixels of the result a pixel `stride * n + offset` has a part in.
+  """In which pixels of the result pixel `stride * n + offset` has a part.
 
   Returns:
     Pairs of a tap and a distance d: by that tap, it is in pixel n + d.
   """
-  reached = [(i, offset + before - i * dilation) for i in range(taps)]
-  return [(i, d // stride) for i, d in reached if d % stride == 0]
+  reached = [(i, offset + before - i * geometry.dilation) for i in range(taps)]
+  return [
+    (i, d // geometry.stride) for i, d in reached if d % geometry.stride == 0
+  ]
 
 
 def _border(taps, size, cells):
   """Zeros before and after dy, so that every tap finds something."""
-  distances = [d for _, d in taps]
-  before = max(0, -min(distances))
-  return before, max(0, cells + max(distances) - size)
+  distances = [d for pairs in taps for _, d in pairs]
+  return max(0, -min(distances)), max(0, cells + max(distances) - size)

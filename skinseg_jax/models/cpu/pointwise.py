@@ -1,22 +1,38 @@
-"""1x1 convolutions as matrix products, for CPUs."""
+"""1x1 convolutions of stride 1 as matrix products, for CPUs."""
 
 import jax
 
+from skinseg_jax.models import plain
 from skinseg_jax.models.cpu import products
 
 
-def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """1x1 convolution; [B, H, W, in] and [1, 1, in, out] to [B, H, W, out]."""
+def conv(
+  x: jax.Array, kernel: jax.Array, geometry: plain.Geometry
+) -> jax.Array:
+  """What `plain.conv` computes, with a kernel [1, 1, in, out]."""
+  del geometry  # Stride 1, no padding.
   return _times(x, kernel[0, 0])
 
 
-def input_grad(dy: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Gradient of `conv` with respect to its image, like the image."""
+def input_grad(
+  dy: jax.Array,
+  kernel: jax.Array,
+  size: tuple[int, int],
+  geometry: plain.Geometry,
+) -> jax.Array:
+  """What `plain.conv_input_grad` computes."""
+  del size, geometry  # As those of dy.
   return _times(dy, kernel[0, 0].T)
 
 
-def kernel_grad(x: jax.Array, dy: jax.Array) -> jax.Array:
-  """Gradient of `conv` with respect to its kernel, [1, 1, in, out]."""
+def kernel_grad(
+  x: jax.Array,
+  dy: jax.Array,
+  taps: tuple[int, int],
+  geometry: plain.Geometry,
+) -> jax.Array:
+  """What `plain.conv_kernel_grad` computes, [1, 1, in, out]."""
+  del taps, geometry
   return products.over_pixels(x, dy)[None, None]
 
 
