@@ -7,11 +7,22 @@ import numpy as np
 from skinseg_jax.models import plain
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+  """2x2 maximum with stride 2; [B, H, W, C] to [B, H/2, W/2, C].
+
+  Equal maxima share the gradient (PyTorch gives it to the first). After a ReLU
+  only equal positive values can show the difference.
+  """
+  b, h, w, c = x.shape
+  # As a reshape: a window reduction cannot be differentiated in bfloat16.
+  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+
+
 def max_pool3x3(x: jax.Array) -> jax.Array:
   """3x3 maximum with stride 2 and a border of one pixel that never wins.
 
   Equal to `torch.nn.MaxPool2d(3, stride=2, padding=1)` for even sizes. Equal
-  maxima share the gradient, as in `operations.max_pool`.
+  maxima share the gradient, as in `max_pool`.
 
   Args:
     x: Float [B, H, W, C], H and W even.
@@ -33,14 +44,14 @@ def max_pool3x3(x: jax.Array) -> jax.Array:
   return x
 
 
-def nearest_twice(x: jax.Array) -> jax.Array:
+def double(x: jax.Array) -> jax.Array:
   """Repeats each pixel in a 2x2 square; [B, H, W, C] to [B, 2H, 2W, C]."""
   b, h, w, c = x.shape
   squares = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
   return squares.reshape(b, 2 * h, 2 * w, c)
 
 
-def bilinear(
+def resize_bilinear(
   x: jax.Array, size: tuple[int, int], *, align_corners: bool
 ) -> jax.Array:
   """Bilinear resizing without antialiasing, as torch's `interpolate`.
@@ -63,7 +74,7 @@ def bilinear(
   )
 
 
-def adaptive_average(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def adaptive_average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
   """Means over a grid of `size` cells, as `torch.nn.AdaptiveAvgPool2d`.
 
   Cell i of n pixels goes from floor(i * n / size) to ceil((i + 1) * n / size):

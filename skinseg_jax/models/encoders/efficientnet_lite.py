@@ -81,21 +81,23 @@ class EfficientNetLite(nnx.Module):
     self.features = (3, *(stages[i].features for i in _LAST_OF_STRIDE))
     self.model = _Trunk(stages, output_stride, dtype, rngs)
 
-  def __call__(self, images: jax.Array) -> list[jax.Array]:
+  def __call__(self, images: jax.Array, *, depth: int = 5) -> list[jax.Array]:
     """Computes features.
 
     Args:
       images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 32.
+      depth: Number of features, from 1; deeper stages are not computed.
 
     Returns:
-      The normalised images, and the features at strides 2, 4, 8, 16 and 32, or
-      up to the output stride.
+      The normalised images, then the features, at strides 2, 4, 8, 16 and 32,
+      or up to the output stride.
     """
     run = layers.runner(self.remat)
     x = inputs.normalise(images, self.MEAN, self.DEVIATION, self.dtype)
     features = [x]
     x = self.model.bn1(self.model.conv_stem(x))
-    for number, stage in enumerate(self.model.blocks):
+    stages = self.model.blocks[: _LAST_OF_STRIDE[depth - 1] + 1]
+    for number, stage in enumerate(stages):
       for block in stage:
         x = run(block, x)
       if number in _LAST_OF_STRIDE:

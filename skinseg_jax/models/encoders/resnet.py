@@ -79,21 +79,23 @@ class ResNet(nnx.Module):
       stages.append(nnx.List(stage))
     self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
-  def __call__(self, images: jax.Array) -> list[jax.Array]:
+  def __call__(self, images: jax.Array, *, depth: int = 5) -> list[jax.Array]:
     """Computes features.
 
     Args:
       images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 32.
+      depth: Number of features, from 2; deeper stages are not computed.
 
     Returns:
-      The normalised images and the features after the stem and each stage, at
-      strides 1, 2, 4, 8, 16 and 32, or up to the output stride.
+      The normalised images, then the features: after the stem and each stage,
+      at strides 2, 4, 8, 16 and 32, or up to the output stride.
     """
     run = layers.runner(self.remat)
     x = inputs.normalise(images, self.MEAN, self.DEVIATION, self.dtype)
     features = [x, self.bn1(self.conv1(x))]
     x = resampling.max_pool3x3(features[-1])
-    for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+    stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+    for stage in stages[: depth - 1]:
       for block in stage:
         x = run(block, x)
       features.append(x)
