@@ -32,6 +32,8 @@ _KERNELS: dict[str, nnx.Initializer] = {
   # segmentation-models-pytorch, and torchvision's ResNets.
   'he_uniform': _scaled(2.0, 'fan_in', 'uniform'),
   'he_fan_out': _scaled(2.0, 'fan_out', 'normal'),
+  # The same for depthwise kernels: one output for each input.
+  'he_depthwise': _scaled(2.0, 'fan_in', 'normal'),
   # Glorot and Bengio, 2010, with biases of 0: heads of
   # segmentation-models-pytorch.
   'glorot': _scaled(1.0, 'fan_avg', 'uniform'),
@@ -44,7 +46,8 @@ def initializers(
   """Initialisers of kernel and bias.
 
   Args:
-    name: 'torch', 'flax', 'he_uniform', 'he_fan_out' or 'glorot'.
+    name: 'torch', 'flax', 'he_uniform', 'he_fan_out', 'he_depthwise' or
+      'glorot'.
     fan_in: Number of inputs that each output adds up.
   """
   if name not in _KERNELS:

@@ -23,17 +23,6 @@ from skinseg_jax.models.cpu import (
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-  """2x2 maximum with stride 2; [B, H, W, C] to [B, H/2, W/2, C].
-
-  Equal maxima share the gradient (PyTorch gives it to the first). After a ReLU
-  only equal positive values can show the difference.
-  """
-  b, h, w, c = x.shape
-  # As a reshape: a window reduction cannot be differentiated in bfloat16.
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
-
-
 def conv(
   x: jax.Array,
   kernel: jax.Array,

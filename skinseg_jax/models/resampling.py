@@ -66,7 +66,11 @@ def resize_bilinear(
     [B, *size, C], of x's type.
   """
   return _along_both_axes(
-    x, *(_linear(n, m, align_corners) for n, m in zip(x.shape[1:3], size))
+    x,
+    *(
+      _linear(n, m, align_corners)
+      for n, m in zip(x.shape[1:3], size, strict=True)
+    ),
   )
 
 
@@ -80,7 +84,7 @@ def adaptive_average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     [B, *size, C], of x's type.
   """
   return _along_both_axes(
-    x, *(_cells(n, m) for n, m in zip(x.shape[1:3], size))
+    x, *(_cells(n, m) for n, m in zip(x.shape[1:3], size, strict=True))
   )
 
 
@@ -117,3 +121,42 @@ def _cells(n: int, m: int) -> np.ndarray:
     start, stop = i * n // m, -(-(i + 1) * n // m)
     weights[i, start:stop] = 1 / (stop - start)
   return weights
+
+
+def max_pool_with_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """2x2 maximum with stride 2, and where in its window each maximum stood.
+
+  An odd last row or column is left out.
+
+  Args:
+    x: Float [B, H, W, C].
+
+  Returns:
+    Maxima [B, H / 2, W / 2, C] and places of the same shape, int32: 0 to 3,
+    row by row, the first of equals.
+  """
+  b, h, w, c = x.shape
+  h, w = h // 2, w // 2
+  windows = x[:, : 2 * h, : 2 * w].reshape(b, h, 2, w, 2, c)
+  windows = windows.transpose(0, 1, 3, 5, 2, 4).reshape(b, h, w, c, 4)
+  places = windows.argmax(axis=-1)
+  return jnp.take_along_axis(windows, places[..., None], -1)[..., 0], places
+
+
+def unpool(x: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """Puts each value where its maximum stood, with zeros around it.
+
+  Args:
+    x: Float [B, H, W, C].
+    places: From `max_pool_with_places`, of the same shape.
+    size: Height and width before that pooling, 2 H or 2 H + 1, likewise W.
+
+  Returns:
+    Float [B, *size, C].
+  """
+  b, h, w, c = x.shape
+  window = (places[..., None] == jnp.arange(4)) * x[..., None]
+  y = window.reshape(b, h, w, c, 2, 2).transpose(0, 1, 4, 2, 5, 3)
+  y = y.reshape(b, 2 * h, 2 * w, c)
+  rest = (size[0] - 2 * h, size[1] - 2 * w)
+  return jnp.pad(y, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))

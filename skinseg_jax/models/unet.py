@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import layers, operations, plain
+from skinseg_jax.models import layers, plain, resampling
 
 
 class DoubleConv(nnx.Module):
@@ -117,7 +117,7 @@ class UNet(nnx.Module):
     for down in self.downs:
       x = run(down, x)
       skips.append(x)
-      x = operations.max_pool(x)
+      x = resampling.max_pool(x)
     x = run(self.bottleneck, x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))

@@ -134,8 +134,8 @@ def test_conv_transpose():
 
 def test_max_pool_by_hand():
   x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-  assert operations.max_pool(x)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
-  gradient = jax.grad(lambda x: operations.max_pool(x).sum())(x)
+  assert resampling.max_pool(x)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
+  gradient = jax.grad(lambda x: resampling.max_pool(x).sum())(x)
   assert np.flatnonzero(gradient).tolist() == [5, 7, 13, 15]
 
 
