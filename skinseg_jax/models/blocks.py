@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import layers, plain, resampling
+from skinseg_jax.models import doubled, layers, plain, resampling
 
 
 class Head(nnx.Module):
@@ -79,10 +79,11 @@ class UpBlock(nnx.Module):
 
   def __call__(self, x: jax.Array, skip: jax.Array | None = None) -> jax.Array:
     """Maps [B, H, W, C] and a skip [B, 2H, 2W, S] to [B, 2H, 2W, features]."""
-    x = resampling.double(x)
-    if skip is not None:
-      x = jnp.concatenate([x, skip], axis=-1)
-    return self.conv2(self.conv1(x))
+    conv, dtype = self.conv1.conv, self.conv1.conv.dtype
+    x = x.astype(dtype)
+    skip = None if skip is None else skip.astype(dtype)
+    x = doubled.conv3x3(x, skip, conv.kernel[...].astype(dtype))
+    return self.conv2(self.conv1.norm(x))
 
 
 class SeparableConv(nnx.Module):

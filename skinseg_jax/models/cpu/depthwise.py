@@ -22,7 +22,7 @@ def conv(
   kernel = plain.widened(kernel)
   return kept(
     sum(
-      _shifted(padded, i, j, size, geometry) * kernel[i, j, 0]
+      _shifted(padded, i, j, size, geometry) * kernel[i : i + 1, j : j + 1]
       for i, j in _taps(kernel.shape[:2])
     ).astype(x.dtype)
   )
@@ -50,15 +50,17 @@ def input_grad(
   left, right = _border(columns, dy.shape[2], cells[1])
   padded = _padded(dy, ((top, bottom), (left, right)))
   kernel = plain.widened(kernel)
-  none = jnp.zeros((1, 1, 1, dy.shape[-1]), kernel.dtype)
+  shape = (len(dy), *cells, dy.shape[-1])
 
   def part(rows, columns):
-    return none + sum(
+    total = sum(
       padded[:, top + di :, left + dj :][:, : cells[0], : cells[1]]
-      * kernel[i, j, 0]
+      * kernel[i : i + 1, j : j + 1]
       for i, di in rows
       for j, dj in columns
     )
+    # No tap may reach an offset, as with 1x1 kernels.
+    return total if rows and columns else jnp.zeros(shape, kernel.dtype)
 
   if stride == 1:
     return kept(part(rows[0], columns[0]).astype(dy.dtype))
@@ -73,16 +75,16 @@ def input_grad(
 def kernel_grad(
   x: jax.Array,
   dy: jax.Array,
-  size: tuple[int, int],
+  taps: tuple[int, int],
   geometry: plain.Geometry,
 ) -> jax.Array:
   """What `plain.conv_kernel_grad` computes, [k, k, 1, C]."""
   padded, dy = _padded(x, geometry.padding), plain.widened(kept(dy))
   sums = [
     reduction.channel_sum(_shifted(padded, i, j, dy.shape[1:3], geometry) * dy)
-    for i, j in _taps(size)
+    for i, j in _taps(taps)
   ]
-  return jnp.stack(sums).reshape(*size, 1, -1).astype(x.dtype)
+  return jnp.stack(sums).reshape(*taps, 1, -1).astype(x.dtype)
 
 
 def _taps(size):

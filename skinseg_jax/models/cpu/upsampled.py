@@ -14,11 +14,17 @@ from skinseg_jax.models import plain
 from skinseg_jax.models.cpu import products
 from skinseg_jax.models.cpu.fusion import kept
 
-# Taps of the kernel, seen from four rows (or columns) of the small image that
-# start one before: what row 0 and row 1 of a doubled pixel take from rows -1,
-# 0 and 1.
+# With more channels, doubling and Winograd's products are as fast.
+_MOST_CHANNELS = 128
+# Which taps of the kernel see the small column before, at and after the place
+# of a doubled pixel: those of its left and of its right half.
 _FIRST = ((1, 0, 0), (0, 1, 1), (0, 0, 0))
 _SECOND = ((0, 0, 0), (1, 1, 0), (0, 0, 1))
+
+
+def pays(channels: int) -> bool:
+  """Whether this is faster than doubling an image of so many channels."""
+  return channels <= _MOST_CHANNELS
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -78,9 +84,7 @@ def kernel_grad(x: jax.Array, dy: jax.Array) -> jax.Array:
   ).reshape(3, c_in, 4, 2, c_out)
   # Tap 0 of the kernel reaches the fourth and, as the first of two that see the
   # same pixel, the third row; and so on. The same for the columns.
-  reached = jnp.array(
-    [[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], taps.dtype
-  )
+  reached = jnp.array([[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], taps.dtype)
   both = jnp.array([_FIRST, _SECOND], taps.dtype)  # [side, place, tap].
   return jnp.einsum(
     'ir,spj,pcrso->ijco', reached, both, taps, precision='highest'
