@@ -11,7 +11,7 @@ import difflib
 import json
 import operator
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from skinseg_jax.runtime import errors
@@ -39,7 +39,8 @@ class DataConfig:
   mask_threshold: int = 0
   # synthetic: number of generated images.
   num_synthetic: int = 480
-  # Height and width after resizing, in pixels; multiples of 16.
+  # Height and width after resizing, in pixels; multiples of 16 for the paper's
+  # U-Net, of 32 for a network with an encoder.
   image_size: tuple[int, int] = (224, 224)
   # 'paper' (HAM10000 only), 'lesion' (grouped by lesion, stratified by dx),
   # 'random' (by image; leaks lesions), or a csv with image_id,subset.
@@ -56,14 +57,26 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
 class ModelConfig:
-  """The U-Net."""
+  """The network; docs/networks.md describes each."""
 
-  # Channels of the first level; they double at each of four levels.
+  # 'unet' (the paper's, or with an encoder), 'attention_unet', 'segnet' or
+  # 'resunetplusplus'; or, on an encoder, 'unetplusplus', 'fpn', 'manet',
+  # 'linknet', 'pspnet', 'fcn', 'deeplabv3' or 'deeplabv3plus'.
+  architecture: str = 'unet'
+  # 'resnet18', 'resnet34', 'resnet50', 'efficientnet_lite0', '...1' or '...2';
+  # empty: none.
+  encoder: str = ''
+  # What the encoder starts from: empty (random), 'imagenet', or a file of its
+  # weights.
+  encoder_weights: str = ''
+  # Networks without an encoder: channels of the first level; they double from
+  # level to level.
   width: int = 64
   # Type that convolutions compute in: 'float32' or 'bfloat16'. Parameters,
   # batch-norm statistics, loss and optimiser stay in float32.
   compute_dtype: str = 'float32'
-  # Initial weights: 'torch' (PyTorch's defaults) or 'flax' (Flax's).
+  # Initial weights of the paper's U-Net: 'torch' (PyTorch's defaults) or 'flax'
+  # (Flax's). The other networks start as their twins do.
   initializer: str = 'torch'
 
 
@@ -116,6 +129,12 @@ class TrainConfig:
   epochs: int = 20
   # The optimiser's step size; with a schedule, its highest.
   learning_rate: float = 1e-3
+  # Step size of the encoder, as a multiple of the rest's, 0 to 1; 0 keeps its
+  # weights as they are, while its batch norms still follow the images.
+  encoder_rate: float = 1.0
+  # Folder of a run whose best checkpoint gives the initial weights, such as one
+  # on other images; empty: none. The optimiser starts fresh.
+  init_from: str = ''
   # 'adam', or 'adamw': Adam with decay of the kernels, apart from the gradient.
   optimizer: str = 'adam'
   # adamw: share of a kernel, times the step size, that each update takes off.
@@ -232,8 +251,13 @@ def _nearest(name: str) -> str:
     for field in known
     if field.rpartition('.')[2] == name.rpartition('.')[2]
   ]
-  close = last or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+  close = last or [nearest_name(name, known)]
   return close[0]
+
+
+def nearest_name(name: str, known: Sequence[str]) -> str:
+  """The one of the known names that is most like `name`."""
+  return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""PyTorch weights of a U-Net to ours and back.
+"""PyTorch weights to ours and back.
 
 python -m skinseg_jax.torch_weights --weights FILE --config configs/x.py \
   --workdir DIR
 python -m skinseg_jax.torch_weights --export FILE --workdir DIR \
   [--checkpoint best|last|STEP] [--naming NAME]
 
-Known are three namings of one U-Net: 'skinseg' (ours, as in
-scripts/torch_reference.py), 'aladdinpersson' (the UNET of
+Tensors are named as in the network's twin (naming 'twin'), such as the Unet of
+segmentation-models-pytorch. The paper's U-Net has three namings: 'skinseg' (its
+twin, scripts/torch_reference.py), 'aladdinpersson' (the UNET of
 aladdinpersson/Machine-Learning-Collection) and 'milesial' (the UNet of
 milesial/Pytorch-UNet with bilinear=False). A file is .safetensors, or .pt or
 .pth, which needs PyTorch; .pth.tar is read, not written.
@@ -19,6 +20,8 @@ here keeps it, and PyTorch uses it for batch norms with momentum=None alone.
 import argparse
 import pathlib
 import sys
+
+from flax import nnx
 
 from skinseg_jax import main
 from skinseg_jax.inference import trained_model
@@ -33,10 +36,12 @@ def export_run(
   """Writes a checkpoint's weights for PyTorch; returns its step.
 
   Raises:
-    InputError: If there is no such checkpoint, or `path` cannot be written.
+    InputError: If there is no such checkpoint, the naming does not fit the
+      network, or `path` cannot be written.
   """
   model = trained_model.load(workdir, checkpoint)
-  tensor_files.write(path, torch_layouts.from_flax(model.state, naming=naming))
+  network = nnx.merge(model.graphdef, model.state)
+  tensor_files.write(path, torch_layouts.from_flax(network, naming=naming))
   return model.step
 
 
@@ -53,9 +58,7 @@ def run(argv: list[str]) -> None:
   what.add_argument('--export', type=pathlib.Path, help='file to write')
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--checkpoint', default='last', help='with --export')
-  parser.add_argument(
-    '--naming', default='skinseg', choices=torch_layouts.NAMINGS
-  )
+  parser.add_argument('--naming', default='twin', choices=torch_layouts.NAMINGS)
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
     # --config and its overrides are read as for training.

@@ -1,16 +1,23 @@
-"""Turns a PyTorch state_dict of the U-Net into our state, and back."""
+"""Turns PyTorch state_dicts into our state, and back.
 
-from collections.abc import Mapping
+Each network has a twin in PyTorch, named in its class, and parts that are named
+like the twin's. The paper's U-Net can also be read and written by the names of
+two public models.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
+from skinseg_jax.models import unet
 from skinseg_jax.runtime import errors
 
 # Names and list indices that lead to one of our modules or arrays.
 _Path = tuple[Any, ...]
+
 # Place of our parts in the public models' nn.Sequential.
 _PLACES = {'conv1': 0, 'norm1': 1, 'conv2': 3, 'norm2': 4}
 _TENSORS = {
@@ -62,34 +69,78 @@ def _milesial(path: _Path) -> str:
   raise ValueError(f'no place for {path} in the U-Net')
 
 
-# Each turns the path of one of our modules into the name of theirs.
-NAMINGS = {
+# Namings of the paper's U-Net: ours, as in its twin scripts/torch_reference.py,
+# and those of two public models. Each turns the path of a module into a name.
+_OF_UNET: dict[str, Callable[[_Path], str]] = {
   'skinseg': _skinseg,
   'aladdinpersson': _aladdinpersson,
   'milesial': _milesial,
 }
+# 'twin' is for every network.
+NAMINGS = ('twin', *_OF_UNET)
 
 
-def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
+def tensor_names(model: nnx.Module, naming: str = 'twin') -> dict[_Path, str]:
+  """Names in PyTorch of all values of a model's state, by their paths.
+
+  Args:
+    model: May hold shapes in place of arrays.
+    naming: One of the `NAMINGS`.
+
+  Raises:
+    InputError: If the naming is one of the paper's U-Net and the model is not.
+  """
+  if naming != 'twin' and not isinstance(model, unet.UNet):
+    raise errors.InputError(
+      f"--naming {naming} is of the paper's U-Net, this is a"
+      f' {type(model).__name__}; use --naming twin.'
+    )
+  paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+  if naming == 'twin':
+    return {path: _twin_name(model, path) for path in paths}
+  module = _OF_UNET[naming]
+  return {path: f'{module(path[:-1])}.{_TENSORS[path[-1]]}' for path in paths}
+
+
+def _twin_name(model: nnx.Module, path: _Path) -> str:
+  """Attributes joined by dots, as `TORCH_NAMES` of their classes say it."""
+  node, names = model, []
+  *modules, value = path
+  for part in modules:
+    names.append(_torch_name(node, part, str(part)))
+    listed = isinstance(node, nnx.List | nnx.Dict)
+    node = node[part] if listed else getattr(node, part)
+  names.append(_torch_name(node, value, _TENSORS.get(value, value)))
+  return '.'.join(filter(None, names))
+
+
+def _torch_name(node: nnx.Module, attribute: str | int, default: str) -> str:
+  return getattr(type(node), 'TORCH_NAMES', {}).get(attribute, default)
+
+
+def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
   """Turns a PyTorch state_dict into the state of our model.
 
-  Two things that our model does without become part of what it has, which
+  Two things that our U-Net does without become part of what it has, which
   changes no output: biases before a batch norm are taken off its running mean,
   and of two classes (background, lesion) the difference is our one logit. What
   `num_batches_tracked` counted is lost.
 
   Args:
     state_dict: Arrays by name, in any of the `NAMINGS`.
-    like: State of a model of that width, on its devices.
+    model: Gives the structure, and the devices of the result.
 
   Returns:
-    The state with those weights, float32, laid out as `like` is.
+    The state with those weights, float32, laid out as the model's is.
 
   Raises:
     InputError: Listing all names and shapes that do not fit, or all names of
       what is not finite.
   """
-  naming = _detect(state_dict)
+  naming = 'twin'
+  if isinstance(model, unet.UNet):
+    naming = _detect(state_dict)
+  names = tensor_names(model, naming)
   with np.errstate(over='ignore'):  # What overflows is refused by name.
     found = {
       name: np.asarray(values, np.float32)
@@ -97,16 +148,16 @@ def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
       if not name.endswith(_COUNTER)
     }
   _check_finite(found)
-  flat = list(nnx.to_flat_state(like))
-  _take_in_extras(found, naming, {path[:-1] for path, _ in flat})
-  wanted = {_name(naming, path): leaf.shape for path, leaf in flat}
-  _check(found, {n: _torch_shape(s) for n, s in wanted.items()}, naming)
+  if isinstance(model, unet.UNet):
+    _take_in_extras(found, names)
+  flat = nnx.to_flat_state(nnx.state(model))
+  _check(found, {names[p]: _torch_shape(x.shape) for p, x in flat}, model)
 
   def convert(path, leaf):
-    values = found[_name(naming, path)]
+    values = found[names[path]]
     if values.ndim == 4:
       values = values.transpose(_FROM_TORCH)
-    return leaf.replace(jax.device_put(values, leaf[...].sharding))
+    return leaf.replace(jax.device_put(values, leaf.get_value().sharding))
 
   return nnx.from_flat_state(
     [(path, convert(path, leaf)) for path, leaf in flat]
@@ -114,27 +165,36 @@ def to_flax(state_dict: Mapping[str, np.ndarray], like: Any) -> Any:
 
 
 def from_flax(
-  model_state: Any, *, naming: str = 'skinseg'
+  model: nnx.Module, *, naming: str = 'twin'
 ) -> dict[str, np.ndarray]:
-  """Turns the state of our model into a PyTorch state_dict.
+  """Turns our model into a PyTorch state_dict.
 
   Returns:
     Arrays by name, float32; `num_batches_tracked`, int64, is 0 throughout.
+
+  Raises:
+    InputError: If the naming does not fit the model.
   """
-  state_dict = {}
-  for path, leaf in nnx.to_flat_state(model_state):
+  names = tensor_names(model, naming)
+  state_dict = by_name(nnx.state(model), names)
+  counters = [
+    name.removesuffix('running_mean') + _COUNTER
+    for name in state_dict
+    if name.endswith('.running_mean')
+  ]
+  zeros = {name: np.zeros((), np.int64) for name in counters}
+  return {**state_dict, **zeros}
+
+
+def by_name(state: Any, names: Mapping[_Path, str]) -> dict[str, np.ndarray]:
+  """Arrays in PyTorch's layout: of a state, or of a part such as gradients."""
+  arrays = {}
+  for path, leaf in nnx.to_flat_state(state):
     values = np.asarray(leaf[...])
     if values.ndim == 4:
       values = values.transpose(_TO_TORCH)
-    state_dict[_name(naming, path)] = np.ascontiguousarray(values)
-    if path[-1] == 'mean':
-      module = NAMINGS[naming](path[:-1])
-      state_dict[f'{module}.{_COUNTER}'] = np.zeros((), np.int64)
-  return state_dict
-
-
-def _name(naming: str, path: _Path) -> str:
-  return f'{NAMINGS[naming](path[:-1])}.{_TENSORS[path[-1]]}'
+    arrays[names[path]] = np.ascontiguousarray(values)
+  return arrays
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -142,39 +202,39 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
-  """The naming whose last convolution is there."""
+  """The naming of the U-Net whose last convolution is there."""
   heads = {
-    name: f'{module(("head",))}.weight' for name, module in NAMINGS.items()
+    name: f'{module(("head",))}.weight' for name, module in _OF_UNET.items()
   }
   for naming, head in heads.items():
     if head in state_dict:
       return naming
   raise errors.InputError(
-    'these are no weights of a U-Net that is known here. Known namings hold\n'
+    "these are no weights of the paper's U-Net. Known namings of it hold\n"
     + errors.listing([f'{head} ({naming})' for naming, head in heads.items()])
     + '\nbut these hold\n'
     + errors.listing(sorted(state_dict), most=10)
+    + '\nFor weights of another network, set model.architecture and'
+    ' model.encoder to theirs.'
   )
 
 
 def _take_in_extras(
-  found: dict[str, np.ndarray], naming: str, modules: set[_Path]
+  found: dict[str, np.ndarray], names: Mapping[_Path, str]
 ) -> None:
   """Replaces convolution biases and a second class; see `to_flax`."""
-  for path in modules:
-    if not str(path[-1]).startswith('conv'):
+  for path, name in names.items():
+    if path[-1] != 'kernel' or not str(path[-2]).startswith('conv'):
       continue
-    norm = (*path[:-1], path[-1].replace('conv', 'norm'))
-    bias = f'{NAMINGS[naming](path)}.bias'
-    mean = f'{NAMINGS[naming](norm)}.running_mean'
+    norm = (*path[:-2], str(path[-2]).replace('conv', 'norm'), 'mean')
+    bias, mean = name.removesuffix('weight') + 'bias', names[norm]
     # Other shapes are left for `_check` to name.
-    if {bias, mean} <= set(found) and found[mean].shape == found[bias].shape:
+    if bias in found and np.shape(found.get(mean)) == found[bias].shape:
       found[mean] = found[mean] - found.pop(bias)
-  head = NAMINGS[naming](('head',))
-  names = f'{head}.weight', f'{head}.bias'
+  head = names['head', 'kernel'], names['head', 'bias']
   # Two classes have two of both.
-  if all(name in found and found[name].shape[:1] == (2,) for name in names):
-    for name in names:
+  if all(np.shape(found.get(name))[:1] == (2,) for name in head):
+    for name in head:
       found[name] = found[name][1:] - found[name][:1]
 
 
@@ -188,7 +248,11 @@ def _check_finite(found: Mapping[str, np.ndarray]) -> None:
     )
 
 
-def _check(found, shapes, naming) -> None:
+def _check(
+  found: Mapping[str, np.ndarray],
+  shapes: Mapping[str, tuple[int, ...]],
+  model: nnx.Module,
+) -> None:
   """Compares names and shapes, all of them."""
   problems = [f'{name}: missing' for name in shapes if name not in found]
   problems += [f'{name}: unknown' for name in found if name not in shapes]
@@ -199,12 +263,19 @@ def _check(found, shapes, naming) -> None:
   ]
   if not problems:
     return
-  first = found.get(_name(naming, ('downs', 0, 'conv1', 'kernel')))
+  raise errors.InputError(
+    f"the weights do not fit the config's network ({type(model).__name__}):\n"
+    + errors.listing(problems)
+    + '\n'
+    + _remedy(found, shapes, model)
+  )
+
+
+def _remedy(found, shapes, model) -> str:
+  if not isinstance(model, unet.UNet):
+    return 'Set model.architecture, model.encoder and model.width to theirs.'
+  first = found.get(next(iter(shapes)))
   width = (
     f' These look like model.width={len(first)}.' if np.ndim(first) == 4 else ''
   )
-  raise errors.InputError(
-    f'the weights (naming {naming!r}) do not fit the model:\n'
-    + errors.listing(problems)
-    + f'\nSet model.width to theirs; the U-Net must have four levels.{width}'
-  )
+  return f'Set model.width to theirs; the U-Net must have four levels.{width}'

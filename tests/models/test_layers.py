@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from skinseg_jax.models import layers, operations
+from skinseg_jax.models import layers, operations, resampling
 
 
 def _normal(seed, *shape):

@@ -47,7 +47,7 @@ class DeepLabV3Plus(nnx.Module):
     """Predicts logits.
 
     Args:
-      images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 16.
+      images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 32.
       key: Of dropout; None for none.
 
     Returns:

@@ -55,7 +55,7 @@ class FCN(nnx.Module):
     """Predicts logits.
 
     Args:
-      images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 8.
+      images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 32.
       key: Of dropout; None for none.
 
     Returns:
