@@ -18,6 +18,7 @@ import sys
 
 import jax
 import numpy as np
+from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline
@@ -92,7 +93,7 @@ class _Torch:
     self._torch = torch = torch_reference.torch
     self._config = model.config
     self._steps = 0
-    weights = torch_layouts.from_flax(model.state)
+    weights = torch_layouts.from_flax(nnx.merge(model.graphdef, model.state))
     self._net = torch_reference.make_model(
       model.config.model.width, torch.device('cpu')
     )

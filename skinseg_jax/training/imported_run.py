@@ -2,6 +2,8 @@
 
 import pathlib
 
+from flax import nnx
+
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, splits
 from skinseg_jax.data.sources import catalog
@@ -33,8 +35,10 @@ def import_run(
   if not empty:
     raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')
   sharding = input_pipeline.data_sharding()
-  state = train_state.create(config, sharding, num_updates=1).state
-  model_state = torch_layouts.to_flax(tensor_files.read(weights), state[0])
+  static = train_state.create(config, sharding, num_updates=1)
+  state = static.state
+  model = nnx.merge(static.eval_graphdef, state[0])
+  model_state = torch_layouts.to_flax(tensor_files.read(weights), model)
   source = catalog.open_source(config.data)
   split = splits.make_split(config.data, source.metadata)
   data = cache.open_cache(
