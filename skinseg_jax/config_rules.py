@@ -222,6 +222,12 @@ def _encoder_rules(config: config_lib.Config) -> list[_Row]:
       bool(model.encoder) or not model.encoder_weights,
       'empty without model.encoder',
     ),
+    (
+      'model.encoder_weights',
+      model.encoder_weights,
+      not (model.encoder_weights and config.train.init_from),
+      'empty with train.init_from, which gives all weights',
+    ),
     _within('train.encoder_rate', rate, 0, 1),
     (
       'train.encoder_rate',
