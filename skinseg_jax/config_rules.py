@@ -36,27 +36,17 @@ class _Network(NamedTuple):
   width_step: int = 1
 
 
+_ALWAYS = 'fcn deeplabv3 deeplabv3plus unetplusplus fpn manet linknet pspnet'
 _NETWORKS = {
   'unet': _Network('maybe'),
-  'fcn': _Network('always'),
   'segnet': _Network('never', divisor=32),
-  'deeplabv3': _Network('always'),
-  'deeplabv3plus': _Network('always'),
   'attention_unet': _Network('never', width_step=2),
-  'unetplusplus': _Network('always'),
   'resunetplusplus': _Network('never', width_step=8),
-  'fpn': _Network('always'),
-  'manet': _Network('always'),
-  'linknet': _Network('always'),
-  'pspnet': _Network('always'),
+  **dict.fromkeys(_ALWAYS.split(), _Network('always')),
 }
 _ENCODERS = (
-  'resnet18',
-  'resnet34',
-  'resnet50',
-  'efficientnet_lite0',
-  'efficientnet_lite1',
-  'efficientnet_lite2',
+  *(f'resnet{depth}' for depth in (18, 34, 50)),
+  *(f'efficientnet_lite{size}' for size in (0, 1, 2)),
 )
 # Encoders halve height and width five times.
 _ENCODER_DIVISOR = 32
