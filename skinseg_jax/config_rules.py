@@ -19,7 +19,7 @@ _MAX_SIDE = 4096
 # A model of this width has about 8 billion parameters.
 _MAX_WIDTH = 1024
 
-_Row = tuple[str, Any, bool, str]
+_Row = tuple[str, Any, Any, str]
 
 
 class _Network(NamedTuple):
@@ -183,20 +183,14 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
   if model.architecture not in _NETWORKS:
     return rows
   needs = _NETWORKS[model.architecture].encoder
+  name = f"model.architecture='{model.architecture}'"
+  row = lambda ok, allowed: ('model.encoder', model.encoder, ok, allowed)
   return [
     *rows,
-    (
-      'model.encoder',
-      model.encoder,
-      bool(model.encoder) or needs != 'always',
-      f"{_one_of(_ENCODERS)} with model.architecture='{model.architecture}'",
+    row(
+      model.encoder or needs != 'always', f'{_one_of(_ENCODERS)} with {name}'
     ),
-    (
-      'model.encoder',
-      model.encoder,
-      not model.encoder or needs != 'never',
-      f"empty with model.architecture='{model.architecture}', which has none",
-    ),
+    row(not model.encoder or needs != 'never', f'empty with {name}'),
     *_encoder_rules(config),
     *(_rules_with_encoder if model.encoder else _rules_of_width)(model),
   ]
@@ -204,21 +198,17 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
 
 def _encoder_rules(config: config_lib.Config) -> list[_Row]:
   """Fields that only an encoder gives a meaning."""
-  model, rate = config.model, config.train.encoder_rate
+  encoder, rate = config.model.encoder, config.train.encoder_rate
+  weights, alone = config.model.encoder_weights, 'without model.encoder'
   return [
     (
       'model.encoder_weights',
-      model.encoder_weights,
-      bool(model.encoder) or not model.encoder_weights,
-      'empty without model.encoder',
+      weights,
+      encoder or not weights,
+      f'empty {alone}',
     ),
     _within('train.encoder_rate', rate, 0, 1),
-    (
-      'train.encoder_rate',
-      rate,
-      bool(model.encoder) or rate == 1,
-      '1 without model.encoder',
-    ),
+    ('train.encoder_rate', rate, encoder or rate == 1, f'1 {alone}'),
   ]
 
 
