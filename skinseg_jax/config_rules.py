@@ -199,14 +199,9 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
 def _encoder_rules(config: config_lib.Config) -> list[_Row]:
   """Fields that only an encoder gives a meaning."""
   encoder, rate = config.model.encoder, config.train.encoder_rate
-  weights, alone = config.model.encoder_weights, 'without model.encoder'
+  file, alone = config.model.encoder_weights, 'without model.encoder'
   return [
-    (
-      'model.encoder_weights',
-      weights,
-      encoder or not weights,
-      f'empty {alone}',
-    ),
+    ('model.encoder_weights', file, encoder or not file, f'empty {alone}'),
     _within('train.encoder_rate', rate, 0, 1),
     ('train.encoder_rate', rate, encoder or rate == 1, f'1 {alone}'),
   ]
