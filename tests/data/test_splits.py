@@ -165,8 +165,7 @@ def test_each_image_validates_in_one_fold(rows, folds, kind):
       splits.make_split(_config(kind, folds=folds, fold=fold), rows)
       for fold in range(folds)
     ]
-  except errors.InputError as error:  # Too few lesions for a fold.
-    assert 'no image for validation' in str(error)
+  except errors.InputError:  # Too few lesions for a fold.
     hypothesis.reject()
   validated = sorted(name for part in parts for name in part.validation)
   assert validated == [row['image_id'] for row in rows]
