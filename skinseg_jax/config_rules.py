@@ -19,7 +19,7 @@ _MAX_SIDE = 4096
 # A model of this width has about 8 billion parameters.
 _MAX_WIDTH = 1024
 
-_Row = tuple[str, Any, bool, str]
+_Row = tuple[str, Any, Any, str]
 
 
 class _Network(NamedTuple):
@@ -36,27 +36,17 @@ class _Network(NamedTuple):
   width_step: int = 1
 
 
+_ALWAYS = 'fcn deeplabv3 deeplabv3plus unetplusplus fpn manet linknet pspnet'
 _NETWORKS = {
   'unet': _Network('maybe'),
-  'fcn': _Network('always'),
   'segnet': _Network('never', divisor=32),
-  'deeplabv3': _Network('always'),
-  'deeplabv3plus': _Network('always'),
   'attention_unet': _Network('never', width_step=2),
-  'unetplusplus': _Network('always'),
   'resunetplusplus': _Network('never', width_step=8),
-  'fpn': _Network('always'),
-  'manet': _Network('always'),
-  'linknet': _Network('always'),
-  'pspnet': _Network('always'),
+  **dict.fromkeys(_ALWAYS.split(), _Network('always')),
 }
 _ENCODERS = (
-  'resnet18',
-  'resnet34',
-  'resnet50',
-  'efficientnet_lite0',
-  'efficientnet_lite1',
-  'efficientnet_lite2',
+  *(f'resnet{depth}' for depth in (18, 34, 50)),
+  *(f'efficientnet_lite{size}' for size in (0, 1, 2)),
 )
 # Encoders halve height and width five times.
 _ENCODER_DIVISOR = 32
@@ -193,20 +183,14 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
   if model.architecture not in _NETWORKS:
     return rows
   needs = _NETWORKS[model.architecture].encoder
+  name = f"model.architecture='{model.architecture}'"
+  row = lambda ok, allowed: ('model.encoder', model.encoder, ok, allowed)
   return [
     *rows,
-    (
-      'model.encoder',
-      model.encoder,
-      bool(model.encoder) or needs != 'always',
-      f"{_one_of(_ENCODERS)} with model.architecture='{model.architecture}'",
+    row(
+      model.encoder or needs != 'always', f'{_one_of(_ENCODERS)} with {name}'
     ),
-    (
-      'model.encoder',
-      model.encoder,
-      not model.encoder or needs != 'never',
-      f"empty with model.architecture='{model.architecture}', which has none",
-    ),
+    row(not model.encoder or needs != 'never', f'empty with {name}'),
     *_encoder_rules(config),
     *(_rules_with_encoder if model.encoder else _rules_of_width)(model),
   ]
@@ -214,27 +198,18 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
 
 def _encoder_rules(config: config_lib.Config) -> list[_Row]:
   """Fields that only an encoder gives a meaning."""
-  model, rate = config.model, config.train.encoder_rate
+  encoder, rate = config.model.encoder, config.train.encoder_rate
+  file, alone = config.model.encoder_weights, 'without model.encoder'
   return [
+    ('model.encoder_weights', file, encoder or not file, f'empty {alone}'),
     (
       'model.encoder_weights',
-      model.encoder_weights,
-      bool(model.encoder) or not model.encoder_weights,
-      'empty without model.encoder',
-    ),
-    (
-      'model.encoder_weights',
-      model.encoder_weights,
-      not (model.encoder_weights and config.train.init_from),
+      file,
+      not (file and config.train.init_from),
       'empty with train.init_from, which gives all weights',
     ),
     _within('train.encoder_rate', rate, 0, 1),
-    (
-      'train.encoder_rate',
-      rate,
-      bool(model.encoder) or rate == 1,
-      '1 without model.encoder',
-    ),
+    ('train.encoder_rate', rate, encoder or rate == 1, f'1 {alone}'),
   ]
 
 

@@ -119,7 +119,7 @@ def reliability(histogram: np.ndarray) -> list[dict[str, float]]:
 
 
 def expected_calibration_error(histogram: np.ndarray) -> float:
-  """ECE: mean |confidence - frequency| over bins, weighted by pixels.
+  """Mean distance of confidence and frequency over bins, weighted by pixels.
 
   Guo et al., 2017 (arXiv:1706.04599), equation 3 with 15 bins, for the
   probability of lesion.

@@ -16,6 +16,8 @@ from skinseg_jax.models import unet
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import torch_names
 
+# The first kernel of the U-Net, whose shape tells the width.
+_FIRST_KERNEL = ('downs', 0, 'conv1', 'kernel')
 _TENSORS = {
   'kernel': 'weight',
   'scale': 'weight',
@@ -104,7 +106,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
   if isinstance(model, unet.UNet):
     _take_in_extras(found, names)
   flat = nnx.to_flat_state(nnx.state(model))
-  _check(found, {names[p]: _torch_shape(x.shape) for p, x in flat}, model)
+  shapes = {names[path]: _torch_shape(leaf.shape) for path, leaf in flat}
+  _check(found, shapes, model, names.get(_FIRST_KERNEL, ''))
 
   def convert(path, leaf):
     values = found[names[path]]
@@ -208,8 +211,9 @@ def _check(
   found: Mapping[str, np.ndarray],
   shapes: Mapping[str, tuple[int, ...]],
   model: nnx.Module,
+  first_kernel: str,
 ) -> None:
-  """Compares names and shapes, all of them."""
+  """Compares names and shapes; reports all differences at once."""
   problems = [f'{name}: missing' for name in shapes if name not in found]
   problems += [f'{name}: unknown' for name in found if name not in shapes]
   problems += [
@@ -223,14 +227,14 @@ def _check(
     f"the weights do not fit the config's network ({type(model).__name__}):\n"
     + errors.listing(problems)
     + '\n'
-    + _remedy(found, shapes, model)
+    + _remedy(found, first_kernel, model)
   )
 
 
-def _remedy(found, shapes, model) -> str:
+def _remedy(found, first_kernel, model) -> str:
   if not isinstance(model, unet.UNet):
     return 'Set model.architecture, model.encoder and model.width to theirs.'
-  first = found.get(next(iter(shapes)))
+  first = found.get(first_kernel)
   width = (
     f' These look like model.width={len(first)}.' if np.ndim(first) == 4 else ''
   )
