@@ -191,7 +191,7 @@ def _cut_list_of_arrays(workdir):
   [
     (_no_checkpoints, 'no checkpoint in'),
     (_empty_checkpoints, 'no checkpoint in'),
-    (_other_width, 'set model.width to the value it was trained with'),
+    (_other_width, 'model.width to the values it was trained with'),
     (_cut_arrays, 'is damaged'),
     (_cut_list_of_arrays, 'is damaged'),
     (lambda workdir: shutil.rmtree(workdir), 'config.json does not exist'),

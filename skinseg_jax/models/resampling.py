@@ -155,7 +155,8 @@ def unpool(x: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
     Float [B, *size, C].
   """
   b, h, w, c = x.shape
-  window = (places[..., None] == jnp.arange(4)) * x[..., None]
+  chosen = places[..., None] == jnp.arange(4).reshape(1, 1, 1, 1, 4)
+  window = chosen * x[..., None]
   y = window.reshape(b, h, w, c, 2, 2).transpose(0, 1, 4, 2, 5, 3)
   y = y.reshape(b, 2 * h, 2 * w, c)
   rest = (size[0] - 2 * h, size[1] - 2 * w)

@@ -93,14 +93,41 @@ _LOSSES = {
 _VIEWS = {'off': 1, 'flips': 4, 'dihedral': 8}
 
 
+_ARCHITECTURES = {
+  'unet': 'U-Net',
+  'fcn': 'FCN',
+  'segnet': 'SegNet',
+  'deeplabv3': 'DeepLabV3',
+  'deeplabv3plus': 'DeepLabV3+',
+  'attention_unet': 'Attention U-Net',
+  'unetplusplus': 'UNet++',
+  'resunetplusplus': 'ResUNet++',
+  'fpn': 'FPN',
+  'manet': 'MA-Net',
+  'linknet': 'LinkNet',
+  'pspnet': 'PSPNet',
+}
+
+
+def network(model: config_lib.ModelConfig) -> str:
+  """The network's name with what tells it from others of that name."""
+  name = _ARCHITECTURES[model.architecture]
+  if not model.encoder:
+    return f'{name} of base width {model.width}'
+  weights = {'': 'random', 'imagenet': 'ImageNet'}.get(
+    model.encoder_weights, 'other'
+  )
+  return f'{name} on {model.encoder}, which started from {weights} weights,'
+
+
 def model(config: config_lib.Config) -> str:
   """Describes the model and its training in a few sentences."""
   height, width = config.data.image_size
   train = config.train
   views = _VIEWS[config.evaluation.test_time_augmentation]
   sentences = [
-    f'U-Net of base width {config.model.width} for images of {height} x'
-    f' {width} pixels, with convolutions in {config.model.compute_dtype}.'
+    f'{network(config.model)} for images of {height} x {width} pixels, with'
+    f' convolutions in {config.model.compute_dtype}.'
     f' Configured training: {train.epochs} epochs in batches of'
     f' {train.batch_size}, optimiser {_OPTIMIZERS[train.optimizer]}, learning'
     f' rate {train.learning_rate:g} ({train.schedule}), loss'

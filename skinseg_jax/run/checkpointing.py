@@ -329,6 +329,7 @@ def _check_fits(path: pathlib.Path, saved: Any, like: Any) -> None:
     size = lambda tree: sum(math.prod(shape) for shape in shapes(tree))
     raise errors.InputError(
       f'the checkpoint {path} holds another model ({size(saved):,} values)'
-      f' than the config describes ({size(like):,}); set model.width to the'
-      ' value it was trained with, or choose another --workdir.'
+      f' than the config describes ({size(like):,}); set model.architecture,'
+      ' model.encoder and model.width to the values it was trained with, or'
+      ' choose another --workdir.'
     )
