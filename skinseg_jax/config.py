@@ -12,7 +12,7 @@ import json
 import operator
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from skinseg_jax.runtime import errors
@@ -61,8 +61,9 @@ class DataConfig:
   )
   # Number of generated images, at least 2. Only for source 'synthetic'.
   num_synthetic: int = 480
-  # Height and width after resizing, in pixels: multiples of 16, at most 4096.
-  # One number means a square.
+  # Height and width after resizing, in pixels, at most 4096: multiples of 16
+  # for the paper's U-Net, of 32 for networks with an encoder. One number means
+  # a square.
   image_size: tuple[int, int] = (224, 224)
   # How to split images into training and validation: 'paper' (HAM10000 only),
   # 'lesion' (keeps images of a lesion together, stratified by dx), 'random' (by
@@ -83,16 +84,28 @@ class DataConfig:
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
 class ModelConfig:
-  """The U-Net."""
+  """The network."""
 
-  # Channels at the first level, 1 to 1024. Each of the four levels below has
-  # twice as many as the one above it.
+  # Network: 'unet' (the paper's, or with an encoder), 'attention_unet',
+  # 'segnet' or 'resunetplusplus'; or, always with an encoder, 'unetplusplus',
+  # 'fpn', 'manet', 'linknet', 'pspnet', 'fcn', 'deeplabv3' or 'deeplabv3plus'.
+  architecture: str = 'unet'
+  # Encoder of the network: 'resnet18', 'resnet34', 'resnet50',
+  # 'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2'. Empty:
+  # none.
+  encoder: str = ''
+  # Initial weights of the encoder: empty (random), 'imagenet', or the path of a
+  # file with its weights.
+  encoder_weights: str = ''
+  # Channels at the first level, 1 to 1024; each level below has twice as many
+  # as the one above it. Only for networks without an encoder.
   width: int = 64
   # Number type of the convolutions: 'float32' or 'bfloat16'. Parameters,
   # batch-norm statistics, loss and optimiser always use float32.
   compute_dtype: str = 'float32'
-  # How initial weights are drawn: 'torch' (PyTorch's defaults) or 'flax'
-  # (Flax's defaults).
+  # How initial weights of the paper's U-Net are drawn: 'torch' (PyTorch's
+  # defaults) or 'flax' (Flax's defaults). Other networks start as their PyTorch
+  # twins do.
   initializer: str = 'torch'
 
 
@@ -160,6 +173,12 @@ class TrainConfig:
   epochs: int = 20
   # Step size of the optimiser, above 0. With a schedule, its highest value.
   learning_rate: float = 1e-3
+  # Step size of the encoder, as a multiple of the learning rate, 0 to 1. 0
+  # keeps its weights, while its batch-norm statistics still follow the images.
+  encoder_rate: float = 1.0
+  # Folder of a run whose best checkpoint gives the initial weights. The
+  # optimiser starts fresh. Empty: none.
+  init_from: str = ''
   # Optimiser: 'adam', or 'adamw' (Adam with decoupled weight decay of the
   # convolution kernels).
   optimizer: str = 'adam'
@@ -287,7 +306,7 @@ def _nearest(name: str) -> str:
     for field in known
     if field.rpartition('.')[2] == name.rpartition('.')[2]
   ]
-  close = last or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+  close = last or [nearest_name(name, known)]
   return close[0]
 
 
@@ -307,6 +326,11 @@ def complete(config: Config) -> None:
     size = (size,)
   if isinstance(size, tuple) and len(size) == 1:
     data.image_size = size * 2
+
+
+def nearest_name(name: str, known: Sequence[str]) -> str:
+  """The one of the known names that is most like `name`."""
+  return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
 
 def to_dict(config: Config) -> dict[str, Any]:

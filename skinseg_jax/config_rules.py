@@ -8,8 +8,8 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors
@@ -19,7 +19,37 @@ _MAX_SIDE = 4096
 # A model of this width has about 8 billion parameters.
 _MAX_WIDTH = 1024
 
-_Row = tuple[str, Any, bool, str]
+_Row = tuple[str, Any, Any, str]
+
+
+class _Network(NamedTuple):
+  """What an architecture needs.
+
+  Attributes:
+    encoder: Whether it has one: 'never', 'always' or 'maybe'.
+    divisor: Of height and width, where it has no encoder.
+    width_step: Divisor of model.width.
+  """
+
+  encoder: str
+  divisor: int = 16
+  width_step: int = 1
+
+
+_ALWAYS = 'fcn deeplabv3 deeplabv3plus unetplusplus fpn manet linknet pspnet'
+_NETWORKS = {
+  'unet': _Network('maybe'),
+  'segnet': _Network('never', divisor=32),
+  'attention_unet': _Network('never', width_step=2),
+  'resunetplusplus': _Network('never', width_step=8),
+  **dict.fromkeys(_ALWAYS.split(), _Network('always')),
+}
+_ENCODERS = (
+  *(f'resnet{depth}' for depth in (18, 34, 50)),
+  *(f'efficientnet_lite{size}' for size in (0, 1, 2)),
+)
+# Encoders halve height and width five times.
+_ENCODER_DIVISOR = 32
 
 
 def validate(config: config_lib.Config) -> None:
@@ -68,7 +98,7 @@ def _device_rules(config: config_lib.Config) -> list[_Row]:
 
 
 def _data_rules(config: config_lib.Config) -> list[_Row]:
-  data = config.data
+  data, divisor = config.data, _divisor(config.model)
   sources = ('ham10000', 'folder', 'synthetic')
   rows = [
     ('data.source', data.source, data.source in sources, _one_of(sources)),
@@ -83,9 +113,10 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
     (
       'data.image_size',
       data.image_size,
-      all(0 < n <= _MAX_SIDE and n % 16 == 0 for n in data.image_size),
-      'height and width in multiples of 16 (the U-Net halves them four times),'
-      f' at most {_MAX_SIDE}, such as {_round_to_16(data.image_size)}',
+      all(0 < n <= _MAX_SIDE and n % divisor == 0 for n in data.image_size),
+      f'height and width in multiples of {divisor} with'
+      f' {_network(config.model)}, at most {_MAX_SIDE}, such as '
+      + _rounded(data.image_size, divisor),
     ),
   ]
   if data.source == 'folder':
@@ -142,12 +173,72 @@ def _split_rules(config: config_lib.Config) -> list[_Row]:
 
 def _model_rules(config: config_lib.Config) -> list[_Row]:
   model = config.model
-  dtypes, inits = ('float32', 'bfloat16'), ('torch', 'flax')
-  dtype, init = model.compute_dtype, model.initializer
-  return [
-    _within('model.width', model.width, 1, _MAX_WIDTH),
+  dtypes, dtype = ('float32', 'bfloat16'), model.compute_dtype
+  rows = [
     ('model.compute_dtype', dtype, dtype in dtypes, _one_of(dtypes)),
-    ('model.initializer', init, init in inits, _one_of(inits)),
+    _known('model.architecture', model.architecture, _NETWORKS),
+  ]
+  if model.encoder:
+    rows.append(_known('model.encoder', model.encoder, _ENCODERS))
+  if model.architecture not in _NETWORKS:
+    return rows
+  needs = _NETWORKS[model.architecture].encoder
+  name = f"model.architecture='{model.architecture}'"
+  row = lambda ok, allowed: ('model.encoder', model.encoder, ok, allowed)
+  return [
+    *rows,
+    row(
+      model.encoder or needs != 'always', f'{_one_of(_ENCODERS)} with {name}'
+    ),
+    row(not model.encoder or needs != 'never', f'empty with {name}'),
+    *_encoder_rules(config),
+    *(_rules_with_encoder if model.encoder else _rules_of_width)(model),
+  ]
+
+
+def _encoder_rules(config: config_lib.Config) -> list[_Row]:
+  """Fields that only an encoder gives a meaning."""
+  encoder, rate = config.model.encoder, config.train.encoder_rate
+  file, alone = config.model.encoder_weights, 'without model.encoder'
+  return [
+    ('model.encoder_weights', file, encoder or not file, f'empty {alone}'),
+    _within('train.encoder_rate', rate, 0, 1),
+    ('train.encoder_rate', rate, encoder or rate == 1, f'1 {alone}'),
+  ]
+
+
+def _rules_with_encoder(model: config_lib.ModelConfig) -> list[_Row]:
+  """Fields that an encoder takes the meaning from."""
+  default = config_lib.ModelConfig()
+  return [
+    (
+      f'model.{name}',
+      getattr(model, name),
+      getattr(model, name) == getattr(default, name),
+      f'{getattr(default, name)!r}, the default: it does nothing with'
+      ' model.encoder',
+    )
+    for name in ('width', 'initializer')
+  ]
+
+
+def _rules_of_width(model: config_lib.ModelConfig) -> list[_Row]:
+  step = _NETWORKS[model.architecture].width_step
+  init = model.initializer
+  inits = ('torch', 'flax') if model.architecture == 'unet' else ('torch',)
+  return [
+    (
+      'model.width',
+      model.width,
+      0 < model.width <= _MAX_WIDTH and model.width % step == 0,
+      f'{step} to {_MAX_WIDTH}' + (f' in steps of {step}' if step > 1 else ''),
+    ),
+    (
+      'model.initializer',
+      init,
+      init in inits,
+      _one_of(inits) + f" with model.architecture='{model.architecture}'",
+    ),
   ]
 
 
@@ -278,6 +369,26 @@ def _off_or_within(name: str, value: float, low: float, high: float) -> _Row:
   return name, value, not value or low <= value <= high, f'0 or {low} to {high}'
 
 
-def _round_to_16(size: tuple[int, int]) -> str:
-  fits = lambda n: min(max(16, 16 * round(n / 16)), _MAX_SIDE)
+def _known(name: str, value: str, known: Collection[str]) -> _Row:
+  nearest = config_lib.nearest_name(value, list(known))
+  allowed = f'{_one_of(known)} (nearest: {nearest!r})'
+  return name, value, value in known, allowed
+
+
+def _divisor(model: config_lib.ModelConfig) -> int:
+  """What height and width must be multiples of."""
+  if model.encoder:
+    return _ENCODER_DIVISOR
+  network = _NETWORKS.get(model.architecture)
+  return network.divisor if network else 1  # Unknown: refused by name.
+
+
+def _network(model: config_lib.ModelConfig) -> str:
+  name = f"model.architecture='{model.architecture}'"
+  return name + (' and an encoder' if model.encoder else '')
+
+
+def _rounded(size: tuple[int, int], divisor: int) -> str:
+  most = _MAX_SIDE - _MAX_SIDE % divisor
+  fits = lambda n: min(max(divisor, divisor * round(n / divisor)), most)
   return str(tuple(map(fits, size)))

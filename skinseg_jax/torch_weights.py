@@ -1,12 +1,13 @@
-"""Converts U-Net weights from and to PyTorch.
+"""Converts weights of a network from and to PyTorch.
 
 python -m skinseg_jax.torch_weights --weights FILE --config configs/x.py \
   --workdir DIR
 python -m skinseg_jax.torch_weights --export FILE --workdir DIR \
   [--checkpoint best|last|STEP] [--naming NAME]
 
-Three parameter namings of this U-Net are supported: 'skinseg' (the one in
-scripts/torch_reference.py), 'aladdinpersson' (the UNET of
+Tensors have the names of the network's PyTorch twin (naming 'twin'), such as
+the Unet of segmentation-models-pytorch. The paper's U-Net has three namings:
+'skinseg' (its twin, scripts/torch_reference.py), 'aladdinpersson' (the UNET of
 aladdinpersson/Machine-Learning-Collection) and 'milesial' (the UNet of
 milesial/Pytorch-UNet with bilinear=False). The reader recognises them; --naming
 chooses one for --export. Files are .safetensors, .pt or .pth; the last two need
@@ -21,6 +22,8 @@ import argparse
 import pathlib
 import sys
 
+from flax import nnx
+
 from skinseg_jax import main
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import torch_names
@@ -32,13 +35,15 @@ def export_run(
   """Writes a checkpoint's weights for PyTorch; returns its step.
 
   Raises:
-    InputError: If there is no such checkpoint, or `path` cannot be written.
+    InputError: If there is no such checkpoint, the naming does not fit the
+      network, or `path` cannot be written.
   """
   from skinseg_jax.inference import trained_model
   from skinseg_jax.weights import tensor_files, torch_layouts
 
   model = trained_model.load(workdir, checkpoint)
-  tensor_files.write(path, torch_layouts.from_flax(model.state, naming=naming))
+  network = nnx.merge(model.graphdef, model.state)
+  tensor_files.write(path, torch_layouts.from_flax(network, naming=naming))
   return model.step
 
 
@@ -72,9 +77,9 @@ def run(argv: list[str]) -> None:
   )
   parser.add_argument(
     '--naming',
-    default='skinseg',
+    default='twin',
     choices=torch_names.NAMINGS,
-    help='parameter names to export with; default: skinseg',
+    help='parameter names to export with; default: twin',
   )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:

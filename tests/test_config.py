@@ -62,7 +62,7 @@ def test_the_papers_config_is_the_papers_recipe():
     'train.ema': 0.0,
     'evaluation.test_time_augmentation': 'off',
   }
-  # Nothing that is not the paper's is on.
+  # Everything that the paper does not use is off.
   papers = ('rotation_degrees', 'border', 'horizontal_flip', 'vertical_flip')
   assert not any(
     value
@@ -104,7 +104,7 @@ def test_equal_configs_hash_alike_and_differing_ones_do_not():
     ('augmentation.horizontal_flip', 1.5, '0 to 1'),
     ('augmentation.hue_degrees', -1.0, '0 to 180'),
     ('augmentation.blur', 3.0, '0 or 0.2 to 2'),
-    # Cut at three of them, it would be the pixel alone.
+    # Cut at three standard deviations, the Gaussian would be a single pixel.
     ('augmentation.blur', 0.1, '0 or 0.2 to 2'),
     ('train.border_smoothing', 0.1, '0 or 0.2 to 4'),
     ('train.loss', 'dice', "'bce' or 'bce_dice' or 'focal_tversky'"),

@@ -1,4 +1,4 @@
-"""README and docs agree with the code, and their links lead somewhere."""
+"""README and docs agree with the code, and their links work."""
 
 import ast
 import importlib.util
@@ -47,7 +47,7 @@ def test_the_reference_has_every_config_field(config_fields):
 
 
 def test_defaults_in_the_reference_are_those_of_the_schema(config_fields):
-  # Written defaults, read as Python, against the object that the code makes.
+  # The defaults in the docs, read as Python, must equal those of the code.
   flat = config_lib.flat(config_lib.Config())
   for field in config_fields.fields():
     assert ast.literal_eval(field.default) == flat[field.name]
@@ -104,7 +104,7 @@ def test_relative_links_lead_to_files(page):
 
 
 def _anchors(page):
-  """Anchors that GitHub and MyST make of headings."""
+  """Anchors that GitHub and MyST make from headings."""
   headings = re.findall(r'^#+ (.+)$', page.read_text(), flags=re.MULTILINE)
   return {
     re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
@@ -121,7 +121,7 @@ def test_contributing_names_files_that_exist():
     for name in names
     if not (_ROOT / name).exists() and not (_PACKAGE / name).exists()
   ]
-  # What tests look up and what a build makes is not part of the repository.
+  # Optional data of the tests and the built docs are not in the repository.
   assert set(missing) <= {'../shared/data/ham10000', 'docs/_build'}
 
 
@@ -155,7 +155,7 @@ def test_ci_runs_the_commands_of_the_readme():
   ).groups()
   ci = (_ROOT / '.ci/run').read_text()
   assert train.removeprefix('python ') in ci
-  # CI adds what builds the docs.
+  # CI also installs the packages that build the docs.
   assert install == "pip install -e '.[dev]'"
   assert "pip install -q -e '.[dev,docs]'" in ci
 

@@ -1,4 +1,4 @@
-"""The command line, on a run that was trained; and bad input to it."""
+"""The evaluation command on a trained run, and its errors for bad input."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from skinseg_jax.runtime import errors
 
 @pytest.fixture
 def workdir(tiny_run, tmp_path):
-  """A copy of the run, to be damaged."""
+  """A copy of the run, which tests may damage."""
   path = tmp_path / 'run'
   shutil.copytree(tiny_run[0], path)
   return path
@@ -59,7 +59,7 @@ def _run(main, *flags):
 
 
 def _end(capsys, main, *flags):
-  """What a program prints on stderr when it ends with exit code 2."""
+  """Text on stderr of a program that ends with exit code 2."""
   with pytest.raises(SystemExit) as caught:
     _run(main, *flags)
   assert caught.value.code == 2
@@ -116,7 +116,7 @@ def test_report_beside_the_scores_of_other_data(workdir, folder):
   _run(evaluate.main, *flags)
   text = (workdir / 'evaluation/images/report.html').read_text()
   assert 'p0' in text
-  # The run's own report is of its validation images.
+  # The report of the run still shows its validation images.
   assert (workdir / 'report.html').read_bytes() == own
 
 
@@ -205,7 +205,7 @@ def test_bad_runs(workdir, folder, capsys, program, damage, expected):
   message = _end(capsys, program.main, *flags)
   assert expected in message
   assert str(workdir) in message
-  # Looking makes nothing.
+  # Reading a run folder creates nothing.
   if damage is _no_checkpoints:
     assert not (workdir / 'checkpoints').exists()
   assert not (folder / 'out').exists()

@@ -1,4 +1,4 @@
-"""Predicted masks: right size, right way up, aligned; and what is refused."""
+"""Predicted masks: size, orientation, alignment; and errors for bad input."""
 
 import io
 import pathlib
@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from skinseg_jax import config as config_lib
 from skinseg_jax import predict
 from skinseg_jax.inference import forward_pass, predictions, trained_model
 from skinseg_jax.runtime import errors
 
-# Orientation and what viewers do to the stored picture, by numpy.
+# EXIF orientation, and how viewers turn the stored picture, in numpy.
 _EXIF = {
   2: lambda x: x[:, ::-1],
   3: lambda x: x[::-1, ::-1],
@@ -27,14 +28,15 @@ _EXIF = {
 
 @pytest.fixture
 def model(monkeypatch, tmp_path):
-  """Dark is lesion; also what the command line loads."""
+  """A model for which dark is lesion; the command line loads it as well."""
   made = fake_model.make(monkeypatch, tmp_path / 'data', image_size=(64, 96))
   monkeypatch.setattr(trained_model, 'load', lambda *args: made)
+  monkeypatch.setattr(config_lib, 'load', lambda path: made.config)
   return made
 
 
 def _run(*flags):
-  """Exit code of the program."""
+  """Runs the program; returns its exit code."""
   argv = ['predict', '--workdir', 'run', *map(str, flags)]
   try:
     errors.exit_with_message(predict.main, argv)
@@ -51,7 +53,7 @@ def _end(capsys, *flags):
 
 
 def _picture(height, width):
-  """White with a dark rectangle off the centre, and its mask."""
+  """A white picture with a dark rectangle off the centre, and its mask."""
   mask = np.zeros((height, width), np.uint8)
   mask[height // 5 : height // 2, width // 2 : width * 9 // 10] = 255
   image = np.where(mask[..., None] > 0, 20, 236)
@@ -61,7 +63,7 @@ def _picture(height, width):
 def _smooth(height, width):
   """A dark disc with a wide soft border; grey 128 lies on a known circle."""
   y, x = np.mgrid[:height, :width] + 0.5
-  # Off the centre, so that flips and turns show.
+  # Off the centre, so that flips and rotations change the result.
   cy, cx, radius = 0.4 * height, 0.6 * width, 0.25 * min(height, width)
   distance = np.hypot(y - cy, x - cx)
   slope = 60 / radius
@@ -92,7 +94,7 @@ def test_size_and_alignment(model, tmp_path, height, width):
   assert _run('--input', tmp_path / 'x.png', '--output', tmp_path / 'out') == 0
   mask = _read(tmp_path / 'out/x.png')
   assert mask.shape == (height, width)
-  # The disc is where it is in the picture, to half a pixel.
+  # The disc has its position in the picture, to half a pixel.
   off = _centre(mask) - [0.4 * height, 0.6 * width]
   assert np.abs(off).max() < 0.5, off
   area = np.pi * (0.25 * min(height, width)) ** 2
@@ -107,7 +109,7 @@ def test_mask_equals_opencv_enlarging_the_probabilities(model, tmp_path):
   probability = fake_model.probabilities(small).astype(np.float32)
   expected = cv2.resize(probability, (600, 450), interpolation=cv2.INTER_LINEAR)
   mask = _read(tmp_path / 'out/x.png')
-  # Only pixels at the very threshold may differ: OpenCV's resizing of bytes
+  # Only pixels at the threshold may differ: OpenCV's resizing of bytes
   # may be off by one grey level.
   unsure = np.abs(expected - 0.5) < 0.03
   assert np.array_equal((expected > 0.5)[~unsure], (mask > 0)[~unsure])
@@ -143,7 +145,7 @@ def test_turned_pictures_are_predicted_upright(model, tmp_path, orientation):
   assert _run('--input', tmp_path / 'x.jpg', '--output', out, *flags) == 0
   mask = _read(out / 'x.png')
   assert mask.shape == upright.shape[:2]
-  # Right up to the blur of resizing at the border.
+  # The mask is right except where resizing blurs the border.
   wrong = (mask > 0) != (upright[..., 0] < 128)
   assert wrong.mean() < 0.02
   for path in (out / 'x.png', out / 'overlay/x.png', out / 'probability/x.png'):
@@ -162,12 +164,13 @@ def test_overlay_and_probability(model, tmp_path):
     '--overlay', '--probability',
   )  # fmt: skip
   probability = np.asarray(Image.open(out / 'probability/x.png'))
-  # Grey 20: logit 108 / 16 = 6.75, p = .99883, 254.7; grey 236: the rest.
+  # Grey 20 has logit 108 / 16 = 6.75, so p = .99883, stored as round(254.7).
+  # Grey 236 has the opposite logit, so 255 - 254.7.
   assert set(np.unique(probability[expected > 0])) == {255}
   assert set(np.unique(probability[expected == 0])) == {0}
   overlay = np.asarray(Image.open(out / 'overlay/x.png'))
   assert overlay.shape == image.shape
-  # Far from the border: untouched outside, a quarter sky blue inside.
+  # Away from the border: unchanged outside, a quarter sky blue inside.
   assert overlay[0, 0].tolist() == [236, 236, 236]
   assert overlay[20, 60].tolist() == [
     int(15 + 0.25 * c) for c in (86, 180, 233)
@@ -192,7 +195,7 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
     image[: 2 * i] = 20
     Image.fromarray(image).save(tmp_path / f'in/p{i}.png')
   assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
-  # One shape is one compilation; the last batch is padded.
+  # The last batch is padded: one shape needs only one compilation.
   assert shapes == [(4, 64, 96, 3)] * 3
   for i in range(10):
     mask = _read(tmp_path / f'out/p{i}.png')
@@ -424,7 +427,7 @@ def test_output_that_cannot_be_a_folder(model, tmp_path, capsys):
 
 
 def test_trained_run(tiny_run, tmp_path):
-  # Everything real: the checkpoint decides size and weights.
+  # Nothing is faked here: size and weights come from the checkpoint.
   Image.fromarray(_picture(45, 60)[0]).save(tmp_path / 'x.png')
   predict.main(
     ['predict', '--workdir', str(tiny_run[0]), '--checkpoint', 'best',
@@ -448,8 +451,8 @@ def test_twenty_real_images(ham10000_dir, model, tmp_path):
     mask = _read(tmp_path / f'out/{path.stem}.png')
     assert mask.shape == (450, 600)
     grey = cv2.imread(str(path)).mean(axis=2)
-    # Dark is lesion: far from the grey of the threshold they agree, whichever
-    # way they are turned only where they are not turned.
+    # Dark is lesion. Away from the threshold's grey value, mask and image agree
+    # only if the mask is not turned.
     blurred = cv2.blur(grey, (15, 15))
     sure = np.abs(blurred - fake_model.MIDDLE) > 25
     if sure.any():

@@ -50,8 +50,13 @@ def predict(state):
   return run
 
 
-def _names(model_state):
-  return torch_layouts.from_flax(model_state, naming='aladdinpersson')
+def _model(state, model_state=None):
+  """The network of a training state, with its own or other weights."""
+  return nnx.merge(state.eval_graphdef, model_state or state.state[0])
+
+
+def _names(model):
+  return torch_layouts.from_flax(model, naming='aladdinpersson')
 
 
 def _noise(shape=(2, 32, 48, 3)):
@@ -60,7 +65,7 @@ def _noise(shape=(2, 32, 48, 3)):
 
 def _random_arrays(state, naming, seed=0):
   rng = np.random.default_rng(seed)
-  like = torch_layouts.from_flax(state.state[0], naming=naming)
+  like = torch_layouts.from_flax(_model(state), naming=naming)
   return {
     name: rng.random(values.shape, np.float32)
     if values.dtype == np.float32
@@ -70,7 +75,7 @@ def _random_arrays(state, naming, seed=0):
 
 
 def _public_names(naming, *, bias=False):
-  """Names that the public definitions give, written out from their attributes.
+  """Names of weights in the public definitions, from their attributes.
 
   'aladdinpersson': Machine-Learning-Collection at 65b8c80,
   ML/Pytorch/image_segmentation/semantic_segmentation_unet/model.py.
@@ -80,7 +85,7 @@ def _public_names(naming, *, bias=False):
   affine = ['weight', 'bias']
   norm = [*affine, 'running_mean', 'running_var', 'num_batches_tracked']
   conv = affine if bias else ['weight']
-  # A Sequential of convolution, norm and ReLU, twice.
+  # A Sequential that holds convolution, norm and ReLU twice.
   pair = [(0, conv), (1, norm), (3, conv), (4, norm)]
   if naming == 'aladdinpersson':
     pairs = [f'downs.{i}.conv' for i in range(4)] + ['bottleneck.conv']
@@ -105,7 +110,7 @@ def _equal(one, other):
 
 @pytest.mark.parametrize('naming', ['aladdinpersson', 'milesial'])
 def test_names_are_those_of_the_public_definitions(naming, state):
-  ours = torch_layouts.from_flax(state.state[0], naming=naming)
+  ours = torch_layouts.from_flax(_model(state), naming=naming)
   assert set(ours) == _public_names(naming)
 
 
@@ -127,8 +132,8 @@ def test_public_layouts_convert_exactly_and_give_the_same_logits(
 ):
   models = pytest.importorskip('torch_models')
   net = models.randomise(getattr(models, naming)(_WIDTH))
-  model_state = torch_layouts.to_flax(models.arrays(net), state.state[0])
-  back = torch_layouts.from_flax(model_state, naming=naming)
+  model_state = torch_layouts.to_flax(models.arrays(net), _model(state))
+  back = torch_layouts.from_flax(_model(state, model_state), naming=naming)
   _equal(models.arrays(net), back)
   parts = getattr(models, f'{naming}_parts')(net)
   np.testing.assert_allclose(
@@ -144,8 +149,10 @@ def test_our_layout_is_the_references(state):
   import torch_reference
 
   net = models.randomise(torch_reference.UNet(_WIDTH))
-  model_state = torch_layouts.to_flax(models.arrays(net), state.state[0])
-  _equal(models.arrays(net), torch_layouts.from_flax(model_state))
+  model_state = torch_layouts.to_flax(models.arrays(net), _model(state))
+  _equal(
+    models.arrays(net), torch_layouts.from_flax(_model(state, model_state))
+  )
 
 
 @pytest.mark.torch
@@ -161,14 +168,14 @@ def test_a_trained_net_comes_back_but_for_its_counter(state):
   for _ in range(3):
     torch_reference.train_step(net, optimizer, images, masks)
   trained = models.arrays(net)
-  model_state = torch_layouts.to_flax(trained, state.state[0])
-  back = torch_layouts.from_flax(model_state)
+  model_state = torch_layouts.to_flax(trained, _model(state))
+  back = torch_layouts.from_flax(_model(state, model_state))
   counters = {n for n in trained if n.endswith('num_batches_tracked')}
   assert len(counters) == 18
   assert {int(trained[n]) for n in counters} == {3}
   zeros = {n: np.zeros_like(trained[n]) for n in counters}
   _equal({**trained, **zeros}, back)
-  # With the counters at 0 it predicts the same bits.
+  # With the counters at 0, the predictions are bit-identical.
   other = torch_reference.UNet(_WIDTH)
   other.load_state_dict({n: torch.tensor(v) for n, v in back.items()})
   with torch.inference_mode():
@@ -180,7 +187,7 @@ def test_a_trained_net_comes_back_but_for_its_counter(state):
 def test_convolution_biases_and_two_classes_change_no_output(state, predict):
   models = pytest.importorskip('torch_models')
   net = models.randomise(models.milesial(_WIDTH, bias=True, classes=2))
-  model_state = torch_layouts.to_flax(models.arrays(net), state.state[0])
+  model_state = torch_layouts.to_flax(models.arrays(net), _model(state))
   # The softmax of two logits is the sigmoid of their difference.
   logits = models.forward(models.milesial_parts(net), _noise())
   np.testing.assert_allclose(
@@ -199,7 +206,7 @@ def test_torch_file_round_trip_and_its_wrappings(tmp_path, state):
   floats = {n: v for n, v in weights.items() if v.dtype == np.float32}
   read = tensor_files.read(path)
   _equal(floats, {name: read[name] for name in floats})
-  # As DataParallel names them, in a checkpoint with other things.
+  # Names as in DataParallel, in a checkpoint that holds other things as well.
   nested = {f'module.{n}': torch.from_numpy(v) for n, v in floats.items()}
   torch.save(
     {'state_dict': {**nested, 'mask_values': [0, 1]}, 'epoch': 3}, path
@@ -233,7 +240,7 @@ def test_all_wrong_names_and_shapes_are_in_one_message(state):
   weights['downs.0.conv2.weight'] = np.float32(0)
   del weights['downs.0.conv1.weight'], weights['ups.2.bias']
   with pytest.raises(errors.InputError) as error:
-    torch_layouts.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, _model(state))
   message = str(error.value)
   for line in [
     'downs.0.conv1.weight: missing',
@@ -250,7 +257,7 @@ def test_a_number_for_the_first_kernel_tells_no_width(state):
   weights = _random_arrays(state, 'skinseg')
   weights['downs.0.conv1.weight'] = np.float32(0)
   with pytest.raises(errors.InputError) as error:
-    torch_layouts.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, _model(state))
   assert '  downs.0.conv1.weight: shape (), must be' in str(error.value)
   assert 'look like' not in str(error.value)
 
@@ -260,7 +267,7 @@ def test_two_classes_have_two_of_both(state, name):
   weights = _random_arrays(state, 'skinseg')
   weights[name] = np.repeat(weights[name], 2, axis=0)
   with pytest.raises(errors.InputError, match=rf'{name}: shape \(2,'):
-    torch_layouts.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, _model(state))
 
 
 @pytest.mark.parametrize('value', [np.nan, -np.inf, 1e300])
@@ -268,20 +275,18 @@ def test_what_is_not_finite_in_float32_is_named(state, value):
   weights = _random_arrays(state, 'skinseg')
   weights['ups.2.bias'] = np.full(weights['ups.2.bias'].shape, value)
   with pytest.raises(errors.InputError, match='finite.*\n  ups.2.bias\n'):
-    torch_layouts.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, _model(state))
 
 
 def test_another_width_is_named(state):
-  narrow = nnx.state(nnx.eval_shape(lambda: unet.UNet(1, rngs=nnx.Rngs(0))))
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), narrow)
-  weights = torch_layouts.from_flax(zeros)
+  weights = torch_layouts.from_flax(unet.UNet(1, rngs=nnx.Rngs(0)))
   with pytest.raises(errors.InputError, match='look like model.width=1'):
-    torch_layouts.to_flax(weights, state.state[0])
+    torch_layouts.to_flax(weights, _model(state))
 
 
 def test_another_network_is_refused(state):
   with pytest.raises(errors.InputError) as error:
-    torch_layouts.to_flax({'layer1.weight': np.zeros(1)}, state.state[0])
+    torch_layouts.to_flax({'layer1.weight': np.zeros(1)}, _model(state))
   for name in ('head.weight', 'final_conv.weight', 'outc.conv.weight'):
     assert name in str(error.value)
   assert 'layer1.weight' in str(error.value)
@@ -299,7 +304,7 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
     workdir, checkpoint='last', subset='validation'
   )
   assert summary['checkpoint_step'] == 0
-  # Of 12 images, 20 % validate, in whole lesions.
+  # Of 12 images, 20 % are for validation, split by lesion.
   assert summary['num_images'] >= 1
 
   exported = tmp_path / 'exported.safetensors'
@@ -323,7 +328,7 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
     config, workdir, data, split, stop_signals.StopSignals()
   )
   assert begun.step == 0
-  _equal(weights, _names(begun.model_state))
+  _equal(weights, _names(_model(state, begun.model_state)))
   begun.close()
 
   with pytest.raises(errors.InputError, match='not empty'):

@@ -1,12 +1,12 @@
-"""Draws the picture of README.md: generated lesions with their outlines.
+"""Draws the picture for README.md: generated lesions with their outlines.
 
 python -m skinseg_jax.main --config configs/quickstart.py
 python scripts/studies/readme_picture.py --workdir runs/quickstart \
   --output docs/pictures/quickstart.png
 
 The cases are spread evenly from the worst to the best IoU of the validation
-images. Only runs on generated lesions are accepted: pictures of other data sets
-have a licence of their own.
+images. Only runs on generated lesions are accepted, because the images of other
+data sets have their own licences.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from skinseg_jax.evaluation import result_files
 from skinseg_jax.runtime import errors
 
 _CASES = 4
-# Okabe and Ito's orange and sky blue: two colours that everybody can tell
+# Orange and sky blue of Okabe and Ito, which colour-blind people can also tell
 # apart. The line styles differ as well.
 _TRUE, _PREDICTED = '#e69f00', '#56b4e9'
 
 
 def draw(workdir: pathlib.Path) -> matplotlib.figure.Figure:
-  """Makes the picture from the last evaluation of a run.
+  """Draws the picture from the last evaluation of a run.
 
   Args:
     workdir: Folder of a run on generated lesions.
@@ -42,7 +42,7 @@ def draw(workdir: pathlib.Path) -> matplotlib.figure.Figure:
   config = config_lib.load(workdir / 'config.json').data
   if config.source != 'synthetic':
     raise errors.InputError(
-      f"{workdir}: data.source is '{config.source}', allowed is 'synthetic';"
+      f"{workdir}: data.source is '{config.source}', but must be 'synthetic';"
       ' train configs/quickstart.py and give its folder.'
     )
   evaluation = result_files.read(workdir, 'validation')
@@ -76,7 +76,7 @@ def draw(workdir: pathlib.Path) -> matplotlib.figure.Figure:
 
 
 def _draw_case(axes, example, predicted: np.ndarray) -> None:
-  """The image above, and below it the image with both outlines."""
+  """Draws the image, and below it the image with both outlines."""
   for axis in axes:
     axis.imshow(example['image'])
     axis.axis('off')
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
   args = parser.parse_args(argv[1:])
   buffer = io.BytesIO()
   draw(args.workdir).savefig(buffer)
-  # 256 colours: a third of the size, and nothing that the eye misses.
+  # 256 colours: a third of the file size, without a visible difference.
   picture = Image.open(buffer).convert('RGB').quantize(256)
   picture.save(args.output, optimize=True)
   print(f'{_CASES} cases of {args.workdir}: {args.output}')

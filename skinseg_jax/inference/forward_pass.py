@@ -29,9 +29,9 @@ def forward(
     model_state: Its parameters and running statistics.
     images: uint8 [B, H, W, 3].
     views: Views over which the probability is averaged, as in
-      `config.evaluation.test_time_augmentation`. 'off': the image alone.
-      'flips': also its mirror images along either axis and both. 'dihedral':
-      also all four turned by 90 degrees; needs H = W.
+      `config.evaluation.test_time_augmentation`. 'off': only the image.
+      'flips': also its three mirror images (up-down, left-right, both).
+      'dihedral': also these four rotated by 90 degrees; needs H = W.
 
   Returns:
     Logits of the mean probability, float32 [B, H, W, 1].
@@ -41,18 +41,18 @@ def forward(
   if views == 'off':
     return predict(images)
   maps = _DIHEDRAL if views == 'dihedral' else _DIHEDRAL[:4]
-  # One view after the other, by one copy of the model's program.
+  # `map` predicts one view after the other with one copy of the program.
   logits = jax.lax.map(predict, jnp.stack([_turn(images, *m) for m in maps]))
-  # Turned first, then mirrored; undone from the end.
+  # Views are rotated first, then mirrored; this is undone in reverse order.
   logits = jnp.stack(
     [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
   )
-  # In logarithms, so that probabilities near 0 and 1 keep their digits.
+  # Logarithms keep the precision of probabilities near 0 and 1.
   log_sum = lambda x: jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0)
   return log_sum(logits) - log_sum(-logits)
 
 
-# Whether to turn by a quarter, to mirror up-down and to mirror left-right.
+# Whether to rotate by 90 degrees, to mirror up-down, to mirror left-right.
 _DIHEDRAL = tuple(itertools.product((False, True), repeat=3))
 
 

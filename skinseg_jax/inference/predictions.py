@@ -44,7 +44,7 @@ class Outputs:
 
   @property
   def folders(self) -> list[pathlib.Path]:
-    """All that are wanted."""
+    """All folders to write to."""
     folders = (self.masks, self.overlays, self.probabilities)
     return [folder for folder in folders if folder]
 
@@ -62,7 +62,7 @@ class Input(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Picture:
-  """An image at the model's size, with its own height and width."""
+  """An image resized for the model, with its original height and width."""
 
   input: Input
   image: np.ndarray
@@ -165,7 +165,7 @@ def predict(
 
 
 def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
-  """Results in order, with at most `most` of them waiting."""
+  """Yields results in order, with at most `most` of them pending."""
   pending: collections.deque = collections.deque()
   for item in items:
     pending.append(pool.submit(function, item))
@@ -198,7 +198,7 @@ def _bytes(path: pathlib.Path) -> bytes:
 def _readable(
   results: Iterator[_Picture | errors.InputError], problems: list[str]
 ) -> Iterator[_Picture]:
-  """Passes on what could be read; the rest becomes lines of `problems`."""
+  """Yields the images that could be read; adds errors to `problems`."""
   for result in results:
     if isinstance(result, errors.InputError):
       problems.append(str(result))
@@ -245,7 +245,7 @@ def _write(
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """The image, tinted where the mask is, with a white line at its border."""
+  """The image, tinted inside the mask, with a white line at the border."""
   image = image.copy()
   image[mask] = (0.75 * image[mask] + 0.25 * _TINT).astype(np.uint8)
   line = np.zeros_like(mask)

@@ -1,55 +1,202 @@
 """Layers that the networks are built of.
 
-Layout NHWC; kernels [height, width, in, out]. Where CPUs need another form of
-an operation, `cpu.switch` chooses it when the program is compiled.
+Layout NHWC; kernels [height, width, in, out]. Parameters and statistics are
+float32; what a layer computes has the type that its `dtype` names.
+
+Modules carry the names that PyTorch's implementations use, so that weights can
+be exchanged. Where PyTorch has a number in a sequence, `TORCH_NAMES` of the
+class maps our name to it.
 """
+
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
-from skinseg_jax.models import plain
-from skinseg_jax.models.cpu import convolution, reduction, switch
+from skinseg_jax.models import operations
 
-# torch's momentum of 0.1; and its epsilon.
-MOMENTUM, _EPSILON = 0.9, 1e-5
+# PyTorch's momentum of 0.1 in the sense of Flax.
+MOMENTUM = 0.9
+
+_scaled = nnx.initializers.variance_scaling
+# Initial kernels by name, with the source of each.
+_KERNELS: dict[str, nnx.Initializer] = {
+  # PyTorch's default: uniform in +-1 / sqrt(fan_in), also for biases
+  # (torch.nn.init.kaiming_uniform_ with a = sqrt(5)).
+  'torch': _scaled(1 / 3, 'fan_in', 'uniform'),
+  # Flax's default, with biases of 0.
+  'flax': nnx.initializers.lecun_normal(),
+  # He et al., 2015 (arXiv:1502.01852), with biases of 0: decoders of
+  # segmentation-models-pytorch, and torchvision's ResNets.
+  'he_uniform': _scaled(2.0, 'fan_in', 'uniform'),
+  'he_fan_out': _scaled(2.0, 'fan_out', 'normal'),
+  # The same for depthwise kernels: one output for each input.
+  'he_depthwise': _scaled(2.0, 'fan_in', 'normal'),
+  # Glorot and Bengio, 2010, with biases of 0: heads of
+  # segmentation-models-pytorch.
+  'glorot': _scaled(1.0, 'fan_avg', 'uniform'),
+}
 
 
-class Conv3x3(nnx.Module):
-  """3x3 convolution with a border of zeros, stride 1, without bias."""
+def initializers(
+  name: str, fan_in: int
+) -> tuple[nnx.Initializer, nnx.Initializer]:
+  """Initialisers of kernel and bias.
+
+  Args:
+    name: 'torch', 'flax', 'he_uniform', 'he_fan_out', 'he_depthwise' or
+      'glorot'.
+    fan_in: Number of inputs that each output adds up.
+  """
+  if name not in _KERNELS:
+    raise ValueError(f'initializer must be one of {[*_KERNELS]}: {name!r}')
+  if name != 'torch':
+    return _KERNELS[name], nnx.initializers.zeros
+
+  def bias(key, shape, dtype=jnp.float32):
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return _KERNELS[name], bias
+
+
+class Conv(nnx.Module):
+  """Convolution; at stride 1, height and width stay."""
 
   def __init__(
     self,
     in_features: int,
     features: int,
+    kernel_size: int = 3,
     *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    same: bool = False,
+    init: str = 'torch',
     dtype: jnp.dtype,
-    kernel_init: nnx.Initializer,
     rngs: nnx.Rngs,
   ):
-    shape = (3, 3, in_features, features)
+    """Builds the layer.
+
+    Args:
+      in_features: Channels of the input.
+      features: Channels of the output.
+      kernel_size: Height and width of the kernel.
+      stride: Distance of neighbouring windows.
+      dilation: Distance of neighbouring taps.
+      groups: 1, or `in_features` for a depthwise convolution.
+      bias: Whether to add one.
+      same: Pad as TensorFlow's 'SAME' does, with more below and to the right,
+        instead of equally on all sides.
+      init: Name of the initialiser, see `initializers`.
+      dtype: Type that is computed in.
+      rngs: Source of the initial weights.
+    """
+    shape = (kernel_size, kernel_size, in_features // groups, features)
+    fan_in = kernel_size**2 * in_features // groups
+    kernel_init, bias_init = initializers(init, fan_in)
     self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+    if bias:
+      self.bias = nnx.Param(bias_init(rngs.params(), (features,), jnp.float32))
+    self.has_bias, self.dtype = bias, dtype
+    self.stride, self.dilation, self.groups = stride, dilation, groups
+    self.same = same
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, H, W, in_features] to [B, H / stride, W / stride, features]."""
+    y = operations.conv(
+      x.astype(self.dtype),
+      self.kernel[...].astype(self.dtype),
+      stride=self.stride,
+      padding=(self._padding(x.shape[1]), self._padding(x.shape[2])),
+      dilation=self.dilation,
+      groups=self.groups,
+    )
+    if self.has_bias:
+      y = y + operations.per_channel(self.bias[...].astype(self.dtype))
+    return y
+
+  def _padding(self, size: int) -> tuple[int, int]:
+    reach = self.dilation * (self.kernel.shape[0] - 1)
+    if not self.same:
+      return reach // 2, reach // 2
+    total = max(
+      0, (-(-size // self.stride) - 1) * self.stride + reach + 1 - size
+    )
+    return total // 2, total - total // 2
+
+
+class ConvTranspose(nnx.Module):
+  """Transposed convolution of stride 2; doubles height and width."""
+
+  def __init__(
+    self,
+    in_features: int,
+    features: int,
+    kernel_size: int = 2,
+    *,
+    init: str = 'torch',
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+  ):
+    # PyTorch's weight [in, out, k, k], permuted by (2, 3, 1, 0).
+    shape = (kernel_size, kernel_size, features, in_features)
+    # PyTorch takes the number of outputs for the fan-in here.
+    kernel_init, bias_init = initializers(init, kernel_size**2 * features)
+    self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+    self.bias = nnx.Param(bias_init(rngs.params(), (features,), jnp.float32))
     self.dtype = dtype
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, H, W, in_features] to [B, H, W, features]."""
-    return conv3x3(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+    """Maps [B, H, W, in_features] to [B, 2H, 2W, features]."""
+    kernel, bias = (p[...].astype(self.dtype) for p in (self.kernel, self.bias))
+    x = x.astype(self.dtype)
+    if kernel.shape[0] == 2:
+      y = operations.conv_transpose2x2(x, kernel)
+    else:
+      size = kernel.shape[0]
+      y = operations.conv_transpose(
+        x, kernel, stride=2, padding=1, output_padding=size % 2
+      )
+    return y + operations.per_channel(bias)
 
 
-class BatchNormRelu(nnx.Module):
-  """Batch normalisation (Ioffe and Szegedy, 2015), then ReLU.
+class BatchNorm(nnx.Module):
+  """Batch normalisation (Ioffe and Szegedy, 2015), then an activation.
 
   Statistics and parameters are float32. The running variance is the biased
   one of each batch; PyTorch's is greater by n / (n - 1), n = B * H * W.
   """
 
-  def __init__(self, features: int, *, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    features: int,
+    *,
+    activation: str = 'relu',
+    epsilon: float = 1e-5,
+    momentum: float = MOMENTUM,
+    rngs: nnx.Rngs,
+  ):
+    """Builds the layer.
+
+    Args:
+      features: Channels.
+      activation: 'none', 'relu' or 'relu6'.
+      epsilon: Added to the variance.
+      momentum: Share of the running statistics that an update keeps.
+      rngs: Not used; every layer takes it.
+    """
     del rngs  # Nothing here is random.
     self.scale = nnx.Param(jnp.ones(features))
     self.bias = nnx.Param(jnp.zeros(features))
     self.mean = nnx.BatchStat(jnp.zeros(features))
     self.var = nnx.BatchStat(jnp.ones(features))
+    self.activation, self.epsilon = activation, epsilon
+    self.momentum = momentum
     self.use_running_average = False
 
   def set_view(self, use_running_average: bool | None = None) -> None:
@@ -61,153 +208,79 @@ class BatchNormRelu(nnx.Module):
     """Maps [B, H, W, features] to the same shape and type."""
     scale, bias = self.scale[...], self.bias[...]
     if self.use_running_average:
-      rstd = lax.rsqrt(self.var[...] + _EPSILON)
-      y = _normalise(x, scale, bias, self.mean[...], rstd)
-      return jnp.maximum(y, 0).astype(x.dtype)
-    y, mean, var = batch_norm_relu(x, scale, bias)
+      mean, var = self.mean[...], self.var[...]
+      return operations.normalise(
+        x, scale, bias, mean, var, self.epsilon, self.activation
+      )
+    y, mean, var = operations.batch_norm(
+      x, scale, bias, self.epsilon, self.activation
+    )
+    keep = self.momentum
     for running, batch in ((self.mean, mean), (self.var, var)):
-      running[...] = MOMENTUM * running[...] + (1 - MOMENTUM) * batch
+      running[...] = keep * running[...] + (1 - keep) * batch
     return y
 
 
-class ConvTranspose2x2(nnx.Module):
-  """2x2 transposed convolution of stride 2; doubles height and width."""
+class ConvNorm(nnx.Module):
+  """Convolution, batch norm, activation."""
+
+  TORCH_NAMES: ClassVar[dict[str, str]] = {'conv': '0', 'norm': '1'}
 
   def __init__(
     self,
     in_features: int,
     features: int,
+    kernel_size: int = 3,
     *,
-    dtype: jnp.dtype,
-    kernel_init: nnx.Initializer,
-    bias_init: nnx.Initializer,
+    activation: str = 'relu',
     rngs: nnx.Rngs,
+    **options: Any,
   ):
-    # torch's weight [in, out, 2, 2], permuted by (2, 3, 1, 0).
-    shape = (2, 2, features, in_features)
-    self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-    self.bias = nnx.Param(bias_init(rngs.params(), (features,), jnp.float32))
-    self.dtype = dtype
+    """Builds the layers.
+
+    Args:
+      in_features: Channels of the input.
+      features: Channels of the output.
+      kernel_size: Height and width of the kernel.
+      activation: 'none', 'relu' or 'relu6'.
+      rngs: Source of the initial weights.
+      **options: Of `Conv`.
+    """
+    self.conv = Conv(in_features, features, kernel_size, rngs=rngs, **options)
+    self.norm = BatchNorm(features, activation=activation, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [B, H, W, in_features] to [B, 2H, 2W, features]."""
-    b, h, w, c = x.shape
-    kernel, bias = (p[...].astype(self.dtype) for p in (self.kernel, self.bias))
-    # No two windows overlap: one matrix product.
-    y = x.astype(self.dtype).reshape(-1, c) @ kernel.reshape(-1, c).T
-    y = y.reshape(b, h, w, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(b, 2 * h, 2 * w, -1) + _per_channel(bias)
+    """Maps [B, H, W, in_features] to [B, H / stride, W / stride, features]."""
+    return self.norm(self.conv(x))
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-  """2x2 maximum with stride 2; [B, H, W, C] to [B, H/2, W/2, C].
-
-  Equal maxima share the gradient (PyTorch gives it to the first). After a ReLU
-  only equal positive values can show the difference.
-  """
-  b, h, w, c = x.shape
-  # As a reshape: a window reduction cannot be differentiated in bfloat16.
-  return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
-
-
-@jax.custom_vjp
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """3x3 convolution with a border of zeros, stride 1.
-
-  Args:
-    x: Float [B, H, W, in].
-    kernel: Float [3, 3, in, out], of the same type.
-
-  Returns:
-    Float [B, H, W, out].
-  """
-  return switch.choose(x, kernel, cpu=convolution.conv3x3, plain=plain.conv3x3)
-
-
-def _conv3x3_fwd(x, kernel):
-  return conv3x3(x, kernel), (x, kernel)
-
-
-def _conv3x3_bwd(saved, dy):
-  x, kernel = saved
-  turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-  dkernel = switch.choose(
-    x,
-    dy,
-    cpu=convolution.conv3x3_kernel_grad,
-    plain=plain.conv3x3_kernel_grad,
-  )
-  return conv3x3(dy, turned), dkernel
-
-
-conv3x3.defvjp(_conv3x3_fwd, _conv3x3_bwd)
-
-
-@jax.custom_vjp
-def batch_norm_relu(
-  x: jax.Array, scale: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """ReLU of batch normalisation, and the statistics of this batch.
+def dropout(
+  x: jax.Array, rate: float, key: jax.Array | None, *, channels: bool = False
+) -> jax.Array:
+  """Sets values to 0 at random and scales up the others.
 
   Args:
     x: Float [B, H, W, C].
-    scale: Float32 [C].
-    bias: Float32 [C].
-
-  Returns:
-    Output [B, H, W, C] of x's type, mean [C] and biased variance [C], float32.
-    The statistics are for the running averages: no gradient goes through them.
+    rate: Probability of a 0, in [0, 1).
+    key: Of the random numbers; None leaves x as it is.
+    channels: Whether whole channels of an image are set to 0.
   """
-  return _batch_norm_relu_fwd(x, scale, bias)[0]
+  if key is None:
+    return x
+  shape = (x.shape[0], 1, 1, x.shape[3]) if channels else x.shape
+  kept = jax.random.bernoulli(key, 1 - rate, shape)
+  return jnp.where(kept, x / (1 - rate), 0)
 
 
-def _batch_norm_relu_fwd(x, scale, bias):
-  count = x.size // x.shape[-1]
-  wide = plain.widened(x)
-  # The variance in one pass, about a mean of few pixels: about 0, what is far
-  # from it would lose its digits in the difference of two squares.
-  near = wide[:, x.shape[1] // 2].mean((0, 1))
-  wide = wide - _per_channel(near)
-  rest = _channel_sum(wide) / count
-  mean = near + rest
-  var = jnp.maximum(_channel_sum(wide * wide) / count - rest * rest, 0)
-  rstd = lax.rsqrt(var + _EPSILON)
-  y = jnp.maximum(_normalise(x, scale, bias, mean, rstd), 0)
-  return (y.astype(x.dtype), mean, var), (x, scale, bias, mean, rstd)
+def runner(remat: bool) -> Callable[..., Any]:
+  """Returns a function that calls a block.
+
+  Args:
+    remat: Whether the gradient computes what is inside the block again,
+      instead of keeping it from the forward pass.
+  """
+  return nnx.remat(_call) if remat else _call
 
 
-def _batch_norm_relu_bwd(saved, cotangents):
-  # Section 3 of the paper; the ReLU's mask is computed again, not kept.
-  x, scale, bias, mean, rstd = saved
-  count = x.size // x.shape[-1]
-  gain = rstd * scale
-  positive = _normalise(x, scale, bias, mean, rstd) > 0
-  wide = plain.widened(x)
-  dy = jnp.where(positive, plain.widened(cotangents[0]), 0)
-  dbias = _channel_sum(dy)
-  dscale = _channel_sum(dy * (wide - _per_channel(mean))) * rstd
-  slope = gain * rstd * dscale / count
-  shift = mean * slope - gain * dbias / count
-  dx = (
-    dy * _per_channel(gain) - wide * _per_channel(slope) + _per_channel(shift)
-  )
-  return dx.astype(x.dtype), dscale, dbias
-
-
-batch_norm_relu.defvjp(_batch_norm_relu_fwd, _batch_norm_relu_bwd)
-
-
-def _normalise(x, scale, bias, mean, rstd):
-  gain = rstd * scale
-  return x * _per_channel(gain) + _per_channel(bias - mean * gain)
-
-
-def _channel_sum(x: jax.Array) -> jax.Array:
-  """Sum over all but the last axis; [B, H, W, C] to [C]."""
-  return switch.choose(
-    x, cpu=reduction.channel_sum, plain=lambda x: x.sum((0, 1, 2))
-  )
-
-
-def _per_channel(values: jax.Array) -> jax.Array:
-  return values.reshape(1, 1, 1, -1)
+def _call(block: Callable[..., Any], *args: jax.Array) -> Any:
+  return block(*args)

@@ -1,38 +1,12 @@
 """The paper's U-Net: four levels down, a bottleneck, four levels up."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import layers, plain
-
-# PyTorch's default for convolutions: uniform in +-1 / sqrt(fan_in), for
-# kernels (torch.nn.init.kaiming_uniform_ with a = sqrt(5)) and for biases.
-_TORCH_KERNEL = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-
-def _torch_bias(fan_in: int) -> nnx.Initializer:
-  def init(key, shape, dtype=jnp.float32):
-    bound = fan_in**-0.5
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-  return init
-
-
-def _init(initializer: str, fan_in: int) -> dict[str, Any]:
-  """Initialisers of kernel and bias by name: 'torch' or 'flax'."""
-  match initializer:
-    case 'torch':
-      return {'kernel_init': _TORCH_KERNEL, 'bias_init': _torch_bias(fan_in)}
-    case 'flax':
-      return {
-        'kernel_init': nnx.initializers.lecun_normal(),
-        'bias_init': nnx.initializers.zeros,
-      }
-  raise ValueError(f"initializer must be 'torch' or 'flax': {initializer!r}")
+from skinseg_jax.models import layers, plain, resampling
 
 
 class DoubleConv(nnx.Module):
@@ -48,12 +22,9 @@ class DoubleConv(nnx.Module):
     rngs: nnx.Rngs,
   ):
     conv = functools.partial(
-      layers.Conv3x3,
-      dtype=dtype,
-      kernel_init=_init(initializer, in_features)['kernel_init'],
-      rngs=rngs,
+      layers.Conv, init=initializer, dtype=dtype, rngs=rngs
     )
-    norm = functools.partial(layers.BatchNormRelu, features, rngs=rngs)
+    norm = functools.partial(layers.BatchNorm, features, rngs=rngs)
     self.conv1, self.norm1 = conv(in_features, features), norm()
     self.conv2, self.norm2 = conv(features, features), norm()
 
@@ -100,12 +71,8 @@ class UNet(nnx.Module):
     self.bottleneck = block(widths[3], widths[4])
     self.ups = nnx.List(
       [
-        layers.ConvTranspose2x2(
-          2 * features,
-          features,
-          dtype=dtype,
-          rngs=rngs,
-          **_init(initializer, 4 * features),
+        layers.ConvTranspose(
+          2 * features, features, init=initializer, dtype=dtype, rngs=rngs
         )
         for features in reversed(widths[:4])
       ]
@@ -113,15 +80,25 @@ class UNet(nnx.Module):
     self.up_blocks = nnx.List(
       [block(2 * features, features) for features in reversed(widths[:4])]
     )
+    kernel_init, bias_init = layers.initializers(initializer, width)
     self.head = nnx.Conv(
-      width, 1, (1, 1), dtype=dtype, rngs=rngs, **_init(initializer, width)
+      width,
+      1,
+      (1, 1),
+      dtype=dtype,
+      kernel_init=kernel_init,
+      bias_init=bias_init,
+      rngs=rngs,
     )
 
-  def __call__(self, images: jax.Array) -> jax.Array:
+  def __call__(
+    self, images: jax.Array, *, key: jax.Array | None = None
+  ) -> jax.Array:
     """Predicts logits.
 
     Args:
       images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of 16.
+      key: Of dropout, which this network does not have.
 
     Returns:
       Logits of lesion, float32, [B, H, W, 1].
@@ -134,17 +111,14 @@ class UNet(nnx.Module):
         'height and width must be multiples of 16 (four poolings halve'
         f' them), got {images.shape[1:3]}.'
       )
-    run = nnx.remat(_run) if self.remat else _run
+    del key
+    run = layers.runner(self.remat)
     x, skips = images.astype(self.dtype), []
     for down in self.downs:
       x = run(down, x)
       skips.append(x)
-      x = layers.max_pool(x)
+      x = resampling.max_pool(x)
     x = run(self.bottleneck, x)
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
     return plain.widened(self.head(x))
-
-
-def _run(block: DoubleConv, x: jax.Array) -> jax.Array:
-  return block(x)

@@ -24,10 +24,10 @@ class Experiment:
   """An experiment whose data and folder are ready.
 
   Attributes:
-    config: Of the run.
-    workdir: Its folder.
-    run_data: The images that train and validate.
-    stop: Heeds SIGTERM and SIGINT.
+    config: Config of the run.
+    workdir: Folder of the run.
+    run_data: The images for training and validation.
+    stop: Handles SIGTERM and SIGINT.
   """
 
   config: config_lib.Config
@@ -43,20 +43,20 @@ def prepared(
   """Prepares what is missing; locks the run folder until the block ends.
 
   Args:
-    config: The experiment.
-    workdir: Folder of the run; made if missing.
+    config: Config of the experiment.
+    workdir: Folder of the run; created if missing.
 
   Raises:
-    InputError: If config, data or folder do not fit, or, from within the
-      block, if disk or memory run out.
-    StoppedError: If SIGTERM or SIGINT came.
+    InputError: If config, data or folder do not fit. Also raised from within
+      the block, if disk or memory run out.
+    StoppedError: If SIGTERM or SIGINT arrived.
   """
   config_rules.validate(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(resource_errors.explained(workdir))
     stop = stack.enter_context(stop_signals.StopSignals())
-    # Process 0 prepares; the other processes find what it wrote. A run that
-    # has begun never downloads its data set again.
+    # Process 0 prepares the files; the other processes then read them. A run
+    # that has started never downloads its data set again.
     begun = (workdir / 'config.json').exists()
     source = distributed.primary_first(
       lambda: catalog.open_source(config.data, download=not begun)
@@ -110,7 +110,7 @@ def train(experiment: Experiment) -> trained_model.TrainedModel:
 
   Raises:
     DivergenceError: If loss or weights are no longer finite.
-    StoppedError: If SIGTERM or SIGINT came; what was done is saved.
+    StoppedError: If SIGTERM or SIGINT arrived; the progress so far is saved.
   """
   config, images = experiment.config, experiment.run_data
   trainer = trainer_lib.Trainer(
@@ -127,7 +127,7 @@ def train(experiment: Experiment) -> trained_model.TrainedModel:
 
 
 def _describe(experiment: Experiment, trainer: trainer_lib.Trainer) -> None:
-  """Writes the list of parameters; prints their number and the updates."""
+  """Writes the list of parameters; prints the sizes of model and epoch."""
   if distributed.is_primary():
     parameters = train_state.overview(trainer.model_state)
     path = experiment.workdir / 'parameters.txt'

@@ -1,6 +1,8 @@
-"""Makes a run folder that starts from the weights of a PyTorch model."""
+"""Creates a run folder that starts from the weights of a PyTorch model."""
 
 import pathlib
+
+from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, splits
@@ -14,13 +16,13 @@ from skinseg_jax.weights import tensor_files, torch_layouts
 def import_run(
   weights: pathlib.Path, config: config_lib.Config, workdir: pathlib.Path
 ) -> None:
-  """Makes a run folder whose checkpoint of step 0 holds the weights.
+  """Creates a run folder with the weights in its checkpoint of step 0.
 
-  It can be evaluated, used to predict, and trained further.
+  The run can be evaluated, used to predict, and trained further.
 
   Raises:
-    InputError: If weights, config or data do not fit, or the folder cannot be
-      made or holds a file already.
+    InputError: If weights, config or data do not fit, or if the folder cannot
+      be created or is not empty.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -33,8 +35,10 @@ def import_run(
   if not empty:
     raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')
   sharding = input_pipeline.data_sharding()
-  state = train_state.create(config, sharding, num_updates=1).state
-  model_state = torch_layouts.to_flax(tensor_files.read(weights), state[0])
+  static = train_state.create(config, sharding, num_updates=1)
+  state = static.state
+  model = nnx.merge(static.eval_graphdef, state[0])
+  model_state = torch_layouts.to_flax(tensor_files.read(weights), model)
   source = catalog.open_source(config.data)
   split = splits.make_split(config.data, source.metadata)
   data = cache.open_cache(

@@ -1,8 +1,8 @@
 """Model and optimiser, as a static graph and a state of arrays.
 
-There are two layouts: (model, optimizer), and, where a moving average of the
-weights predicts, (average, (model, optimizer)). The first part always predicts;
-the second is what else training needs.
+The usual layout is (model, optimizer). With a moving average of the weights it
+is (average, (model, optimizer)). The first part is always the model that
+predicts; the second part is what training needs in addition.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from skinseg_jax.models import build
 
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """What a training step works on.
+  """The structures and arrays that a training step uses.
 
   Attributes:
     graphdef: Static structure of all parts, in training mode.
-    eval_graphdef: Static structure of a model alone, in evaluation mode.
+    eval_graphdef: Static structure of only the model, in evaluation mode.
     state: Arrays of all parts; `state[0]` is the model that predicts.
   """
 
@@ -39,9 +39,9 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
   """Adam or AdamW with PyTorch's constants: 0.9 and 0.999, epsilon 1e-8.
 
-  AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) decays kernels alone,
-  neither biases nor the scales of batch norm. The same config and number of
-  updates give the same object, so that a step compiled for it serves again.
+  AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) decays only kernels,
+  not biases or the scales of batch norm. The same config and number of updates
+  give the same object, so that a compiled training step is reused.
   """
   rate = config.learning_rate
   if config.schedule == 'cosine':
@@ -56,14 +56,15 @@ def create_optimizer(
 
 
 def cosine(config: config_lib.TrainConfig, num_updates: int) -> optax.Schedule:
-  """Step size of each update, numbered from 0.
+  """Learning rate of each update, numbered from 0.
 
-  A line from 0 over the warm-up, then half a cosine to 0 after the last update
-  (Loshchilov and Hutter, 2017, arXiv:1608.03983).
+  It rises linearly from 0 during the warm-up, then falls along half a cosine
+  to 0 after the last update (Loshchilov and Hutter, 2017, arXiv:1608.03983).
 
   Args:
-    config: Its highest step size and share of warm-up.
-    num_updates: Length of the whole training.
+    config: Its `learning_rate` is the highest rate; its `warmup` is the
+      fraction of updates spent on the warm-up.
+    num_updates: Number of updates of the whole training.
   """
   rate = config.learning_rate
   rising = round(config.warmup * num_updates)
@@ -80,16 +81,16 @@ def create(
   *,
   num_updates: int,
 ) -> TrainState:
-  """Makes the state of step 0, a copy on every device of `sharding`'s mesh.
+  """Creates the state of step 0, with a copy on every device of the mesh.
 
   Args:
-    config: Model and optimiser.
-    sharding: Of the batches.
+    config: Config of model and optimiser.
+    sharding: Sharding of the batches; the state is copied to its whole mesh.
     num_updates: Number of updates of the whole training, for the schedule; 1
       is enough if the state is only used to predict.
   """
   shapes = abstract(config, sharding, num_updates=num_updates)
-  # On the CPU, so that every kind of device starts from the same weights.
+  # Computed on the CPU, so that all kinds of devices start from equal weights.
   platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
   has_cpu = not platforms or 'cpu' in platforms
   cpu = jax.local_devices(backend='cpu')[0] if has_cpu else None
@@ -107,7 +108,7 @@ def abstract(
   *,
   num_updates: int,
 ) -> TrainState:
-  """Returns what `create` makes, with shapes in place of arrays."""
+  """Returns the result of `create` with shapes in place of arrays."""
   parts = nnx.eval_shape(lambda: _build(config, num_updates))
   return TrainState(
     graphdef=nnx.graphdef(parts),
@@ -127,18 +128,18 @@ def _build(config: config_lib.Config, num_updates: int) -> tuple:
   return nnx.clone(model), (model, optimizer)
 
 
-# One compiled program: op by op it takes twice as long.
+# Compiled as one program, because op by op it takes twice as long.
 @functools.partial(jax.jit, static_argnames='config')
 def _init(config: config_lib.Config) -> Any:
-  # The length of training is no part of the arrays.
+  # The arrays do not depend on the number of updates.
   return nnx.state(_build(config, num_updates=1))
 
 
 def start_from(state: Any, model_state: Any) -> Any:
-  """The state of step 0 with other weights, in the average and out of it."""
+  """The state of step 0 with other weights, also in the moving average."""
   like = jax.tree.structure(state)
   rest = state[1]
-  if 0 in rest:  # (model, optimizer); an optimiser's own parts have names.
+  if 0 in rest:  # (model, optimizer); the parts of an optimiser have names.
     rest = {0: model_state, 1: rest[1]}
   return jax.tree.unflatten(like, jax.tree.leaves((model_state, rest)))
 

@@ -12,6 +12,9 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.metrics import confusion
 from skinseg_jax.training import augmentation, averaging, losses
 
+# Number of dropout's draws, beyond those of the augmentation of any batch.
+_DROPOUT = 2**32 - 1
+
 
 @functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
 def train_step(
@@ -21,32 +24,33 @@ def train_step(
   *,
   config: config_lib.Config,
 ) -> tuple[Any, dict[str, jax.Array]]:
-  """One update.
+  """Makes one update.
 
   Args:
     graphdef: Static structure of all parts, see `train_state`.
     state: Their arrays; the buffers are reused for the result.
     batch: `image`, uint8 [B, H, W, 3], and `mask`, uint8 [B, H, W].
-    config: Its `augmentation` and `train` are used.
+    config: Only `augmentation` and `train` are used.
 
   Returns:
-    The new state, and scalars: `loss`, the mean, and `tp`, `fp`, `fn`, `tn`,
-    int32, over the pixels of the batch as augmented; `finite`, bool: whether
-    the loss and all of the new model are.
+    The new state, and a dict of scalars. `loss` is the mean over the augmented
+    batch. `tp`, `fp`, `fn` and `tn`, int32, count its pixels. `finite`, bool,
+    is true if the loss and all values of the model that predicts are finite.
   """
   train = config.train
   parts = nnx.merge(graphdef, state)
   model, optimizer = parts[1] if train.ema else parts
+  step = optimizer.step[...]
   images, masks = augmentation.augment(
     batch['image'],
     batch['mask'],
-    optimizer.step[...],
+    step,
     seed=train.seed,
     config=config.augmentation,
   )
 
-  def loss_fn(model, images, masks):
-    logits = model(images)
+  def loss_fn(model, key, images, masks):
+    logits = model(images, key=key)
     counts = confusion.confusion_counts(logits, masks)
     sums = {name: count.sum() for name, count in counts.items()}
     targets = losses.soften(masks, train.border_smoothing)
@@ -55,11 +59,12 @@ def train_step(
   grad_fn = nnx.value_and_grad(loss_fn, has_aux=True)
   if train.accumulation_steps > 1:
     grad_fn = _in_parts(grad_fn, train.accumulation_steps)
-  (loss, sums), grads = grad_fn(model, images, masks)
+  (loss, sums), grads = grad_fn(
+    model, dropout_key(train.seed, step), images, masks
+  )
   optimizer.update(model, grads)
   if train.ema:
-    step = optimizer.step[...]
-    averaging.update_average(parts[0], model, step, train.ema)
+    averaging.update_average(parts[0], model, optimizer.step[...], train.ema)
   new = nnx.state(parts)
   finite = jnp.stack(
     [jnp.isfinite(leaf).all() for leaf in (loss, *jax.tree.leaves(new[0]))]
@@ -67,14 +72,25 @@ def train_step(
   return new, {'loss': loss, **sums, 'finite': finite.all()}
 
 
-def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
-  """Does to a batch in equal parts what `grad_fn` does to it as a whole.
+def dropout_key(seed: int, step: jax.Array) -> jax.Array:
+  """Key of a step's dropout: it follows from seed and step alone.
 
-  Losses and gradients are the means of the parts', counts the sums. Batch norm
-  sees a part at a time, and its running statistics move once for each.
+  So a resumed run draws what an undisturbed one does, and JAX draws the same
+  bits for a batch on one device as on many.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  return jax.random.fold_in(key, _DROPOUT)
+
+
+def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
+  """Makes a function that applies `grad_fn` to a batch in equal parts.
+
+  It returns the means of the parts' losses and gradients and the sums of their
+  counts. Batch norm sees one part at a time, and its running statistics are
+  updated once per part.
   """
 
-  def whole(model, *batch):
+  def whole(model, key, *batch):
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
     def one_part(rest, part):
@@ -86,8 +102,9 @@ def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
       rest, result = one_part(carry[0], part)
       return (rest, jax.tree.map(jnp.add, carry[1], result)), None
 
-    # Part i takes images i, i + parts, ...: those of a device stay there.
+    # Part i takes images i, i + parts, ...: each image stays on its device.
     split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch]
+    split = [jax.random.split(key, parts), *split]
     _, shapes = jax.eval_shape(one_part, rest, [x[0] for x in split])
     zeros = jax.tree.map(jnp.zeros_like, shapes)
     (rest, total), _ = jax.lax.scan(add_part, (rest, zeros), split)

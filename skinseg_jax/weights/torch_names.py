@@ -1,5 +1,6 @@
 """Names that public PyTorch U-Nets give to our modules."""
 
+from collections.abc import Callable
 from typing import Any
 
 # Names and list indices that lead to one of our modules.
@@ -44,9 +45,12 @@ def _milesial(path: Path) -> str:
   raise ValueError(f'no place for {path} in the U-Net')
 
 
-# Each turns the path of one of our modules into the name of theirs.
-NAMINGS = {
+# Namings of the paper's U-Net: ours, as in its twin scripts/torch_reference.py,
+# and those of two public models. Each turns the path of a module into a name.
+OF_UNET: dict[str, Callable[[Path], str]] = {
   'skinseg': _skinseg,
   'aladdinpersson': _aladdinpersson,
   'milesial': _milesial,
 }
+# 'twin' is for every network.
+NAMINGS = ('twin', *OF_UNET)

@@ -24,7 +24,7 @@ def test_reads_what_was_scored(run):
   for i, truth in enumerate(data.masks):
     predicted = evaluation.prediction(i)
     assert predicted.shape == (16, 32)
-    # The counts of the csv follow from the unpacked masks.
+    # The unpacked masks give the counts in the csv file.
     tp, fp = np.sum(predicted & truth), np.sum(predicted & ~truth & 1)
     assert evaluation.column('tp')[i] == tp
     assert evaluation.column('fp')[i] == fp

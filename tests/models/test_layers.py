@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from skinseg_jax.models import layers
+from skinseg_jax.models import layers, operations, resampling
 
 
 def _normal(seed, *shape):
@@ -45,14 +45,14 @@ def _plain_conv(x, kernel):
 def test_conv3x3(batch, size, features_in, features):
   x = _normal(0, batch, size, size, features_in)
   kernel = _normal(1, 3, 3, features_in, features)
-  _assert_same(layers.conv3x3, _plain_conv, x, kernel)
+  _assert_same(operations.conv3x3, _plain_conv, x, kernel)
 
 
 def test_conv3x3_by_hand():
   # A kernel whose lower right tap alone is 1 shifts the image up and left.
   kernel = jnp.zeros((3, 3, 1, 1)).at[2, 2].set(1.0)
   x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-  assert layers.conv3x3(x, kernel)[0, ..., 0].tolist() == [
+  assert operations.conv3x3(x, kernel)[0, ..., 0].tolist() == [
     [5, 6, 7, 0],
     [9, 10, 11, 0],
     [13, 14, 15, 0],
@@ -70,13 +70,15 @@ def test_batch_norm_relu(width):
 
   x = 3 * _normal(0, 2, width, width, 8) + 2
   _assert_same(
-    lambda *args: layers.batch_norm_relu(*args)[0],
+    lambda *args: operations.batch_norm(*args, 1e-5, 'relu')[0],
     plain,
     x,
     _normal(1, 8),
     _normal(2, 8),
   )
-  _, mean, var = layers.batch_norm_relu(x, jnp.ones(8), jnp.zeros(8))
+  _, mean, var = operations.batch_norm(
+    x, jnp.ones(8), jnp.zeros(8), 1e-5, 'relu'
+  )
   np.testing.assert_allclose(mean, x.mean((0, 1, 2)), atol=1e-5)
   np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-5)
 
@@ -84,7 +86,9 @@ def test_batch_norm_relu(width):
 def test_variance_far_from_zero():
   # About 0, float32 would have 4 of 24 bits left for a variance of 1.
   x = _normal(0, 2, 32, 32, 4) + 1000
-  _, mean, var = layers.batch_norm_relu(x, jnp.ones(4), jnp.zeros(4))
+  _, mean, var = operations.batch_norm(
+    x, jnp.ones(4), jnp.zeros(4), 1e-5, 'relu'
+  )
   exact = np.asarray(x, np.float64)
   np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
   np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-4)
@@ -93,7 +97,7 @@ def test_variance_far_from_zero():
 def test_running_statistics_by_hand():
   # After one step from 0 and 1 with momentum .9: mean .1 * m, variance
   # .9 + .1 * v (biased).
-  norm = layers.BatchNormRelu(3, rngs=nnx.Rngs(0))
+  norm = layers.BatchNorm(3, rngs=nnx.Rngs(0))
   x = 2 * _normal(0, 4, 8, 8, 3) + 5
   norm(x)
   np.testing.assert_allclose(norm.mean[...], 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
@@ -103,7 +107,7 @@ def test_running_statistics_by_hand():
 
 
 def test_evaluation_uses_the_running_statistics_and_leaves_them():
-  norm = layers.BatchNormRelu(1, rngs=nnx.Rngs(0))
+  norm = layers.BatchNorm(1, rngs=nnx.Rngs(0))
   norm.mean[...], norm.var[...] = jnp.array([2.0]), jnp.array([4.0])
   view = nnx.view(norm, use_running_average=True)
   # (6 - 2) / 2 = 2, and (0 - 2) / 2 = -1, which ReLU makes 0.
@@ -113,14 +117,7 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
 
 
 def test_conv_transpose():
-  ours = layers.ConvTranspose2x2(
-    8,
-    4,
-    dtype=jnp.float32,
-    kernel_init=nnx.initializers.normal(),
-    bias_init=nnx.initializers.normal(),
-    rngs=nnx.Rngs(0),
-  )
+  ours = layers.ConvTranspose(8, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
 
   def plain(x, kernel, bias):
     y = lax.conv_transpose(
@@ -137,20 +134,22 @@ def test_conv_transpose():
 
 def test_max_pool_by_hand():
   x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-  assert layers.max_pool(x)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
-  gradient = jax.grad(lambda x: layers.max_pool(x).sum())(x)
+  assert resampling.max_pool(x)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
+  gradient = jax.grad(lambda x: resampling.max_pool(x).sum())(x)
   assert np.flatnonzero(gradient).tolist() == [5, 7, 13, 15]
 
 
 def test_bfloat16_keeps_its_type_and_float32_statistics():
   x = _normal(0, 2, 8, 8, 4).astype(jnp.bfloat16)
-  y, mean, var = layers.batch_norm_relu(x, jnp.ones(4), jnp.zeros(4))
+  y, mean, var = operations.batch_norm(
+    x, jnp.ones(4), jnp.zeros(4), 1e-5, 'relu'
+  )
   assert (y.dtype, mean.dtype, var.dtype) == (
     jnp.bfloat16, jnp.float32, jnp.float32,
   )  # fmt: skip
   kernel = _normal(1, 3, 3, 4, 4).astype(jnp.bfloat16)
   grads = jax.grad(
-    lambda x, k: layers.conv3x3(x, k).astype(jnp.float32).sum(), (0, 1)
+    lambda x, k: operations.conv3x3(x, k).astype(jnp.float32).sum(), (0, 1)
   )(x, kernel)
   assert {g.dtype for g in grads} == {jnp.dtype(jnp.bfloat16)}
 
@@ -164,7 +163,7 @@ def test_a_gpu_gets_plain_convolutions(dtype, on_cpu):
   x = jax.ShapeDtypeStruct((2, 64, 64, 64), dtype)
   kernel = jax.ShapeDtypeStruct((3, 3, 64, 128), dtype)
   value_and_grads = jax.value_and_grad(
-    lambda *args: layers.conv3x3(*args).astype(jnp.float32).sum(), (0, 1)
+    lambda *args: operations.conv3x3(*args).astype(jnp.float32).sum(), (0, 1)
   )
   traced = jax.jit(value_and_grads).trace(x, kernel)
   text = traced.lower(lowering_platforms=('cuda',)).as_text()

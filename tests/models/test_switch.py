@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.models import build, layers
+from skinseg_jax.models import build, operations
 from skinseg_jax.models.cpu import switch
 
 # At 16 channels and more, the forms for CPUs choose by the batch size.
@@ -37,7 +37,7 @@ def test_without_cpu_forms_a_symbolic_batch_can_be_exported(predict):
 
 
 def test_the_switch_is_part_of_the_cache_key():
-  jitted = jax.jit(layers.conv3x3)
+  jitted = jax.jit(operations.conv3x3)
   x = jnp.ones((2, 8, 8, 16))
   kernel = jnp.ones((3, 3, 16, 16))
   jitted(x, kernel)

@@ -105,9 +105,8 @@ def _ours(setting, dtype='float32'):
   static = train_state.create(
     config, input_pipeline.data_sharding(), num_updates=1
   )
-  model_state = torch_layouts.to_flax(
-    models.arrays(setting.net), static.state[0]
-  )
+  model = nnx.merge(static.eval_graphdef, static.state[0])
+  model_state = torch_layouts.to_flax(models.arrays(setting.net), model)
   leaves = jax.tree.leaves((model_state, static.state[1]))
   # Copied, for a training step reuses the buffers that it is given.
   leaves = [
@@ -116,6 +115,12 @@ def _ours(setting, dtype='float32'):
   ]
   structure = jax.tree.structure(static.state)
   return static.graphdef, jax.tree.unflatten(structure, leaves)
+
+
+def _by_name(setting, state):
+  static = setting.static
+  model = nnx.merge(static.eval_graphdef, static.state[0])
+  return torch_layouts.by_name(state, torch_layouts.tensor_names(model))
 
 
 def _for_torch(batch, dtype='float32'):
@@ -138,9 +143,9 @@ def _relative(ours, theirs):
 def test_logits_agree_in_evaluation_mode(setting):
   # Statistics other than 0 and 1, so that they count.
   net = models.randomise(copy.deepcopy(setting.net))
-  model_state = torch_layouts.to_flax(
-    models.arrays(net), setting.static.state[0]
-  )
+  static = setting.static
+  model = nnx.merge(static.eval_graphdef, static.state[0])
+  model_state = torch_layouts.to_flax(models.arrays(net), model)
   images, _ = setting.batches[0]
   model = nnx.merge(setting.static.eval_graphdef, model_state)
   ours = jax.jit(lambda images: model(images / 255))(images)
@@ -168,7 +173,7 @@ def _gradients(setting, dtype):
 
   with jax.enable_x64(dtype == 'float64'):
     logits, grads = run(*_ours(setting, dtype), images.astype(dtype), masks)
-    ours = np.asarray(logits), torch_layouts.from_flax(grads)
+    ours = np.asarray(logits), _by_name(setting, grads)
   net = _net(setting, dtype)
   # Divided here, in the wide type where it is one.
   torch_images = torch.from_numpy(images.astype(dtype) / 255)
@@ -237,7 +242,7 @@ def trained(setting, request):
       )
       theirs.append(loss.item())
       assert counts.sum() == masks.size
-      weights.append((torch_layouts.from_flax(state[0]), models.arrays(net)))
+      weights.append((_by_name(setting, state[0]), models.arrays(net)))
   return Training(dtype, ours, theirs, weights[0], weights[-1])
 
 

@@ -23,7 +23,7 @@ def test_errors_have_the_colours_of_the_legend():
   row = picture[64]
   assert tuple(row[TOO_MUCH]) == overlays.TINTS['fp'][1]
   assert tuple(row[MISSED]) == overlays.TINTS['fn'][1]
-  # Half of 128 and 64 more.
+  # Half of 128, plus 64.
   assert tuple(row[SKIN]) == (128, 128, 128)
   assert row[FOUND][2] > row[FOUND][0]
 

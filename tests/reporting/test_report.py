@@ -34,7 +34,7 @@ class _Page(html.parser.HTMLParser):
 def parse(path):
   page = _Page()
   page.feed(path.read_text('utf-8'))
-  # No line breaks and no-break spaces in what is looked for.
+  # Searched text must not contain line breaks or no-break spaces.
   page.text = ' '.join(page.text.split())
   return page
 

@@ -86,7 +86,7 @@ def test_reads_rows_and_takes_guards_off(tmp_path, encoding):
       'decision': 'correct',
       'comment': '=1+1, "so"\nnext line',
     },
-    # Guarded only before what a spreadsheet takes for a formula, or a guard.
+    # A guard is added only before text that starts like a formula or a guard.
     {'image_id': 'c', 'decision': 'reject', 'comment': "'quoted'"},
     {'image_id': 'd', 'decision': 'reject', 'comment': "'quoted"},
   ]

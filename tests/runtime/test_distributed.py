@@ -1,4 +1,4 @@
-"""Devices and processes change nothing about what is learned and scored."""
+"""Training and scores do not depend on the number of devices and processes."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_clusters_are_recognised(monkeypatch, initialised, environment):
     errors.InputError, match='could not connect: nobody there'
   ):
     _join(monkeypatch, environment)
-  assert initialised == [{}]  # JAX finds the rest out.
+  assert initialised == [{}]  # JAX detects the rest.
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,10 @@ def _command(program, tmp_path, *flags):
 
 
 def test_topologies_agree_to_rounding_and_share_checkpoints(tmp_path):
-  """Losses in float64, counts of 7 images, checkpoints of both on both.
+  """Losses in float64, counts of 7 images, each checkpoint on each topology.
 
-  With statistics over a device's own two images, losses would part by 1e-2.
+  If statistics used only the two images of each device, losses would differ by
+  1e-2.
   """
   done = subprocess.run(
     _command(
@@ -200,7 +201,7 @@ def test_topologies_agree_to_rounding_and_share_checkpoints(tmp_path):
 
 
 def _processes(tmp_path, number, *flags):
-  """Ends of `number` processes of one run: exit code, stdout, stderr."""
+  """Runs `number` processes; returns exit code, stdout, stderr of each."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -244,7 +245,7 @@ def test_two_processes_train_one_run(tmp_path):
   )
   assert (first, second) == (0, 0), err
   assert 'epoch 1: loss' in out
-  # Gloo, which connects processes on CPUs, prints by itself.
+  # Gloo, which connects processes on CPUs, prints its own lines.
   assert all('[Gloo]' in line for line in nothing.splitlines())
   run = tmp_path / 'run'
   environment = json.loads((run / 'environment.json').read_text())
