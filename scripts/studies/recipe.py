@@ -4,9 +4,8 @@ python scripts/studies/recipe.py --runs_dir runs/recipe
   [--width 8] [--image_size 64] [--epochs 3] [--seeds 1] [--only NAME ...]
 
 Trains on four fifths of the paper's training images and scores on the last
-fifth, split by lesion. The paper's validation images are not used. If it is
-started again on the same folder, it measures only the missing cases. Cases that
-differ only in how they predict share one training.
+fifth, split by lesion. The paper's validation images are not used. Started
+again on the same folder, it measures only the missing cases.
 """
 
 import argparse
