@@ -141,7 +141,7 @@ class _Machine:
     itemsizes: Bytes of a value, by the names of the storages that were met.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.itemsizes: dict[str, int] = {}
     self._stack: list[Any] = []
     self._marks: list[int] = []

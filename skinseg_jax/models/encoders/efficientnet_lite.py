@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -92,17 +93,8 @@ class EfficientNetLite(nnx.Module):
       The normalised images, then the features, at strides 2, 4, 8, 16 and 32,
       or up to the output stride.
     """
-    run = layers.runner(self.remat)
     x = inputs.normalise(images, self.MEAN, self.DEVIATION, self.dtype)
-    features = [x]
-    x = self.model.bn1(self.model.conv_stem(x))
-    stages = self.model.blocks[: _LAST_OF_STRIDE[depth - 1] + 1]
-    for number, stage in enumerate(stages):
-      for block in stage:
-        x = run(block, x)
-      if number in _LAST_OF_STRIDE:
-        features.append(x)
-    return features
+    return [x, *self.model(x, depth, layers.runner(self.remat))]
 
 
 class _Trunk(nnx.Module):
@@ -135,6 +127,20 @@ class _Trunk(nnx.Module):
       ]
       blocks.append(nnx.List(row))
     self.blocks = nnx.List(blocks)
+
+  def __call__(
+    self, x: jax.Array, depth: int, run: Callable[..., jax.Array]
+  ) -> list[jax.Array]:
+    """The first `depth` features of normalised images of any size."""
+    features, x = [], self.bn1(self.conv_stem(x))
+    for number, stage in enumerate(
+      self.blocks[: _LAST_OF_STRIDE[depth - 1] + 1]
+    ):
+      for block in stage:
+        x = run(block, x)
+      if number in _LAST_OF_STRIDE:
+        features.append(x)
+    return features
 
 
 class _SeparableBlock(nnx.Module):
