@@ -1,7 +1,7 @@
-"""The paper's experiment on HAM10000, number for number.
+"""The paper's experiment on HAM10000, with all of its settings.
 
 python -m skinseg_jax.main --config configs/ham10000_paper.py
-Expected time and score: not measured, for want of an accelerator.
+Expected time and score: not measured, because no GPU was available.
 """
 
 from skinseg_jax import config as config_lib

@@ -1,8 +1,9 @@
 """The paper's split and recipe at width 16, 112 px and 5 epochs, for a CPU.
 
 python -m skinseg_jax.main --config configs/ham10000_small.py
-Expected: 26 minutes on two CPU cores (266 to 289 s an epoch), pooled Dice
-.9257 with seed 1; seed 0 dips in the fifth epoch (README, Results).
+Expected: 26 minutes on two CPU cores (266 to 289 s per epoch), pooled Dice
+.9257 with seed 1. With seed 0 the score drops in the fifth epoch:
+docs/explanation/results.md.
 """
 
 from skinseg_jax import config as config_lib

@@ -1,19 +1,24 @@
-"""JAX and PyTorch in turn, on this machine and the same images.
+"""Compares the speed of JAX and PyTorch on this machine and the same images.
 
 python scripts/benchmark.py --output FILE.json [--raw_dir DIR] [--quick]
 
-Modes: `input` (the pipeline alone, files or cache to the device), `compute`
-(one training step on a batch that is on the device; ours augments in it,
-PyTorch's batch is augmented already), `end_to_end` (files or cache to updated
-weights), `predict` (bytes on the host to probabilities on the host), `host`
-(ours alone: the training loop with the step's work left out). PyTorch is
-channels-last, eager and by torch.compile. Every case runs in a process of
-its own, on one device; those that are compared take turns, the others standing
-still.
+Modes:
+  input       only the input pipeline, from files or cache to the device
+  compute     one training step on a batch that is already on the device; the
+              JAX step includes augmentation, PyTorch's batch is augmented
+              before
+  end_to_end  from files or cache to updated weights
+  predict     from bytes on the host to probabilities on the host
+  host        only JAX: the training loop without the step's work on the device
 
-FILE.json is written anew after every group of cases, the table FILE.md and the
-chart FILE.png beside it at the end. Without `--raw_dir`, the raw files of
-HAM10000, images are generated. Needs the extra `torch`.
+PyTorch is measured with channels-last tensors, eager and with torch.compile.
+Each case runs in a separate process on one device. The cases of a comparison
+take turns; while one runs, the others are paused.
+
+FILE.json is rewritten after each group of cases. The table FILE.md and the
+chart FILE.png are written next to it at the end. `--raw_dir` is the folder of
+the raw files of HAM10000; without it, images are generated. Needs the extra
+`torch`.
 """
 
 import argparse
@@ -43,8 +48,9 @@ from skinseg_jax.runtime import errors
 
 MODES = ('input', 'compute', 'end_to_end', 'predict', 'host')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy', 'torch')
-# For two cores: mode, width, image size, batch size; in float32, without
-# torch.compile, whose compiler alone would take longer than all the rest.
+# Cases of `--quick`, for two cores: mode, width, image size, batch size. They
+# use float32 and not torch.compile, which would take longer to compile than
+# everything else together.
 _QUICK = (
   ('input', None, 112, 32),
   ('input', None, 224, 32),
@@ -61,7 +67,7 @@ _QUICK = (
   ('predict', 64, 224, 1),
   ('host', 64, 224, 2),
 )
-# What may be chosen, and what `--quick` has in its place.
+# Defaults of the options that `--quick` fixes, and the values that it changes.
 _FULL = {
   'modes': MODES,
   'widths': [64],
@@ -85,7 +91,7 @@ _GENERATED_SIZE = (450, 600)
 def ratios(
   results: Sequence[tuple[dict[str, Any], np.ndarray, str]],
 ) -> list[dict[str, Any]]:
-  """JAX's images per second over PyTorch's, turn by turn."""
+  """Ratios of images per second, JAX over PyTorch, computed turn by turn."""
   ours = [
     (row, turns) for row, turns, _ in results if row['framework'] == 'jax'
   ]
@@ -106,7 +112,7 @@ def ratios(
 
 
 def plan(args: argparse.Namespace) -> list[list[cases.Case]]:
-  """Groups of cases that are compared."""
+  """Groups of cases; the cases of a group are compared with each other."""
   if args.quick:
     wanted = [(m, 'float32', w, s, b) for m, w, s, b in _QUICK]
   else:
@@ -148,7 +154,7 @@ def matrix_group(precision: str, size: int) -> list[cases.Case]:
 
 
 def write_generated(raw_dir: pathlib.Path, num_images: int) -> None:
-  """Writes generated lesions, laid out as the files of HAM10000 are."""
+  """Writes generated lesions in the layout of the files of HAM10000."""
   import cv2
 
   source = synthetic.SyntheticSource(
@@ -167,14 +173,14 @@ def write_generated(raw_dir: pathlib.Path, num_images: int) -> None:
   with (raw_dir / ham10000_files.METADATA_NAME).open('w', newline='') as file:
     writer = csv.DictWriter(file, ham10000_files.COLUMNS, extrasaction='ignore')
     writer.writeheader()
-    # Required by readers, whatever it is.
+    # Readers require a diagnosis; any one will do.
     writer.writerows(
       {**row, 'dx': row['dx'] or 'nv'} for row in source.metadata
     )
 
 
 def environment(args: argparse.Namespace) -> dict[str, Any]:
-  """What was measured, and where."""
+  """Describes what is measured, and on which machine."""
   return {
     'command': args.command,
     'commit': _commit(),
@@ -193,7 +199,7 @@ def environment(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-  """The commit of the code, '+changes' after it where files differ from it."""
+  """The commit of the code, with '+changes' if files differ from it."""
   root = pathlib.Path(__file__).parents[1]
   command = ['git', '-C', root, '--git-dir=.git', 'describe', '--always']
   command += ['--exclude=*', '--abbrev=40', '--dirty=+changes']
@@ -214,7 +220,7 @@ def _processor() -> str:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-  """Reads the command line; adds it, as it is to be published, as `command`.
+  """Reads the command line; adds `command`, the command line to publish.
 
   Raises:
     InputError: If a value does not fit, or PyTorch or OpenCV is missing.
@@ -243,7 +249,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
   if quick and (clashing := given.keys() & _FULL.keys()):
     raise errors.InputError(
       f'--quick fixes {", ".join(f"--{name}" for name in sorted(clashing))};'
-      ' leave out the one or the other.'
+      ' remove --quick or these options.'
     )
   args = argparse.Namespace(
     **{
@@ -258,7 +264,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _command(given: dict[str, Any]) -> list[str]:
-  """The command, but for where the images lie, which is nobody's business."""
+  """The command for publication, without the folder of the images."""
   command = ['scripts/benchmark.py']
   for name, value in given.items():
     value = 'DIR' if name == 'raw_dir' else value
@@ -269,14 +275,16 @@ def _command(given: dict[str, Any]) -> list[str]:
 
 def _check(args: argparse.Namespace) -> None:
   if args.output.suffix != '.json':
-    raise errors.InputError(f'--output {args.output}: must end in .json.')
+    raise errors.InputError(
+      f'--output {args.output}: the name must end in .json.'
+    )
   counts = ('widths', 'image_sizes', 'batch_size', 'num_images', 'repetitions')
   for name in (*counts, 'matrix_size'):
     if np.min(getattr(args, name)) < 1:
-      raise errors.InputError(f'--{name}: must be 1 or more.')
+      raise errors.InputError(f'--{name}: must be at least 1.')
   if not args.seconds > 0 or args.workers < 0:
     raise errors.InputError(
-      '--seconds must be more than 0, --workers 0 or more.'
+      '--seconds must be greater than 0, and --workers at least 0.'
     )
   if any(size % 16 for size in args.image_sizes):
     raise errors.InputError('--image_sizes: must be multiples of 16.')
@@ -298,10 +306,10 @@ def _check(args: argparse.Namespace) -> None:
 def measure(
   args: argparse.Namespace, directory: pathlib.Path
 ) -> dict[str, Any]:
-  """Measures all cases; what fails is left out and named in `failures`.
+  """Measures all cases; lists those that fail in `failures`.
 
   Raises:
-    InputError: If all fail.
+    InputError: If all cases fail.
   """
   began = time.perf_counter()
   env = environment(args)
@@ -316,7 +324,7 @@ def measure(
   caching_began = time.perf_counter()
   cached = [cases.open_data(data, size) for size in sorted(sizes)]
   seconds = time.perf_counter() - caching_began
-  env['num_images'] = len(cached[0].image_ids)  # There may be fewer.
+  env['num_images'] = len(cached[0].image_ids)  # Can be less than requested.
   env['cache_images_per_second'] = env['num_images'] * len(sizes) / seconds
   env['matrix_flops_per_second'], env['failures'] = {}, []
   report = {'environment': env, 'rows': [], 'ratios': []}
@@ -333,14 +341,14 @@ def measure(
       )
     except RuntimeError as error:
       env['failures'].append(str(error).replace(str(raw_dir), 'DIR'))
-      print(f'left out: {error}', file=sys.stderr)
+      print(f'skipped: {error}', file=sys.stderr)
       continue
     add(report, results)
     save(report, args.output)
-  print(f'{time.perf_counter() - began:.0f} s in all', flush=True)
+  print(f'{time.perf_counter() - began:.0f} s in total', flush=True)
   if not report['rows']:
     raise errors.InputError(
-      'every case failed, for reasons told above; nothing was measured.'
+      'every case failed, for the reasons above; nothing was measured.'
     )
   return report
 
@@ -349,7 +357,7 @@ def add(
   report: dict[str, Any],
   results: Sequence[tuple[dict[str, Any], np.ndarray, str]],
 ) -> None:
-  """Adds what `run_group` gave to a report."""
+  """Adds the results of `run_group` to a report."""
   rows = [row for row, _, _ in results]
   report['environment']['device'] = results[0][2]
   if rows[0]['mode'] == 'matrix':
@@ -362,14 +370,14 @@ def add(
 
 
 def save(report: dict[str, Any], path: pathlib.Path) -> None:
-  """Writes the report, whole or not at all."""
+  """Writes the report atomically."""
   temporary = path.with_suffix('.tmp')
   temporary.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
   temporary.replace(path)
 
 
 def use_one_gpu() -> None:
-  """Shows the first GPU alone: JAX would take all, PyTorch takes one."""
+  """Hides all GPUs but the first: JAX would use all, PyTorch only one."""
   visible = os.environ.get('CUDA_VISIBLE_DEVICES', '0')
   os.environ['CUDA_VISIBLE_DEVICES'] = visible.split(',')[0]
 
@@ -388,7 +396,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  # By default it would leave behind, for good, those who stand still.
+  # Exit in order: without this, paused processes would stay behind forever.
   for _number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_number, lambda number, _: sys.exit(128 + number))
   errors.exit_with_message(main, sys.argv)

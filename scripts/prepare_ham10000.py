@@ -1,6 +1,6 @@
-"""Builds the HAM10000 data set and its cache, once.
+"""Builds the HAM10000 data set and its cache; run it once.
 
-From local files, as zips or unpacked (Dataverse or Kaggle layout):
+From local files, zipped or unpacked (Dataverse or Kaggle layout):
   python scripts/prepare_ham10000.py --raw_dir DIR
 From Dataverse (downloads 2.8 GB; licence CC BY-NC 4.0):
   python scripts/prepare_ham10000.py
@@ -15,15 +15,15 @@ from absl import app, flags, logging
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.data import cache
+from skinseg_jax.data import cache, remedies
 from skinseg_jax.data.sources import ham10000
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 
 _RAW_DIR = flags.DEFINE_string(
-  'raw_dir', '', 'Directory of the raw files; empty: download them.'
+  'raw_dir', '', 'Folder of the raw files; if empty, they are downloaded.'
 )
 _DATA_DIR = flags.DEFINE_string(
-  'data_dir', 'data', 'Where the data set and the cache are kept.'
+  'data_dir', 'data', 'Folder for the data set and the cache.'
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
   'image_size', 224, 'Height and width of cached images, in pixels.'
@@ -31,27 +31,28 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _MASK_THRESHOLD = flags.DEFINE_integer(
   'mask_threshold',
   0,
-  'Grey value above which a mask pixel is lesion; 0: masks must be binary.',
+  'Grey value above which a mask pixel is lesion; 0 requires binary masks.',
 )
 
 
 def main(argv: list[str]) -> None:
-  """Prepares what is missing and prints what there is."""
+  """Prepares what is missing and prints a summary."""
   if len(argv) > 1:
     raise errors.InputError(
       f'unknown arguments: {" ".join(argv[1:])}; --help lists the flags.'
     )
-  logging.set_verbosity(logging.WARNING)  # TFDS tells its every step.
+  logging.set_verbosity(logging.WARNING)  # TFDS logs every step.
   config = config_lib.Config()
   config.data.image_size = (_IMAGE_SIZE.value, _IMAGE_SIZE.value)
   config.data.mask_threshold = _MASK_THRESHOLD.value
   config_rules.validate(config)
   start = time.perf_counter()
-  data_dir = pathlib.Path(_DATA_DIR.value)
+  data_dir = paths.user_path(_DATA_DIR.value)
   source = ham10000.Ham10000Source.prepare(
     data_dir=data_dir,
-    raw_dir=pathlib.Path(_RAW_DIR.value) if _RAW_DIR.value else None,
+    raw_dir=paths.user_path(_RAW_DIR.value) if _RAW_DIR.value else None,
     mask_threshold=_MASK_THRESHOLD.value,
+    remedies=remedies.FLAGS,
   )
   built = time.perf_counter()
   image_size = config.data.image_size

@@ -2,10 +2,10 @@
 
 python scripts/torch_reference.py --raw_dir DIR
 
-It is what skinseg_jax is checked against and measured beside. Images are
-decoded, resized and augmented by OpenCV in the workers of a DataLoader, every
-epoch anew; bytes become floats on the device. `--raw_dir` holds HAM10000 as
-Dataverse serves it, as zips or unpacked. Needs the extra `torch`.
+Tests and benchmarks compare skinseg_jax with this program. In every epoch,
+OpenCV decodes, resizes and augments the images in the workers of a DataLoader.
+Bytes become floats on the device. `--raw_dir` holds the files of HAM10000 from
+Dataverse, zipped or unpacked. Needs the extra `torch`.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import zipfile
 from collections.abc import Sequence
 
 if __name__ == '__main__':
-  # Before torch is imported: threads that wait do so asleep. Spinning, they
-  # take the cores from the loader's workers, and a step can become a hundred
-  # times slower.
+  # Set before torch is imported, so that waiting threads sleep. If they spin,
+  # they take the cores from the loader's workers, and a step can become a
+  # hundred times slower.
   os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 import cv2
@@ -31,14 +31,15 @@ from torch import nn
 from torch.nn import functional
 from torch.utils import data
 
-# The paper's split, in the order of ids: the rest validates.
+# The paper's split: the first images in the order of ids train, the rest
+# validate.
 NUM_TRAINING = 8016
 ROTATION_DEGREES = 35.0
 HORIZONTAL_FLIP, VERTICAL_FLIP = 0.5, 0.1
 
 
 class DoubleConv(nn.Module):
-  """(3x3 convolution, batch norm, ReLU) twice; height and width stay."""
+  """(3x3 convolution, batch norm, ReLU) twice; keeps height and width."""
 
   def __init__(self, in_features: int, features: int):
     super().__init__()
@@ -83,7 +84,7 @@ class UNet(nn.Module):
     return self.head(x)
 
 
-# A path, and the name within it where it is a zip, '' elsewhere.
+# Path of a file and ''; or path of a zip and the name of a file within it.
 _File = tuple[str, str]
 
 
@@ -93,7 +94,7 @@ def list_examples(raw_dir: pathlib.Path) -> list[tuple[str, _File, _File]]:
   find_masks = functools.partial(
     _find_files, raw_dir, pattern=r'(.+)_segmentation\.png'
   )
-  # In Kaggle's layout the folder of masks has any name.
+  # In Kaggle's layout, the folder of the masks can have any name.
   masks = find_masks('HAM10000_segmentations*') or find_masks('*')
   if not images or images.keys() != masks.keys():
     raise SystemExit(
@@ -107,7 +108,7 @@ def list_examples(raw_dir: pathlib.Path) -> list[tuple[str, _File, _File]]:
 def _find_files(
   raw_dir: pathlib.Path, containers: str, pattern: str
 ) -> dict[str, _File]:
-  """Files by id, in zips and folders; macOS's own have dots before names."""
+  """Files by id, in zips and folders, without the dot files of macOS."""
   found = {}
   for path in sorted(raw_dir.glob(containers)):
     if path.suffix == '.zip':
@@ -125,7 +126,7 @@ def _find_files(
 
 @functools.cache
 def _open_zip(path: str, process: int) -> zipfile.ZipFile:
-  # One per process: workers that share a file share its position too.
+  # One per process, because workers that share a file share its position.
   del process
   return zipfile.ZipFile(path)
 
@@ -139,7 +140,7 @@ def _read(file: _File, flags: int) -> np.ndarray:
 
 
 class SkinLesionDataset(data.Dataset):
-  """Images and masks of skin lesions, resized and, for training, augmented."""
+  """Images and masks of skin lesions, resized and optionally augmented."""
 
   def __init__(
     self,
@@ -148,10 +149,10 @@ class SkinLesionDataset(data.Dataset):
     *,
     augment: bool,
   ):
-    """Keeps the names of the files.
+    """Stores the names of the files.
 
     Args:
-      examples: As from `list_examples`.
+      examples: From `list_examples`.
       size: Height and width to resize to, in pixels.
       augment: Whether to rotate and flip at random.
     """
@@ -177,7 +178,7 @@ class SkinLesionDataset(data.Dataset):
 def augment(
   image: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Rotates and flips image and mask together, with torch's random numbers."""
+  """Rotates and flips image and mask together, with random numbers of torch."""
   turn, horizontal, vertical = torch.rand(3).tolist()
   height, width = mask.shape
   matrix = cv2.getRotationMatrix2D(
@@ -205,7 +206,7 @@ def make_loader(
   training: bool,
   workers: int,
 ) -> data.DataLoader:
-  """Batches; shuffled and without the incomplete last one for training."""
+  """Makes batches; for training, shuffles and drops an incomplete last one."""
   return data.DataLoader(
     dataset,
     batch_size,
@@ -219,18 +220,18 @@ def make_loader(
 
 
 def _init_worker(_: int) -> None:
-  # A worker is one thread; OpenCV's own would fight over the cores.
+  # One thread per worker; more threads of OpenCV would compete for the cores.
   cv2.setNumThreads(0)
 
 
 def to_device(
   batch: Sequence[torch.Tensor], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-  """Moves bytes, then divides.
+  """Moves a batch to the device as bytes, then converts it to floats.
 
   Args:
     batch: Images, uint8 [B, H, W, 3], and masks, uint8 [B, H, W].
-    device: Where to.
+    device: Target device.
 
   Returns:
     Images, float32 [B, 3, H, W] in [0, 1], channels-last in memory; masks,
@@ -241,24 +242,24 @@ def to_device(
 
 
 def make_model(width: int, device: torch.device) -> UNet:
-  """A U-Net with PyTorch's initial weights, laid out channels-last."""
+  """A U-Net with PyTorch's initial weights, channels-last in memory."""
   return UNet(width).to(device, memory_format=torch.channels_last)
 
 
 def make_optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-  """Adam, all parameters in one pass."""
+  """Adam, fused over all parameters."""
   return torch.optim.Adam(model.parameters(), lr=lr, fused=True)
 
 
 def autocast(device: torch.device, precision: str):
-  """Convolutions in bfloat16 where `precision` says so."""
+  """A context in which convolutions use bfloat16 if `precision` is bfloat16."""
   if precision == 'bfloat16':
     return torch.autocast(device.type, torch.bfloat16)
   return contextlib.nullcontext()
 
 
 def confusion_counts(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-  """True and false pixels of a batch: tp, fp, fn, tn, int64 [4]."""
+  """Counts true and false pixels of a batch: tp, fp, fn, tn, int64 [4]."""
   pred, true = torch.sigmoid(logits) > 0.5, masks > 0.5
   return torch.stack(
     [
@@ -278,7 +279,7 @@ def train_step(
   *,
   precision: str = 'float32',
 ) -> tuple[torch.Tensor, torch.Tensor]:
-  """One update; returns loss and confusion counts, still on the device."""
+  """Makes one update; returns loss and confusion counts, on the device."""
   with autocast(images.device, precision):
     logits = model(images)
   logits = logits.to(masks.dtype)
@@ -294,7 +295,7 @@ def train_step(
 def evaluate(
   model: nn.Module, loader: data.DataLoader, *, precision: str = 'float32'
 ) -> list[int]:
-  """Pooled tp, fp, fn, tn over all images."""
+  """Returns tp, fp, fn, tn, pooled over all images."""
   device = next(model.parameters()).device
   total = torch.zeros(4, dtype=torch.int64, device=device)
   model.eval()

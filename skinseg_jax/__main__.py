@@ -4,27 +4,27 @@ import sys
 
 _COMMANDS = {
   'main': 'train, score and report one experiment',
-  'evaluate': 'score a checkpoint on its own images or on others',
-  'compare': 'differences between runs, with intervals',
+  'evaluate': 'score a checkpoint on its own or other images',
+  'compare': 'compare runs, with confidence intervals',
   'predict': 'write a mask for each image',
   'torch_weights': 'convert weights from and to PyTorch',
-  'doctor': 'what this machine has, what is missing, what to type',
+  'doctor': 'check this machine and suggest fixes',
 }
 
 
 def main() -> None:
-  """Prints each command with what it does."""
+  """Prints a list of the commands."""
   print('Skin-lesion segmentation in JAX. Research software, not a medical')
   print('device.\n')
   for name, what in _COMMANDS.items():
     print(f'  python -m skinseg_jax.{name:14} {what}')
-  print('\nEach explains its options with --help.')
+  print('\nAdd --help to a command to see its options.')
 
 
 if __name__ == '__main__':
   if sys.argv[1:]:
     sys.exit(
-      f'not understood: {" ".join(sys.argv[1:])}. Commands are modules, such'
-      ' as: python -m skinseg_jax.predict --help'
+      f'unknown arguments: {" ".join(sys.argv[1:])}. Commands are modules, for'
+      ' example: python -m skinseg_jax.predict --help'
     )
   main()

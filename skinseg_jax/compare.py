@@ -1,17 +1,16 @@
-"""Sets runs side by side, with intervals of their differences.
+"""Compares runs on the same images, with intervals of the differences.
 
 python -m skinseg_jax.compare RUN RUN [RUN ...] [--split validation]
 
-A difference whose interval holds 0 may well be chance: of the images, that is;
-what another seed of training would change is not in it.
+If the interval of a difference contains 0, the difference may be due to the
+choice of images. The intervals do not include the variation between training
+seeds.
 """
 
 import argparse
-import pathlib
 import sys
 
-from skinseg_jax.evaluation import comparison
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
 
 
 def main(argv: list[str]) -> None:
@@ -23,16 +22,24 @@ def main(argv: list[str]) -> None:
     allow_abbrev=False,
   )
   parser.add_argument(
-    'runs', nargs='+', type=pathlib.Path, metavar='RUN', help='folder of a run'
+    'runs',
+    nargs='+',
+    type=paths.user_path,
+    metavar='RUN',
+    help='run folder; the first one is the reference',
   )
   parser.add_argument(
     '--split',
     default='validation',
-    help='name of the evaluation: validation, train or that of other data',
+    help='name of the evaluation: validation, train or the name given to other'
+    ' data; default: validation',
   )
   args = parser.parse_args(argv[1:])
   if len(args.runs) < 2:
-    raise errors.InputError('name two or more run folders to compare.')
+    raise errors.InputError('give two or more run folders to compare.')
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.evaluation import comparison
+
   rows = comparison.compare(args.runs, args.split)
   print(comparison.table([str(run) for run in args.runs], rows))
 

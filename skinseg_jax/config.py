@@ -1,171 +1,224 @@
-"""The one schema of an experiment: every field, its default and its unit.
+"""The schema of an experiment: every field, its default and its unit.
 
-A file in `configs/` returns a `Config` with differences from these defaults;
+A file in `configs/` returns a `Config` that differs from these defaults.
 `--config.train.batch_size=16` on the command line overrides a field. The
-classes hash by value, so that a jitted step can take a config as a static
-argument: leave it alone once training has begun.
+classes hash by value, so a jitted step can take a config as a static argument.
+Do not change a config after training has started.
 """
 
 import dataclasses
 import difflib
 import json
 import operator
+import os
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from skinseg_jax.runtime import errors
 
+# Of `data`; a name of a split stays as it is.
+_PATH_FIELDS = (
+  'raw_dir', 'data_dir', 'images_dir', 'masks_dir', 'metadata_csv', 'split'
+)  # fmt: skip
+
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
 class DataConfig:
-  """Which images, how they are divided, and at what size they are used."""
+  """Which images to use, how to split them and at what size."""
 
-  # 'ham10000', 'folder' or 'synthetic'.
+  # Where images come from: 'ham10000', 'folder' (your own images and masks) or
+  # 'synthetic' (generated lesions).
   source: str = 'ham10000'
-  # ham10000: directory with the Dataverse files, as zips or unpacked (the
-  # Kaggle layout is known too). Empty: use what `data_dir` holds, else
-  # download 2.8 GB from Dataverse.
+  # Directory with the HAM10000 files from Harvard Dataverse, as zips or
+  # unpacked, or in one of two Kaggle layouts. Only for source 'ham10000'.
+  # Empty: use the data set prepared in `data_dir`; if there is none, download
+  # 2.8 GB.
   raw_dir: str = ''
-  # Where prepared data sets and caches are kept.
+  # Directory for prepared data sets and caches.
   data_dir: str = 'data'
-  # folder: directory of images, directory of masks, optional csv with a column
-  # `image_id` and any of lesion_id, dx, sex, age, localization, ...
+  # Directory of images. Required for source 'folder', otherwise unused. For
+  # PH2, or a folder that holds both folders of an ISIC challenge, give that
+  # folder here and as masks_dir.
   images_dir: str = ''
+  # Directory of masks. Required for source 'folder', otherwise unused.
   masks_dir: str = ''
+  # Optional csv for source 'folder', with a column image_id, image, image_name,
+  # isic_id or filename, and any of lesion_id, patient_id, dx, sex, age,
+  # localization and others. Empty: no metadata.
   metadata_csv: str = ''
-  # Grey value (0 to 255) above which a mask pixel is lesion. 0 is strict: a
-  # mask with more than the two values background and white is refused.
+  # Grey value, 0 to 254: mask pixels above it are lesion. 0 is strict: a mask
+  # with values other than background and white is an error.
   mask_threshold: int = 0
-  # synthetic: number of generated images.
+  # Swap lesion and skin in all masks, for masks with a white background.
+  mask_invert: bool = False
+  # Endings that the name of a mask may have after that of its image, in any
+  # case and separated by commas; no ending is always allowed. Only for source
+  # 'folder'.
+  mask_suffixes: str = (
+    '_segmentation,_mask,_masks,_seg,_gt,_groundtruth,_ground_truth,_label,'
+    '_labels,_lesion,_annotation,-mask,-seg,-gt'
+  )
+  # Number of generated images, at least 2. Only for source 'synthetic'.
   num_synthetic: int = 480
-  # Height and width after resizing, in pixels; multiples of 16 for the paper's
-  # U-Net, of 32 for a network with an encoder.
+  # Height and width after resizing, in pixels, at most 4096: multiples of 16
+  # for the paper's U-Net, of 32 for networks with an encoder. One number means
+  # a square.
   image_size: tuple[int, int] = (224, 224)
-  # 'paper' (HAM10000 only), 'lesion' (grouped by lesion, stratified by dx),
-  # 'random' (by image; leaks lesions), or a csv with image_id,subset.
+  # How to split images into training and validation: 'paper' (HAM10000 only),
+  # 'lesion' (keeps images of a lesion together, stratified by dx), 'random' (by
+  # image, so the same lesion can be on both sides), or the path of a csv with
+  # the columns image_id,subset.
   split: str = 'lesion'
-  # Share of images for validation, in (0, 1); for 'lesion' and 'random'.
+  # Share of images used for validation, between 0 and 1 (both excluded). For
+  # the splits 'lesion' and 'random' without folds.
   validation_fraction: float = 0.2
-  # k-fold: number of folds (0: none) and which one validates, 0 to folds - 1;
-  # with 'lesion' or 'random'.
+  # Number of folds for k-fold cross-validation: 0 (off) or at least 2. Requires
+  # the split 'lesion' or 'random'.
   folds: int = 0
+  # Fold used for validation, 0 to folds - 1. Must be 0 if folds is 0.
   fold: int = 0
-  # Seed of the split and of the synthetic images.
+  # Random seed of the split and of the synthetic images.
   seed: int = 0
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
 class ModelConfig:
-  """The network; docs/networks.md describes each."""
+  """The network."""
 
-  # 'unet' (the paper's, or with an encoder), 'attention_unet', 'segnet' or
-  # 'resunetplusplus'; or, on an encoder, 'unetplusplus', 'fpn', 'manet',
-  # 'linknet', 'pspnet', 'fcn', 'deeplabv3' or 'deeplabv3plus'.
+  # Network: 'unet' (the paper's, or with an encoder), 'attention_unet',
+  # 'segnet' or 'resunetplusplus'; or, always with an encoder, 'unetplusplus',
+  # 'fpn', 'manet', 'linknet', 'pspnet', 'fcn', 'deeplabv3' or 'deeplabv3plus'.
   architecture: str = 'unet'
-  # 'resnet18', 'resnet34', 'resnet50', 'efficientnet_lite0', '...1' or '...2';
-  # empty: none.
+  # Encoder of the network: 'resnet18', 'resnet34', 'resnet50',
+  # 'efficientnet_lite0', 'efficientnet_lite1' or 'efficientnet_lite2'. Empty:
+  # none.
   encoder: str = ''
-  # What the encoder starts from: empty (random), 'imagenet', or a file of its
-  # weights.
+  # Initial weights of the encoder: empty (random), 'imagenet', or the path of a
+  # file with its weights.
   encoder_weights: str = ''
-  # Networks without an encoder: channels of the first level; they double from
-  # level to level.
+  # Channels at the first level, 1 to 1024; each level below has twice as many
+  # as the one above it. Only for networks without an encoder.
   width: int = 64
-  # Type that convolutions compute in: 'float32' or 'bfloat16'. Parameters,
-  # batch-norm statistics, loss and optimiser stay in float32.
+  # Number type of the convolutions: 'float32' or 'bfloat16'. Parameters,
+  # batch-norm statistics, loss and optimiser always use float32.
   compute_dtype: str = 'float32'
-  # Initial weights of the paper's U-Net: 'torch' (PyTorch's defaults) or 'flax'
-  # (Flax's). The other networks start as their twins do.
+  # How initial weights of the paper's U-Net are drawn: 'torch' (PyTorch's
+  # defaults) or 'flax' (Flax's defaults). Other networks start as their PyTorch
+  # twins do.
   initializer: str = 'torch'
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
 class AugmentationConfig:
-  """Random changes of training images, on the device."""
+  """Random changes to training images, made on the device."""
 
-  # Rotation is uniform in plus or minus this many degrees, 0 to 180.
+  # Largest rotation, in degrees, 0 to 180. Angles are uniform between minus and
+  # plus this value.
   rotation_degrees: float = 35.0
-  # What lies beyond the border: 'mirror' (reflection without repeating the
-  # edge) or 'constant' (black skin-free pixels, background in the mask).
+  # How to fill pixels from outside the image: 'mirror' (reflect, without
+  # repeating the edge pixel) or 'constant' (black in the image, background in
+  # the mask).
   border: str = 'mirror'
-  # Probabilities of mirroring left-right and up-down.
+  # Probability of flipping an image left to right, 0 to 1.
   horizontal_flip: float = 0.5
+  # Probability of flipping an image upside down, 0 to 1.
   vertical_flip: float = 0.1
-  # Probability of a turn by 90, 180 or 270 degrees, each as likely.
+  # Probability of a turn by 90, 180 or 270 degrees (equally likely), 0 to 1.
   quarter_turn: float = 0.0
-  # Size changes by a factor of 1 / (1 + scale) to 1 + scale; 0 to 1.
+  # Zoom strength, 0 (off) to 1. The size changes by a factor between
+  # 1 / (1 + scale) and 1 + scale.
   scale: float = 0.0
-  # Translation is uniform in plus or minus this share of each side, 0 to 1.
+  # Largest shift, as a share of each side, 0 to 1. Shifts are uniform between
+  # minus and plus this value.
   translation: float = 0.0
-  # Shear along the rows is uniform in plus or minus this many degrees, 0 to 60.
+  # Largest shear along the rows, in degrees, 0 to 60. Angles are uniform
+  # between minus and plus this value.
   shear_degrees: float = 0.0
-  # Colours, each 0 (off) to 1 unless another unit is given. Brightness: this
-  # share of the range is added or taken. Contrast, saturation: up to this much
-  # more or less, as a factor 1 plus or minus it.
+  # Largest change of brightness, 0 (off) to 1: the share of the full value
+  # range that is added or subtracted.
   brightness: float = 0.0
+  # Largest change of contrast, 0 (off) to 1: the factor lies between
+  # 1 - contrast and 1 + contrast.
   contrast: float = 0.0
+  # Largest change of colour saturation, 0 (off) to 1: the factor lies between
+  # 1 - saturation and 1 + saturation.
   saturation: float = 0.0
-  # Hue turns by plus or minus this many degrees, 0 to 180.
+  # Largest shift of hue in either direction, in degrees, 0 (off) to 180.
   hue_degrees: float = 0.0
-  # The exponent is 1 / (1 + gamma) to 1 + gamma.
+  # Gamma strength, 0 (off) to 1: the exponent lies between 1 / (1 + gamma) and
+  # 1 + gamma.
   gamma: float = 0.0
-  # Another light: each of red, green, blue by a factor 1 plus or minus it.
+  # Strength of a simulated change of lighting, 0 (off) to 1: red, green and
+  # blue are each multiplied by their own factor, between 1 minus and 1 plus
+  # this value.
   colour_constancy: float = 0.0
-  # Standard deviations of blur, in pixels, 0 to 2, and of noise, as a share of
-  # the range, 0 to 1: uniform from 0 to this.
+  # Largest standard deviation of Gaussian blur, in pixels: 0 (off) or 0.2 to 2.
+  # Values are uniform from 0 to this.
   blur: float = 0.0
+  # Largest standard deviation of noise, as a share of the full value range,
+  # 0 (off) to 1. Values are uniform from 0 to this.
   noise: float = 0.0
-  # Probability that dark hairs are drawn over the image.
+  # Probability of drawing dark hairs over an image, 0 to 1.
   hair: float = 0.0
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)
 class TrainConfig:
-  """Optimisation and what is logged and kept."""
+  """Optimisation, logging and checkpoints."""
 
-  # Images per update over all devices.
+  # Images per update, summed over all devices; at least 1.
   batch_size: int = 32
+  # Number of passes over the training images, at least 1.
   epochs: int = 20
-  # The optimiser's step size; with a schedule, its highest.
+  # Step size of the optimiser, above 0. With a schedule, its highest value.
   learning_rate: float = 1e-3
-  # Step size of the encoder, as a multiple of the rest's, 0 to 1; 0 keeps its
-  # weights as they are, while its batch norms still follow the images.
+  # Step size of the encoder, as a multiple of the learning rate, 0 to 1. 0
+  # keeps its weights, while its batch-norm statistics still follow the images.
   encoder_rate: float = 1.0
-  # Folder of a run whose best checkpoint gives the initial weights, such as one
-  # on other images; empty: none. The optimiser starts fresh.
+  # Folder of a run whose best checkpoint gives the initial weights. The
+  # optimiser starts fresh. Empty: none.
   init_from: str = ''
-  # 'adam', or 'adamw': Adam with decay of the kernels, apart from the gradient.
+  # Optimiser: 'adam', or 'adamw' (Adam with decoupled weight decay of the
+  # convolution kernels).
   optimizer: str = 'adam'
-  # adamw: share of a kernel, times the step size, that each update takes off.
+  # Decoupled weight decay, 0 (off) to 1. Each update reduces the kernels by
+  # this value times the learning rate. Requires optimizer 'adamw'.
   weight_decay: float = 0.0
-  # 'constant', or 'cosine': falling, to be 0 after the last update.
+  # Learning-rate schedule: 'constant', or 'cosine' (decays to 0 at the last
+  # update).
   schedule: str = 'constant'
-  # cosine: share of all updates in which the step size first rises from 0.
+  # Share of all updates, 0 to 0.5, during which the learning rate first rises
+  # from 0. Requires schedule 'cosine'.
   warmup: float = 0.0
-  # 'bce' (cross-entropy), 'bce_dice' (plus soft Dice) or 'focal_tversky'.
+  # Training loss: 'bce' (binary cross-entropy), 'bce_dice' (binary
+  # cross-entropy plus soft Dice) or 'focal_tversky'.
   loss: str = 'bce'
-  # Standard deviation, in pixels, of the blur that softens the masks which the
-  # loss compares with, 0 to 4; 0: hard outlines.
+  # Standard deviation, in pixels, of the blur that softens mask outlines in the
+  # training loss: 0 (off, hard outlines) or 0.2 to 4.
   border_smoothing: float = 0.0
-  # Decay of the moving average of the weights that predicts in their place,
-  # such as 0.99; 0: none, the weights themselves predict.
+  # Decay of a moving average of the weights, 0 (off) to below 1, such as 0.99.
+  # If it is on, predictions use the averaged weights.
   ema: float = 0.0
-  # Seed of initial weights, order of images and augmentation.
+  # Random seed of initial weights, image order and augmentation, 0 to
+  # 2**32 - 1.
   seed: int = 0
-  # XLA options of the training step, 'name=value,name=value'; 'auto' takes what
-  # helps on the platform (skinseg_jax/compilation.py), '' none.
+  # XLA compiler options of the training step, as 'name=value,name=value'.
+  # 'auto': the options known to help on this platform, listed in
+  # skinseg_jax/runtime/compilation.py. Empty: none.
   xla_options: str = 'auto'
-  # Updates between two lines of training metrics.
+  # Updates between two log entries of training metrics, at least 1.
   log_every_steps: int = 50
-  # Updates between two checkpoints within an epoch; 0: only at its end.
+  # Updates between two checkpoints within an epoch. 0: save a checkpoint only
+  # at the end of each epoch.
   checkpoint_every_steps: int = 0
-  # Parts that a batch is computed in, one after the other, for less memory: a
-  # divisor of batch_size. Batch norm sees one part at a time.
+  # Number of parts to split a batch into. They are computed one after the other
+  # to save memory. Must divide batch_size. Batch norm sees one part at a time.
   accumulation_steps: int = 1
-  # Compute activations twice rather than keep them: less memory, more time.
+  # Recompute activations in the backward pass instead of storing them: uses
+  # less memory and more time.
   remat: bool = False
-  # The same bits from each run on one machine; costs time on a GPU.
+  # Give bit-identical results in repeated runs on one machine. Slower on a GPU.
   deterministic: bool = False
 
 
@@ -173,13 +226,14 @@ class TrainConfig:
 class EvaluationConfig:
   """How a model is scored."""
 
-  # Images per forward pass over all devices.
+  # Images per forward pass, summed over all devices; at least 1.
   batch_size: int = 32
-  # Probability above which a pixel is lesion, in (0, 1).
+  # Pixels with a predicted probability above this value are lesion; between 0
+  # and 1 (both excluded).
   threshold: float = 0.5
-  # Mean probability over mirrored and turned images: 'off', 'flips' (4 views)
-  # or 'dihedral' (8 views; square images). The scores after each epoch of
-  # training are of one view.
+  # Average the predictions of flipped and rotated copies of an image: 'off',
+  # 'flips' (4 views) or 'dihedral' (8 views; square images only). Scores after
+  # each training epoch always use one view.
   test_time_augmentation: str = 'off'
 
 
@@ -187,7 +241,8 @@ class EvaluationConfig:
 class Config:
   """One experiment."""
 
-  # What it must run on: 'cpu', 'gpu' or 'tpu'; 'auto' takes what JAX prefers.
+  # Device to run on: 'cpu', 'gpu' or 'tpu'. 'auto' uses JAX's first choice. It
+  # is an error if the chosen kind of device is missing.
   device: str = 'auto'
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -232,7 +287,7 @@ def check_overrides(argv: Iterable[str]) -> None:
 
 
 def check_field_names(unknown: list[str]) -> None:
-  """Raises an `InputError` that suggests the nearest fields, if any unknown."""
+  """Raises an `InputError` with the nearest real fields if any are unknown."""
   if unknown:
     raise errors.InputError(
       'no such config field:\n'
@@ -244,7 +299,7 @@ def check_field_names(unknown: list[str]) -> None:
 
 
 def _nearest(name: str) -> str:
-  """The real field most like `name`; the last part counts where it is one."""
+  """The real field closest to `name`, preferably with the same last part."""
   known = field_names()
   last = [
     field
@@ -253,6 +308,24 @@ def _nearest(name: str) -> str:
   ]
   close = last or [nearest_name(name, known)]
   return close[0]
+
+
+def complete(config: Config) -> None:
+  """Fills in what a user may write in short, in place.
+
+  `~` in a path becomes the home directory; one number as `data.image_size`
+  becomes a square.
+  """
+  data = config.data
+  for name in _PATH_FIELDS:
+    value = getattr(data, name)
+    if isinstance(value, str):  # Other types are for `validate` to refuse.
+      setattr(data, name, os.path.expanduser(value))
+  size = data.image_size
+  if isinstance(size, int):
+    size = (size,)
+  if isinstance(size, tuple) and len(size) == 1:
+    data.image_size = size * 2
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:
@@ -271,7 +344,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-  """The inverse of `to_dict`, also for what went through JSON.
+  """Builds a config from `to_dict`'s result, also after a round trip via JSON.
 
   Raises:
     InputError: If a field is unknown.
@@ -283,27 +356,29 @@ def load(path) -> Config:
   """Reads a run's `config.json`.
 
   Raises:
-    InputError: If it is missing, is no JSON, or holds unknown fields.
+    InputError: If it is missing, is not JSON or has unknown fields.
   """
   try:
     with open(path, encoding='utf-8') as file:
       return from_dict(json.load(file))
   except FileNotFoundError:
     raise errors.InputError(
-      f'{path} does not exist; give --workdir the folder of a run, which'
-      ' holds config.json.'
+      f'{path} does not exist; set --workdir to a run folder, which contains'
+      ' config.json.'
     ) from None
   except errors.InputError:
     raise
   except (OSError, ValueError, AttributeError, RecursionError) as error:
-    raise errors.InputError(f'{path} is no run config: {error}') from None
+    raise errors.InputError(
+      f'{path} is not a valid run config: {error}'
+    ) from None
 
 
 def _build(schema: type, values: Mapping[str, Any], prefix: str):
   if not isinstance(values, Mapping):
     raise errors.InputError(
-      f'{prefix.rstrip(".") or "the config"}: got {values!r}, allowed are'
-      ' fields by name.'
+      f'{prefix.rstrip(".") or "the config"}: got {values!r}, expected an'
+      ' object with named fields.'
     )
   types_by_name = typing.get_type_hints(schema)
   check_field_names(

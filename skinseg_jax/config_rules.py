@@ -1,7 +1,7 @@
-"""What every field of a config may hold.
+"""Allowed values of every config field.
 
-A row of a rule is the field's name, its value, whether it fits, and what is
-allowed.
+Each rule returns rows of: field name, value, whether the value is valid, and a
+description of the allowed values.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors
 
-# Of images in the cache, in pixels.
+# Longest side of images in the cache, in pixels.
 _MAX_SIDE = 4096
-# Of the model: 8 G parameters.
+# A model of this width has about 8 billion parameters.
 _MAX_WIDTH = 1024
 
-_Row = tuple[str, Any, bool, str]
+_Row = tuple[str, Any, Any, str]
 
 
 class _Network(NamedTuple):
@@ -36,50 +36,40 @@ class _Network(NamedTuple):
   width_step: int = 1
 
 
+_ALWAYS = 'fcn deeplabv3 deeplabv3plus unetplusplus fpn manet linknet pspnet'
 _NETWORKS = {
   'unet': _Network('maybe'),
-  'fcn': _Network('always'),
   'segnet': _Network('never', divisor=32),
-  'deeplabv3': _Network('always'),
-  'deeplabv3plus': _Network('always'),
   'attention_unet': _Network('never', width_step=2),
-  'unetplusplus': _Network('always'),
   'resunetplusplus': _Network('never', width_step=8),
-  'fpn': _Network('always'),
-  'manet': _Network('always'),
-  'linknet': _Network('always'),
-  'pspnet': _Network('always'),
+  **dict.fromkeys(_ALWAYS.split(), _Network('always')),
 }
 _ENCODERS = (
-  'resnet18',
-  'resnet34',
-  'resnet50',
-  'efficientnet_lite0',
-  'efficientnet_lite1',
-  'efficientnet_lite2',
+  *(f'resnet{depth}' for depth in (18, 34, 50)),
+  *(f'efficientnet_lite{size}' for size in (0, 1, 2)),
 )
 # Encoders halve height and width five times.
 _ENCODER_DIVISOR = 32
 
 
 def validate(config: config_lib.Config) -> None:
-  """Checks every field once, before anything is done with it.
+  """Checks every field.
 
   Raises:
-    InputError: Listing all fields that do not fit, what they hold and what is
-      allowed.
+    InputError: If any value is invalid; lists all of them with the allowed
+      values.
   """
   problems = [*_type_problems(config, '')]
-  if not problems:  # Comparisons below need the right types.
+  if not problems:  # The rules compare values, so the types must be right.
     problems = [
-      f'{name}: got {value!r}, allowed is {allowed}'
+      f'{name}: got {value!r}, allowed: {allowed}'
       for rules in _RULES
       for name, value, ok, allowed in rules(config)
       if not ok
     ]
   if problems:
     raise errors.InputError(
-      'the config does not fit:\n' + errors.listing(problems)
+      'the config is not valid:\n' + errors.listing(problems)
     )
 
 
@@ -95,11 +85,11 @@ def _type_problems(node: Any, prefix: str) -> Iterable[str]:
         and len(value) == len(inner)
         and all(map(isinstance, value, inner))
       ):
-        yield f'{prefix}{name}: got {value!r}, allowed is {len(inner)} integers'
+        yield f'{prefix}{name}: got {value!r}, allowed: {len(inner)} integers'
     elif hint is float and type(value) is int:
       continue
     elif type(value) is not hint:
-      yield f'{prefix}{name}: got {value!r}, allowed is a {hint.__name__}'
+      yield f'{prefix}{name}: got {value!r}, allowed: type {hint.__name__}'
 
 
 def _device_rules(config: config_lib.Config) -> list[_Row]:
@@ -113,6 +103,12 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
   rows = [
     ('data.source', data.source, data.source in sources, _one_of(sources)),
     _within('data.mask_threshold', data.mask_threshold, 0, 254, '(0: strict)'),
+    (
+      'data.mask_suffixes',
+      data.mask_suffixes,
+      not set('/\\') & set(data.mask_suffixes),
+      'endings of file names with commas between, such as _mask,_gt',
+    ),
     _at_least('data.num_synthetic', data.num_synthetic, 2),
     (
       'data.image_size',
@@ -129,7 +125,7 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
         f'data.{name}',
         getattr(data, name),
         bool(getattr(data, name)),
-        "a directory, where data.source is 'folder'",
+        "a directory (required by data.source 'folder')",
       )
       for name in ('images_dir', 'masks_dir')
     ]
@@ -150,21 +146,21 @@ def _split_rules(config: config_lib.Config) -> list[_Row]:
       'data.split',
       data.split,
       data.split != 'paper' or data.source == 'ham10000',
-      "'lesion', 'random' or a csv: 'paper' is a split of HAM10000",
+      "'lesion', 'random' or a csv; the split 'paper' requires data.source"
+      " 'ham10000'",
     ),
     ('data.validation_fraction', share, 0 < share < 1, 'in (0, 1)'),
     (
       'data.folds',
       data.folds,
       data.folds == 0 or data.folds >= 2,
-      '0 (none) or at least 2',
+      '0 (off) or at least 2',
     ),
     (
       'data.folds',
       data.folds,
       data.folds == 0 or data.split in ('lesion', 'random'),
-      f"0 with data.split '{data.split}'; k-fold goes with 'lesion' or"
-      " 'random'",
+      f"0 with data.split '{data.split}'; k-fold requires 'lesion' or 'random'",
     ),
     (
       'data.fold',
@@ -187,20 +183,14 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
   if model.architecture not in _NETWORKS:
     return rows
   needs = _NETWORKS[model.architecture].encoder
+  name = f"model.architecture='{model.architecture}'"
+  row = lambda ok, allowed: ('model.encoder', model.encoder, ok, allowed)
   return [
     *rows,
-    (
-      'model.encoder',
-      model.encoder,
-      bool(model.encoder) or needs != 'always',
-      f"{_one_of(_ENCODERS)} with model.architecture='{model.architecture}'",
+    row(
+      model.encoder or needs != 'always', f'{_one_of(_ENCODERS)} with {name}'
     ),
-    (
-      'model.encoder',
-      model.encoder,
-      not model.encoder or needs != 'never',
-      f"empty with model.architecture='{model.architecture}', which has none",
-    ),
+    row(not model.encoder or needs != 'never', f'empty with {name}'),
     *_encoder_rules(config),
     *(_rules_with_encoder if model.encoder else _rules_of_width)(model),
   ]
@@ -208,21 +198,18 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
 
 def _encoder_rules(config: config_lib.Config) -> list[_Row]:
   """Fields that only an encoder gives a meaning."""
-  model, rate = config.model, config.train.encoder_rate
+  encoder, rate = config.model.encoder, config.train.encoder_rate
+  file, alone = config.model.encoder_weights, 'without model.encoder'
   return [
+    ('model.encoder_weights', file, encoder or not file, f'empty {alone}'),
     (
       'model.encoder_weights',
-      model.encoder_weights,
-      bool(model.encoder) or not model.encoder_weights,
-      'empty without model.encoder',
+      file,
+      not (file and config.train.init_from),
+      'empty with train.init_from, which gives all weights',
     ),
     _within('train.encoder_rate', rate, 0, 1),
-    (
-      'train.encoder_rate',
-      rate,
-      bool(model.encoder) or rate == 1,
-      '1 without model.encoder',
-    ),
+    ('train.encoder_rate', rate, encoder or rate == 1, f'1 {alone}'),
   ]
 
 
@@ -317,7 +304,7 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
       for value in [getattr(train, name)]
     ),
     _off_or_within('train.border_smoothing', train.border_smoothing, 0.2, 4),
-    ('train.ema', ema, 0 <= ema < 1, '0 (none) to below 1'),
+    ('train.ema', ema, 0 <= ema < 1, '0 (off) to below 1'),
     _within('train.warmup', warmup, 0, 0.5),
     _goes_with(
       'train.warmup', warmup, train.schedule == 'cosine', "schedule 'cosine'"
@@ -350,8 +337,8 @@ def _evaluation_rules(config: config_lib.Config) -> list[_Row]:
       'evaluation.test_time_augmentation',
       views,
       views != 'dihedral' or height == width,
-      "'off' or 'flips' where data.image_size is not square: a quarter turn"
-      ' changes the shape',
+      "'off' or 'flips' if data.image_size is not square, because a quarter"
+      ' turn changes the shape',
     ),
   ]
 
@@ -372,8 +359,8 @@ def _one_of(names: Iterable[str]) -> str:
 
 
 def _goes_with(name: str, value: float, ok: bool, what: str) -> _Row:
-  """Refuses a value that would do nothing."""
-  return name, value, ok or not value, f'0, for it goes with train.{what} alone'
+  """Rejects a value that would have no effect."""
+  return name, value, ok or not value, f'0; other values require train.{what}'
 
 
 def _at_least(name: str, value: float, least: int) -> _Row:

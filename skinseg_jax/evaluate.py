@@ -1,4 +1,4 @@
-"""Scores a checkpoint on its own data, or on any folder of images and masks.
+"""Scores a checkpoint on its own data or on any folder of images and masks.
 
 python -m skinseg_jax.evaluate --workdir DIR [--checkpoint best|last|STEP]
 python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
@@ -7,15 +7,15 @@ python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
 import argparse
 import pathlib
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from skinseg_jax.data import splits
-from skinseg_jax.data.sources import folder
-from skinseg_jax.evaluation import evaluator, paper, summaries
-from skinseg_jax.inference import trained_model
-from skinseg_jax.reporting import report
-from skinseg_jax.run import stored_data
-from skinseg_jax.runtime import devices, errors, resource_errors
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import remedies, splits
+from skinseg_jax.runtime import errors, paths
+
+if TYPE_CHECKING:
+  from skinseg_jax.evaluation import evaluator
 
 
 def evaluate_run(
@@ -23,29 +23,38 @@ def evaluate_run(
   *,
   checkpoint: str,
   subset: str,
-  options: evaluator.Options = evaluator.DEFAULT,
+  options: 'evaluator.Options | None' = None,
   write_report: bool = False,
 ) -> dict[str, Any]:
-  """Scores a checkpoint on its own data, from the run folder alone.
+  """Scores a checkpoint on the data its run was trained and validated on.
 
   Args:
     workdir: Folder of a run.
     checkpoint: 'best' (by validation Dice), 'last', or a step.
     subset: 'train' or 'validation'.
-    options: What else to do.
+    options: Optional parts of the evaluation; None for the defaults.
     write_report: Whether to write report, figures and review page.
 
   Returns:
-    What it also writes to `summary.json`.
+    The contents of `summary.json`.
 
   Raises:
-    InputError: If the folder, the checkpoint, the data or the review does not
-      fit.
+    InputError: If the folder, the checkpoint, the data or the review is
+      invalid.
   """
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import report
+  from skinseg_jax.run import stored_data
+
   model = trained_model.load(workdir, checkpoint)
   run_data = stored_data.open_run_data(workdir, model.config.data)
   outcome = evaluator.evaluate_subset(
-    workdir, model, run_data, subset=subset, options=options
+    workdir,
+    model,
+    run_data,
+    subset=subset,
+    options=options or evaluator.DEFAULT,
   )
   if write_report:
     report.write_all(workdir, outcome.data, outcome.name)
@@ -56,15 +65,21 @@ def main(argv: list[str]) -> None:
   """Parses the command line, scores and prints.
 
   Raises:
-    InputError: If flags do not go together, or what they name does not fit.
+    InputError: If flags contradict each other or name something invalid.
   """
   args = _parse(argv)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.runtime import devices, resource_errors
+
   devices.use('auto')
   with resource_errors.explained(args.workdir):
     _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+  from skinseg_jax.evaluation import evaluator, paper, summaries
+
   options = evaluator.Options(
     native_size=not args.skip_native_size,
     training_side=not args.skip_training_side,
@@ -89,11 +104,19 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _evaluate_external(args, options) -> dict[str, Any]:
-  # First: what is wrong with the run is said before all files are read.
+  from skinseg_jax.data.sources import folder
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import report
+
+  # Loaded first, to report a broken run before reading all image files.
   model = trained_model.load(args.workdir, args.checkpoint)
   threshold = args.mask_threshold
   if threshold is None:
     threshold = model.config.data.mask_threshold
+  suffixes = args.mask_suffixes
+  if suffixes is None:
+    suffixes = model.config.data.mask_suffixes
   name = args.name or args.images.resolve().name
   if name in splits.SUBSETS:
     name = f'external_{name}'
@@ -102,6 +125,9 @@ def _evaluate_external(args, options) -> dict[str, Any]:
     masks_dir=args.masks,
     metadata_csv=args.metadata,
     mask_threshold=threshold,
+    mask_invert=bool(args.mask_invert),
+    mask_suffixes=suffixes.split(','),
+    remedies=remedies.FLAGS,
   )
   outcome = evaluator.evaluate_source(
     args.workdir, model, source, name=name, options=options
@@ -118,64 +144,96 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path: dict[str, Any] = {'type': pathlib.Path, 'metavar': 'PATH'}
+  path: dict[str, Any] = {'type': paths.user_path, 'metavar': 'PATH'}
   add = parser.add_argument
-  add('--workdir', required=True, help='folder of a run', **path)
-  add('--checkpoint', default='last', help='best, last or a step')
+  add('--workdir', required=True, help='run folder', **path)
+  add(
+    '--checkpoint',
+    default='last',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
   add(
     '--split',
     default='validation',
     choices=splits.SUBSETS,
-    help='side of its own data to score',
+    help="part of the run's own data to score; default: validation",
   )
-  add('--images', help='folder of other images to score instead', **path)
-  add('--masks', help='folder of their masks', **path)
-  add('--metadata', help='csv with image_id, lesion_id, dx, ...', **path)
-  add(
-    '--mask_threshold',
-    type=int,
-    help="grey value above which a mask pixel is lesion; default: the run's",
-  )
-  add('--name', help="of the evaluation; default: the image folder's")
-  add('--review', help='csv that review.html saved', **path)
+  _add_external_flags(add, path)
+  add('--review', help='csv saved from review.html', **path)
   add(
     '--exclude_rejected',
     action='store_true',
-    help='leave out images whose true mask the review rejects',
+    help='leave out images whose true mask was rejected in the review',
   )
   add(
     '--skip_native_size',
     action='store_true',
-    help="do not score at each image's own size",
+    help="do not score at each image's original size",
   )
   add(
     '--skip_training_side',
     action='store_true',
-    help='take no pass over the training images; use only what is stored',
+    help='do not read the training images; use only stored results about them',
   )
   add(
     '--skip_report',
     action='store_true',
-    help='write the scores alone, no report.html and review.html',
+    help='write only the scores, not report.html and review.html',
   )
   args = parser.parse_args(argv[1:])
   _check(args)
   return args
 
 
+def _add_external_flags(add: Callable, path: dict[str, Any]) -> None:
+  """Adds the flags that name other images than the run's own."""
+  add('--images', help='score this folder of images instead', **path)
+  add('--masks', help='folder of masks; required with --images', **path)
+  metadata = 'csv with image_id, lesion_id, dx, ...; only with --images'
+  add('--metadata', help=metadata, **path)
+  add(
+    '--mask_threshold',
+    type=int,
+    help='grey value, 0 to 254: mask pixels above it are lesion; only with'
+    " --images; default: the run's value",
+  )
+  add(
+    '--mask_invert',
+    action='store_true',
+    default=None,
+    help='swap lesion and skin, for masks with a white background; only with'
+    ' --images',
+  )
+  add(
+    '--mask_suffixes',
+    metavar='ENDINGS',
+    help='endings of mask names, such as _mask,_gt; only with --images;'
+    " default: the run's value",
+  )
+  add(
+    '--name', help='name of the evaluation with --images; default: folder name'
+  )
+
+
 def _check(args: argparse.Namespace) -> None:
-  """Refuses flags that do not go together."""
+  """Rejects combinations of flags that make no sense."""
   problems = []
   if (args.images is None) != (args.masks is None):
-    problems.append('--images and --masks go together')
+    problems.append('--images and --masks must be given together')
   if args.images is None:
     problems += [
-      f'--{name} goes with --images'
-      for name in ('metadata', 'mask_threshold', 'name')
+      f'--{name} requires --images'
+      for name in (
+        'metadata',
+        'mask_threshold',
+        'mask_invert',
+        'mask_suffixes',
+        'name',
+      )
       if getattr(args, name) is not None
     ]
   if args.exclude_rejected and args.review is None:
-    problems.append('--exclude_rejected goes with --review')
+    problems.append('--exclude_rejected requires --review')
   if args.mask_threshold is not None and not 0 <= args.mask_threshold < 255:
     problems.append('--mask_threshold must be 0 (strict) to 254')
   if problems:

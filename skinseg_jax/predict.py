@@ -1,48 +1,63 @@
-"""Predicts a mask for each image, at the image's own size and under its stem.
+"""Predicts a mask for each image.
 
 python -m skinseg_jax.predict --workdir DIR --input FILE|DIR ... --output DIR
 
-How images are prepared comes from the run's config. A file that cannot be read
-is named on stderr and skipped; the exit code is then 1. A picture that its EXIF
-orientation turns is predicted upright: the mask is that of the picture as
-viewers show it. No EXIF data is copied.
+The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
+searched with all folders below them, and their tree is kept: the mask of
+p0/x.jpg is DIR/p0/x.png.
+
+The run's config says how images are prepared. Files that cannot be read are
+listed on stderr and skipped; the exit code is then 1. The EXIF orientation is
+applied, so a mask fits its image as viewers show it. No EXIF data is copied.
 """
 
 import argparse
-import pathlib
 import sys
 from typing import Any
 
-from skinseg_jax.inference import predictions, trained_model
-from skinseg_jax.runtime import devices, errors
+from skinseg_jax import config as config_lib
+from skinseg_jax.inference import predictions
+from skinseg_jax.runtime import errors, paths
 
 
 def main(argv: list[str]) -> None:
   """Parses the command line and predicts."""
   args = _parse(argv)
-  paths = predictions.find_images(args.input)
   outputs = predictions.Outputs(
     masks=args.output,
     overlays=args.output / 'overlay' if args.overlay else None,
     probabilities=args.output / 'probability' if args.probability else None,
   )
-  predictions.check_outputs(paths, outputs, args.overwrite)
+  inputs, notes = predictions.find_images(args.input, leave_out=args.output)
+  predictions.check_outputs(inputs, outputs, args.overwrite)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.runtime import devices
+
   devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
   try:
-    problems = predictions.predict(model, paths, outputs)
+    problems, several = predictions.predict(model, inputs, outputs)
   except OSError as error:
     raise errors.InputError(
       f'cannot write to {args.output}: {error.strerror}; choose another'
       ' --output.'
     ) from error
+  if several:
+    notes.append(
+      f'{len(several)} files hold several pictures; the first is used:\n'
+      + errors.listing(several)
+    )
+  for note in notes:
+    print(note)
   print(
-    f'{len(paths) - len(problems)} masks in {args.output}, by the checkpoint of'
-    f' step {model.step}'
+    f'wrote {len(inputs) - len(problems)} masks to {args.output} (checkpoint of'
+    f' step {model.step})'
   )
   if problems:
     print(
-      f'skipped {len(problems)} of {len(paths)} files:\n'
+      f'skipped {len(problems)} of {len(inputs)} files:\n'
       + errors.listing(problems, most=len(problems)),
       file=sys.stderr,
     )
@@ -56,27 +71,32 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path: dict[str, Any] = {'type': pathlib.Path, 'required': True}
+  path: dict[str, Any] = {'type': paths.user_path, 'required': True}
   add = parser.add_argument
-  add('--workdir', metavar='DIR', help='folder of a run', **path)
+  add('--workdir', metavar='DIR', help='run folder', **path)
   add(
     '--input',
     nargs='+',
     metavar='PATH',
-    help='image files, and folders of them',
+    help='image files or folders of images',
     **path,
   )
-  add('--output', metavar='DIR', help='folder of the masks', **path)
-  add('--checkpoint', default='last', help='best, last or a step')
+  add('--output', metavar='DIR', help='folder to write masks to', **path)
+  add(
+    '--checkpoint',
+    default='last',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
   add(
     '--overlay',
     action='store_true',
-    help='write the images with their masks to overlay/, too',
+    help='also write the images with their masks to overlay/',
   )
   add(
     '--probability',
     action='store_true',
-    help='write 255 times the probability of lesion to probability/, too',
+    help='also write probability maps to probability/: 0 to 255 for a'
+    ' probability of lesion from 0 to 1',
   )
   add(
     '--overwrite',

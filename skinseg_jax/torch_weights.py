@@ -1,20 +1,21 @@
-"""PyTorch weights to ours and back.
+"""Converts weights of a network from and to PyTorch.
 
 python -m skinseg_jax.torch_weights --weights FILE --config configs/x.py \
   --workdir DIR
 python -m skinseg_jax.torch_weights --export FILE --workdir DIR \
   [--checkpoint best|last|STEP] [--naming NAME]
 
-Tensors are named as in the network's twin (naming 'twin'), such as the Unet of
-segmentation-models-pytorch. The paper's U-Net has three namings: 'skinseg' (its
-twin, scripts/torch_reference.py), 'aladdinpersson' (the UNET of
+Tensors have the names of the network's PyTorch twin (naming 'twin'), such as
+the Unet of segmentation-models-pytorch. The paper's U-Net has three namings:
+'skinseg' (its twin, scripts/torch_reference.py), 'aladdinpersson' (the UNET of
 aladdinpersson/Machine-Learning-Collection) and 'milesial' (the UNet of
-milesial/Pytorch-UNet with bilinear=False). A file is .safetensors, or .pt or
-.pth, which needs PyTorch; .pth.tar is read, not written.
+milesial/Pytorch-UNet with bilinear=False). The reader recognises them; --naming
+chooses one for --export. Files are .safetensors, .pt or .pth; the last two need
+PyTorch. .pth.tar files can be read but not written.
 
-There and back, every weight and statistic keeps its bits. The one exception is
-num_batches_tracked, which counts training steps: it is 0 afterwards. Nothing
-here keeps it, and PyTorch uses it for batch norms with momentum=None alone.
+A round trip keeps every bit of all weights and statistics. The one exception is
+num_batches_tracked, a count of training steps, which becomes 0. PyTorch uses it
+only for batch norms with momentum=None.
 """
 
 import argparse
@@ -24,10 +25,8 @@ import sys
 from flax import nnx
 
 from skinseg_jax import main
-from skinseg_jax.inference import trained_model
-from skinseg_jax.runtime import errors
-from skinseg_jax.training import imported_run
-from skinseg_jax.weights import tensor_files, torch_layouts
+from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import torch_names
 
 
 def export_run(
@@ -39,6 +38,9 @@ def export_run(
     InputError: If there is no such checkpoint, the naming does not fit the
       network, or `path` cannot be written.
   """
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.weights import tensor_files, torch_layouts
+
   model = trained_model.load(workdir, checkpoint)
   network = nnx.merge(model.graphdef, model.state)
   tensor_files.write(path, torch_layouts.from_flax(network, naming=naming))
@@ -54,27 +56,51 @@ def run(argv: list[str]) -> None:
     allow_abbrev=False,
   )
   what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument('--weights', type=pathlib.Path, help='file to read')
-  what.add_argument('--export', type=pathlib.Path, help='file to write')
-  parser.add_argument('--workdir', type=pathlib.Path, required=True)
-  parser.add_argument('--checkpoint', default='last', help='with --export')
-  parser.add_argument('--naming', default='twin', choices=torch_layouts.NAMINGS)
+  what.add_argument(
+    '--weights',
+    type=paths.user_path,
+    help='PyTorch file to read; requires --config',
+  )
+  what.add_argument(
+    '--export', type=paths.user_path, help='PyTorch file to write'
+  )
+  parser.add_argument(
+    '--workdir',
+    type=paths.user_path,
+    required=True,
+    help='run folder: created with --weights, read with --export',
+  )
+  parser.add_argument(
+    '--checkpoint',
+    default='last',
+    help='best, last or a step number to export; default: last',
+  )
+  parser.add_argument(
+    '--naming',
+    default='twin',
+    choices=torch_names.NAMINGS,
+    help='parameter names to export with; default: twin',
+  )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
-    # --config and its overrides are read as for training.
+    # Read --config and its overrides as for training.
     config, _ = main.parse([argv[0], *rest])
+    main.check_packages(config)
+    # Imported after the flags are checked, because the import takes seconds.
+    from skinseg_jax.training import imported_run
+
     imported_run.import_run(args.weights, config, args.workdir)
-    print(f'{args.weights} is now step 0 of {args.workdir}')
+    print(f'imported {args.weights} as step 0 of {args.workdir}')
     return
   if rest:
-    raise errors.InputError(f'not understood: {" ".join(rest)}')
+    raise errors.InputError(f'unknown arguments: {" ".join(rest)}')
   step = export_run(
     args.workdir,
     checkpoint=args.checkpoint,
     path=args.export,
     naming=args.naming,
   )
-  print(f'step {step} of {args.workdir} is now {args.export}')
+  print(f'exported step {step} of {args.workdir} to {args.export}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What tests share: real and stand-in data, a tiny run, strict numerics."""
+"""Shared fixtures: real and generated data, a tiny run, strict numerics."""
 
 import pathlib
 
@@ -23,8 +23,8 @@ def ham10000_dir() -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def ham10000_source(ham10000_dir, tmp_path_factory):
-  """The real data set, built once a session (a minute, 0.25 GB)."""
-  # Imported where used: TFDS alone takes a second to import.
+  """The real data set, built once per session (a minute, 0.25 GB)."""
+  # Imported here, because importing TFDS takes a second.
   from skinseg_jax.data.sources import ham10000
 
   return ham10000.Ham10000Source.prepare(
@@ -46,7 +46,7 @@ def raw_dir(tmp_path, images) -> pathlib.Path:
 
 @pytest.fixture
 def prepare(tmp_path):
-  """Prepares from a directory into one that the test has for itself."""
+  """Prepares a data set from a directory in a directory of the test."""
   from skinseg_jax.data.sources import ham10000
 
   def prepare(raw_dir=None, mask_threshold=0):
@@ -80,8 +80,8 @@ def tiny_config(tmp_path_factory) -> config_lib.Config:
 
 @pytest.fixture(scope='session')
 def tiny_run(tiny_config, tmp_path_factory):
-  """A finished run of it: its folder and what the training returned."""
-  # Imported where used: tests of arrays and files need none of this.
+  """A finished run of `tiny_config`: its folder and the result of training."""
+  # Imported here, because most tests do not need it.
   from skinseg_jax import main
 
   workdir = tmp_path_factory.mktemp('runs') / 'whole'

@@ -7,7 +7,7 @@ import pytest
 import skinseg_jax
 
 _ROOT = pathlib.Path(skinseg_jax.__file__).parent
-# Modules at the root that are no commands.
+# Modules at the root that are not commands.
 _OTHERS = {'__init__', '__main__', 'config', 'config_rules'}
 _COMMANDS = sorted({path.stem for path in _ROOT.glob('*.py')} - _OTHERS)
 

@@ -62,7 +62,7 @@ def test_the_papers_config_is_the_papers_recipe():
     'train.ema': 0.0,
     'evaluation.test_time_augmentation': 'off',
   }
-  # Nothing that is not the paper's is on.
+  # Everything that the paper does not use is off.
   papers = ('rotation_degrees', 'border', 'horizontal_flip', 'vertical_flip')
   assert not any(
     value
@@ -92,27 +92,27 @@ def test_equal_configs_hash_alike_and_differing_ones_do_not():
     ('data.image_size', (224, 100), r'\(224, 96\)'),
     ('data.image_size', 224, '2 integers'),
     ('data.source', 'isic', "'ham10000' or 'folder' or 'synthetic'"),
-    ('data.split', 'paper', 'a split of HAM10000'),
+    ('data.split', 'paper', "'paper' requires data.source 'ham10000'"),
     ('data.folds', 1, 'at least 2'),
     ('data.fold', 5, '0 to data.folds - 1'),
     ('data.validation_fraction', 1.0, r'\(0, 1\)'),
     ('model.compute_dtype', 'float16', "'float32' or 'bfloat16'"),
     ('train.batch_size', 0, 'at least 1'),
-    ('train.epochs', 2.5, 'allowed is a int'),
+    ('train.epochs', 2.5, 'allowed: type int'),
     ('train.learning_rate', -1.0, 'above 0'),
     ('train.learning_rate', float('inf'), 'finite'),
     ('augmentation.horizontal_flip', 1.5, '0 to 1'),
     ('augmentation.hue_degrees', -1.0, '0 to 180'),
     ('augmentation.blur', 3.0, '0 or 0.2 to 2'),
-    # Cut at three of them, it would be the pixel alone.
+    # Cut at three standard deviations, the Gaussian would be a single pixel.
     ('augmentation.blur', 0.1, '0 or 0.2 to 2'),
     ('train.border_smoothing', 0.1, '0 or 0.2 to 4'),
     ('train.loss', 'dice', "'bce' or 'bce_dice' or 'focal_tversky'"),
     ('train.optimizer', 'sgd', "'adam' or 'adamw'"),
     ('train.schedule', 'step', "'constant' or 'cosine'"),
     ('train.warmup', 0.9, '0 to 0.5'),
-    ('train.warmup', 0.1, "goes with train.schedule 'cosine'"),
-    ('train.weight_decay', 0.1, "goes with train.optimizer 'adamw'"),
+    ('train.warmup', 0.1, "other values require train.schedule 'cosine'"),
+    ('train.weight_decay', 0.1, "other values require train.optimizer 'adamw'"),
     ('train.ema', 1.0, 'below 1'),
     ('evaluation.test_time_augmentation', 'all', "'off' or 'flips'"),
     ('evaluation.threshold', 0.0, r'\(0, 1\)'),
@@ -166,7 +166,7 @@ def test_missing_and_broken_run_config(tmp_path):
   with pytest.raises(errors.InputError, match='--workdir'):
     config_lib.load(tmp_path / 'config.json')
   (tmp_path / 'config.json').write_text('{')
-  with pytest.raises(errors.InputError, match='is no run config'):
+  with pytest.raises(errors.InputError, match='is not a valid run config'):
     config_lib.load(tmp_path / 'config.json')
 
 

@@ -1,4 +1,4 @@
-"""The command line, on a run that was trained; and bad input to it."""
+"""The evaluation command on a trained run, and its errors for bad input."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from skinseg_jax.runtime import errors
 
 @pytest.fixture
 def workdir(tiny_run, tmp_path):
-  """A copy of the run, to be damaged."""
+  """A copy of the run, which tests may damage."""
   path = tmp_path / 'run'
   shutil.copytree(tiny_run[0], path)
   return path
@@ -59,7 +59,7 @@ def _run(main, *flags):
 
 
 def _end(capsys, main, *flags):
-  """What a program prints on stderr when it ends with exit code 2."""
+  """Text on stderr of a program that ends with exit code 2."""
   with pytest.raises(SystemExit) as caught:
     _run(main, *flags)
   assert caught.value.code == 2
@@ -101,7 +101,7 @@ def test_other_folder(workdir, folder, capsys):
   assert read.image_ids == ['p0', 'p1', 'p2']
   assert [row['dx'] for row in read.rows] == ['mel', 'nv', 'unknown']
   assert [row['age'] for row in read.rows] == ['45-59', 'unknown', 'unknown']
-  # Lesions of 10, 11 and 12 rows of 20 pixels, at the images' own size.
+  # Lesions of 10, 11 and 12 rows of 20 pixels, at the images' original size.
   native = read.summary['native_size']['pooled']
   assert 0 <= native['dice'] <= 1
   assert read.summary['shift']['here']['image_sizes'] == {'40 x 30': 3}
@@ -116,7 +116,7 @@ def test_report_beside_the_scores_of_other_data(workdir, folder):
   _run(evaluate.main, *flags)
   text = (workdir / 'evaluation/images/report.html').read_text()
   assert 'p0' in text
-  # The run's own report is of its validation images.
+  # The report of the run still shows its validation images.
   assert (workdir / 'report.html').read_bytes() == own
 
 
@@ -191,7 +191,7 @@ def _cut_list_of_arrays(workdir):
   [
     (_no_checkpoints, 'no checkpoint in'),
     (_empty_checkpoints, 'no checkpoint in'),
-    (_other_width, 'set model.width to what it was trained with'),
+    (_other_width, 'set model.width to the value it was trained with'),
     (_cut_arrays, 'is damaged'),
     (_cut_list_of_arrays, 'is damaged'),
     (lambda workdir: shutil.rmtree(workdir), 'config.json does not exist'),
@@ -205,7 +205,7 @@ def test_bad_runs(workdir, folder, capsys, program, damage, expected):
   message = _end(capsys, program.main, *flags)
   assert expected in message
   assert str(workdir) in message
-  # Looking makes nothing.
+  # Reading a run folder creates nothing.
   if damage is _no_checkpoints:
     assert not (workdir / 'checkpoints').exists()
   assert not (folder / 'out').exists()
@@ -230,26 +230,33 @@ def test_masks_that_pair_with_nothing(workdir, folder, capsys):
     assert f'qp{i}.png: no image' in message
 
 
-def test_metadata_with_unknown_ids(workdir, folder, capsys):
+def test_rows_of_other_images_are_ignored_and_counted(workdir, folder, capsys):
   with (folder / 'rows.csv').open('a') as file:
     file.write('p7,mel,3\np8,mel,3\n')
-  message = _end(capsys, evaluate.main, *_external(workdir, folder))
-  assert "row 4: no image 'p7'" in message
-  assert "row 5: no image 'p8'" in message
+  _run(evaluate.main, *_external(workdir, folder))
+  out = capsys.readouterr().out
+  assert '2 rows are of other images and ignored; 1 of 3 images have' in out
+
+
+def test_missing_metadata_names_the_flag(workdir, folder, capsys):
+  flags = _external(workdir, folder, metadata=folder / 'nowhere.csv')
+  assert '(--metadata): unreadable' in _end(capsys, evaluate.main, *flags)
 
 
 def test_missing_folder(workdir, folder, capsys):
   flags = _external(workdir, folder, images=folder / 'nowhere')
-  assert 'nowhere' in _end(capsys, evaluate.main, *flags)
+  assert 'nowhere (--images) is no' in _end(capsys, evaluate.main, *flags)
 
 
 @pytest.mark.parametrize(
   ('flags', 'expected'),
   [
-    (['--images', 'x'], '--images and --masks go together'),
-    (['--metadata', 'x'], '--metadata goes with --images'),
-    (['--name', 'x'], '--name goes with --images'),
-    (['--exclude_rejected'], '--exclude_rejected goes with --review'),
+    (['--images', 'x'], '--images and --masks must be given together'),
+    (['--metadata', 'x'], '--metadata requires --images'),
+    (['--name', 'x'], '--name requires --images'),
+    (['--mask_invert'], '--mask_invert requires --images'),
+    (['--mask_suffixes', '_a'], '--mask_suffixes requires --images'),
+    (['--exclude_rejected'], '--exclude_rejected requires --review'),
     (['--review', 'nowhere.csv'], 'nowhere.csv cannot be read'),
     (['--checkpoint', '7'], 'allowed are best, last'),
   ],

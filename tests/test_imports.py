@@ -1,4 +1,4 @@
-"""The house: which room stands on which floor, and who may import whom."""
+"""Layers of the package: which folder (room) may import from which others."""
 
 import ast
 import functools
@@ -8,7 +8,7 @@ import skinseg_jax
 
 _ROOT = pathlib.Path(skinseg_jax.__file__).parent
 
-# A room imports rooms on lower floors, and modules of its own.
+# A room may import from rooms on lower floors and from itself.
 _FLOORS = {
   'runtime': 0,
   'metrics': 1,
@@ -22,7 +22,7 @@ _FLOORS = {
   'reporting': 6,
   'training': 6,
 }
-# The schema stands beside the house: every room may read it.
+# The schema belongs to no room: every room may import it.
 _SCHEMA = ('config', 'config_rules')
 _COMMANDS = (
   'compare',
@@ -32,7 +32,7 @@ _COMMANDS = (
   'predict',
   'torch_weights',
 )
-# Commands that read the command line of another one.
+# Commands that use the command line of another command.
 _SHARED_COMMANDS = {'torch_weights': 'main'}
 
 
@@ -48,7 +48,7 @@ def _modules() -> dict[str, ast.Module]:
 
 
 def _imports(name: str) -> set[str]:
-  """Our modules that a module imports, anywhere in it."""
+  """Our modules that a module imports, at the top or inside functions."""
   found = set()
   for node in ast.walk(_modules()[name]):
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -175,7 +175,7 @@ def test_who_may_import_what():
     ),
     'orbax': lambda name: name == 'run.checkpointing',
     'tensorflow': lambda name: False,
-    # To read a .pt, when one is given.
+    # Only to read .pt files.
     'torch': lambda name: name == 'weights.tensor_files',
   }
   wrong = [

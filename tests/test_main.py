@@ -1,4 +1,4 @@
-"""Bad input ends in one message that names it, and exit code 2."""
+"""Bad input gives one message that names it, and exit code 2."""
 
 import csv
 import io
@@ -21,11 +21,11 @@ _CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
 def _end(capsys, *flags):
-  """What the program prints on stderr when it ends with exit code 2."""
+  """Text on stderr of the program, which must end with exit code 2."""
   argv = ['main', *map(str, flags)]
   with (
     flagsaver.flagsaver(),
-    mock.patch.object(sys, 'argv', argv),  # Where ml_collections looks.
+    mock.patch.object(sys, 'argv', argv),  # ml_collections reads sys.argv.
     pytest.raises(SystemExit) as caught,
   ):
     errors.exit_with_message(main.run, argv)
@@ -39,9 +39,9 @@ def _end(capsys, *flags):
 @pytest.mark.parametrize(
   ('flags', 'expected'),
   [
-    ([], 'Give --config'),
+    ([], '--config is missing'),
     (['--config', 'nowhere.py'], 'nowhere.py: no such file'),
-    (['--config=configs/quickstart.py', 'extra'], 'not understood: extra'),
+    (['--config=configs/quickstart.py', 'extra'], 'unknown arguments: extra'),
     (['--nonsense'], "Unknown command line flag 'nonsense'"),
   ],
 )
@@ -90,7 +90,7 @@ def raw_dir(tmp_path, images):
 
 
 def _rewrite(path, change):
-  """Writes a zip again with `change(members)` applied to name -> bytes."""
+  """Rewrites a zip after `change` is applied to its dict of name to bytes."""
   with zipfile.ZipFile(path) as file:
     members = {name: file.read(name) for name in file.namelist()}
   change(members)

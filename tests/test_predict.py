@@ -1,6 +1,7 @@
-"""Predicted masks: right size, right way up, aligned; and what is refused."""
+"""Predicted masks: size, orientation, alignment; and errors for bad input."""
 
 import io
+import pathlib
 
 import cv2
 import fake_model
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from skinseg_jax import config as config_lib
 from skinseg_jax import predict
 from skinseg_jax.inference import forward_pass, predictions, trained_model
 from skinseg_jax.runtime import errors
 
-# Orientation and what viewers do to the stored picture, by numpy.
+# EXIF orientation, and how viewers turn the stored picture, in numpy.
 _EXIF = {
   2: lambda x: x[:, ::-1],
   3: lambda x: x[::-1, ::-1],
@@ -26,14 +28,15 @@ _EXIF = {
 
 @pytest.fixture
 def model(monkeypatch, tmp_path):
-  """Dark is lesion; also what the command line loads."""
+  """A model for which dark is lesion; the command line loads it as well."""
   made = fake_model.make(monkeypatch, tmp_path / 'data', image_size=(64, 96))
   monkeypatch.setattr(trained_model, 'load', lambda *args: made)
+  monkeypatch.setattr(config_lib, 'load', lambda path: made.config)
   return made
 
 
 def _run(*flags):
-  """Exit code of the program."""
+  """Runs the program; returns its exit code."""
   argv = ['predict', '--workdir', 'run', *map(str, flags)]
   try:
     errors.exit_with_message(predict.main, argv)
@@ -50,7 +53,7 @@ def _end(capsys, *flags):
 
 
 def _picture(height, width):
-  """White with a dark rectangle off the centre, and its mask."""
+  """A white picture with a dark rectangle off the centre, and its mask."""
   mask = np.zeros((height, width), np.uint8)
   mask[height // 5 : height // 2, width // 2 : width * 9 // 10] = 255
   image = np.where(mask[..., None] > 0, 20, 236)
@@ -60,7 +63,7 @@ def _picture(height, width):
 def _smooth(height, width):
   """A dark disc with a wide soft border; grey 128 lies on a known circle."""
   y, x = np.mgrid[:height, :width] + 0.5
-  # Off the centre, so that flips and turns show.
+  # Off the centre, so that flips and rotations change the result.
   cy, cx, radius = 0.4 * height, 0.6 * width, 0.25 * min(height, width)
   distance = np.hypot(y - cy, x - cx)
   slope = 60 / radius
@@ -91,7 +94,7 @@ def test_size_and_alignment(model, tmp_path, height, width):
   assert _run('--input', tmp_path / 'x.png', '--output', tmp_path / 'out') == 0
   mask = _read(tmp_path / 'out/x.png')
   assert mask.shape == (height, width)
-  # The disc is where it is in the picture, to half a pixel.
+  # The disc has its position in the picture, to half a pixel.
   off = _centre(mask) - [0.4 * height, 0.6 * width]
   assert np.abs(off).max() < 0.5, off
   area = np.pi * (0.25 * min(height, width)) ** 2
@@ -106,7 +109,7 @@ def test_mask_equals_opencv_enlarging_the_probabilities(model, tmp_path):
   probability = fake_model.probabilities(small).astype(np.float32)
   expected = cv2.resize(probability, (600, 450), interpolation=cv2.INTER_LINEAR)
   mask = _read(tmp_path / 'out/x.png')
-  # Only pixels at the very threshold may differ: OpenCV's resizing of bytes
+  # Only pixels at the threshold may differ: OpenCV's resizing of bytes
   # may be off by one grey level.
   unsure = np.abs(expected - 0.5) < 0.03
   assert np.array_equal((expected > 0.5)[~unsure], (mask > 0)[~unsure])
@@ -142,7 +145,7 @@ def test_turned_pictures_are_predicted_upright(model, tmp_path, orientation):
   assert _run('--input', tmp_path / 'x.jpg', '--output', out, *flags) == 0
   mask = _read(out / 'x.png')
   assert mask.shape == upright.shape[:2]
-  # Right up to the blur of resizing at the border.
+  # The mask is right except where resizing blurs the border.
   wrong = (mask > 0) != (upright[..., 0] < 128)
   assert wrong.mean() < 0.02
   for path in (out / 'x.png', out / 'overlay/x.png', out / 'probability/x.png'):
@@ -161,12 +164,13 @@ def test_overlay_and_probability(model, tmp_path):
     '--overlay', '--probability',
   )  # fmt: skip
   probability = np.asarray(Image.open(out / 'probability/x.png'))
-  # Grey 20: logit 108 / 16 = 6.75, p = .99883, 254.7; grey 236: the rest.
+  # Grey 20 has logit 108 / 16 = 6.75, so p = .99883, stored as round(254.7).
+  # Grey 236 has the opposite logit, so 255 - 254.7.
   assert set(np.unique(probability[expected > 0])) == {255}
   assert set(np.unique(probability[expected == 0])) == {0}
   overlay = np.asarray(Image.open(out / 'overlay/x.png'))
   assert overlay.shape == image.shape
-  # Far from the border: untouched outside, a quarter sky blue inside.
+  # Away from the border: unchanged outside, a quarter sky blue inside.
   assert overlay[0, 0].tolist() == [236, 236, 236]
   assert overlay[20, 60].tolist() == [
     int(15 + 0.25 * c) for c in (86, 180, 233)
@@ -191,7 +195,7 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
     image[: 2 * i] = 20
     Image.fromarray(image).save(tmp_path / f'in/p{i}.png')
   assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
-  # One shape is one compilation; the last batch is padded.
+  # The last batch is padded: one shape needs only one compilation.
   assert shapes == [(4, 64, 96, 3)] * 3
   for i in range(10):
     mask = _read(tmp_path / f'out/p{i}.png')
@@ -245,9 +249,129 @@ def test_one_stem_twice_is_refused(model, tmp_path, capsys):
   image.save(tmp_path / 'x.png')
   image.save(tmp_path / 'x.jpg')
   message = _end(capsys, '--input', tmp_path, '--output', tmp_path / 'out')
-  assert 'one stem' in message
+  assert 'x.png: ' in message
   assert 'x.jpg' in message
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'names',
+  [
+    ['p0/photo.jpg', 'p1/photo.jpg'],
+    ['a.png', 'p0/b.jpg', 'p0/day1/c.tif'],
+    ['site1/x.gif', 'site2/x.bmp', 'site2/y.webp'],
+  ],
+)
+def test_the_tree_of_the_input_is_kept(model, tmp_path, names):
+  for index, name in enumerate(names):
+    path = tmp_path / 'in' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_picture(30 + index, 40)[0]).save(path)
+  out = tmp_path / 'in' / 'masks'
+  flags = ['--input', tmp_path / 'in', '--output', out, '--overlay']
+  for _ in range(2):  # What the first run wrote is no input of the second.
+    assert _run(*flags, '--overwrite') == 0
+    for index, name in enumerate(names):
+      path = pathlib.PurePath(name).with_suffix('.png')
+      assert _read(out / path).shape == (30 + index, 40)
+      assert (out / 'overlay' / path).exists()
+    assert len(list(out.rglob('*.png'))) == 2 * len(names)
+
+
+def test_files_given_alone_go_to_their_stem(model, tmp_path):
+  (tmp_path / 'p0').mkdir()
+  Image.fromarray(_picture(30, 40)[0]).save(tmp_path / 'p0/x.jpg')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'p0/x.jpg', '--output', out) == 0
+  assert [path.name for path in out.iterdir()] == ['x.png']
+
+
+@pytest.mark.parametrize('folders', [False, True])
+def test_two_inputs_of_one_output_are_refused(model, tmp_path, capsys, folders):
+  inputs = []
+  for name in ('p0', 'p1'):
+    (tmp_path / name).mkdir()
+    path = tmp_path / name / 'photo.jpg'
+    Image.fromarray(_picture(30, 40)[0]).save(path)
+    inputs.append(path.parent if folders else path)
+  out = tmp_path / 'out'
+  message = _end(capsys, '--input', *inputs, '--output', out)
+  assert f'{tmp_path}/p0/photo.jpg and {tmp_path}/p1/photo.jpg' in message
+  assert f'{out}/photo.png' in message
+  # The remedy: separate runs.
+  for i, path in enumerate(inputs):
+    assert _run('--input', path, '--output', f'{out}{i}') == 0
+    assert _read(tmp_path / f'out{i}/photo.png').shape == (30, 40)
+
+
+def test_a_folder_called_overlay(model, tmp_path, capsys):
+  for name in ('x.jpg', 'overlay/x.jpg'):
+    (tmp_path / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_picture(30, 40)[0]).save(tmp_path / 'in' / name)
+  flags = ('--input', tmp_path / 'in', '--output', tmp_path / 'out')
+  message = _end(capsys, *flags, '--overlay')
+  assert 'overlay/x.png' in message
+  assert _run(*flags) == 0
+
+
+def test_what_is_left_out_or_first_is_said_once(model, tmp_path, capsys):
+  (tmp_path / 'in').mkdir()
+  pages = [Image.fromarray(_picture(30, 40)[0])] * 2
+  pages[1] = Image.fromarray(255 - np.asarray(pages[0]))
+  for name in ('multi.tif', 'anim.webp', 'anim2.gif'):
+    pages[0].save(
+      tmp_path / 'in' / name, save_all=True, append_images=pages[1:]
+    )
+  pages[0].save(tmp_path / 'in/multi_superpixels.png')
+  flags = ('--input', tmp_path / 'in', '--output', tmp_path / 'out')
+  assert _run(*flags) == 0
+  out = capsys.readouterr().out
+  assert '3 files hold several pictures; the first is used' in out
+  assert out.count('1 *_superpixels files') == 1
+  assert (_read(tmp_path / 'out/multi.png') > 0).sum() < 30 * 40 / 2
+
+
+def _rotated(image, path, orientation=6):
+  """A HEIC file as phones write it: stored on its side, with a rotation."""
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = orientation
+  heif = pytest.importorskip('pillow_heif').from_pillow(
+    Image.fromarray(np.ascontiguousarray(np.rot90(image, 1)))
+  )
+  heif.save(path, quality=95, exif=exif.tobytes())
+
+
+def _dicom(image, path):
+  pydicom = pytest.importorskip('pydicom')
+  meta = pydicom.dataset.FileMetaDataset()
+  # VL Photographic Image Storage.
+  meta.MediaStorageSOPClassUID = '1.2.840.10008.5.1.4.1.1.77.1.4'
+  meta.MediaStorageSOPInstanceUID = '1.2.3'
+  meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+  file = pydicom.Dataset()
+  file.file_meta = meta
+  file.SOPClassUID = meta.MediaStorageSOPClassUID
+  file.SOPInstanceUID = '1.2.3'
+  file.Rows, file.Columns, file.SamplesPerPixel = image.shape
+  file.PhotometricInterpretation, file.PlanarConfiguration = 'RGB', 0
+  file.BitsAllocated = file.BitsStored = 8
+  file.HighBit, file.PixelRepresentation = 7, 0
+  file.PixelData = image.tobytes()
+  file.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize(
+  ('name', 'save'), [('x.dcm', _dicom), ('x.heic', _rotated)]
+)
+def test_pictures_of_clinics_and_phones(model, tmp_path, name, save):
+  image, _ = _picture(120, 160)
+  save(image, tmp_path / name)
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / name, '--output', out) == 0
+  mask = _read(out / 'x.png')
+  assert mask.shape == (120, 160)
+  wrong = (mask > 0) != (image[..., 0] < 128)
+  assert wrong.mean() < 0.02
 
 
 def test_a_file_named_twice_is_one_input(model, tmp_path):
@@ -303,7 +427,7 @@ def test_output_that_cannot_be_a_folder(model, tmp_path, capsys):
 
 
 def test_trained_run(tiny_run, tmp_path):
-  # Everything real: the checkpoint decides size and weights.
+  # Nothing is faked here: size and weights come from the checkpoint.
   Image.fromarray(_picture(45, 60)[0]).save(tmp_path / 'x.png')
   predict.main(
     ['predict', '--workdir', str(tiny_run[0]), '--checkpoint', 'best',
@@ -327,8 +451,8 @@ def test_twenty_real_images(ham10000_dir, model, tmp_path):
     mask = _read(tmp_path / f'out/{path.stem}.png')
     assert mask.shape == (450, 600)
     grey = cv2.imread(str(path)).mean(axis=2)
-    # Dark is lesion: far from the grey of the threshold they agree, whichever
-    # way they are turned only where they are not turned.
+    # Dark is lesion. Away from the threshold's grey value, mask and image agree
+    # only if the mask is not turned.
     blurred = cv2.blur(grey, (15, 15))
     sure = np.abs(blurred - fake_model.MIDDLE) > 25
     if sure.any():

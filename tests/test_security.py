@@ -1,4 +1,4 @@
-"""What SECURITY.md promises."""
+"""Checks the promises of SECURITY.md."""
 
 import ast
 import csv
@@ -55,7 +55,7 @@ def test_loading_a_checkpoint_unpickles_nothing(tiny_run, monkeypatch):
 
 
 def test_config_alone_makes_nothing_of_its_size(tiny_run, tmp_path):
-  # 8 G parameters would be in few memories.
+  # 8 G parameters would not fit in most memories.
   workdir, _ = tiny_run
   values = json.loads((workdir / 'config.json').read_text())
   values['model']['width'] = 1024
@@ -129,7 +129,7 @@ def test_building_from_files_uses_no_network(monkeypatch, tmp_path):
 
 
 def _problems(tmp_path, data, method):
-  """What reading a zip with one image of `data` says."""
+  """Error message for a zip that holds `data` as one image."""
   images = fake_ham10000.make_images(1)
   fake_ham10000.write_zips(tmp_path, images, parts=1)
   path = tmp_path / 'HAM10000_images_part_1.zip'
@@ -144,7 +144,7 @@ def _problems(tmp_path, data, method):
 
 
 def test_zip_bombs_are_not_unpacked(tmp_path):
-  # 65 MB of zeros are 64 kB as a zip.
+  # 65 MB of zeros are 64 kB in a zip.
   message = _problems(tmp_path, bytes(65 * 2**20), zipfile.ZIP_DEFLATED)
   assert '68157440 bytes, at most 67108864' in message
   message = _problems(tmp_path, b'x', zipfile.ZIP_LZMA)
@@ -167,7 +167,7 @@ def test_zip_that_holds_more_than_it_declares(tmp_path):
 
 
 def test_transparent_mask_is_composed_the_same_in_strips():
-  # Two strips and a bit; grey over black is grey times alpha.
+  # A little more than two strips; grey over black is grey times alpha.
   rng = np.random.default_rng(0)
   grey, alpha = rng.integers(0, 256, (2, 600, 7)).astype(np.uint8)
   picture = Image.fromarray(np.stack([grey, alpha], axis=2), 'LA')
@@ -187,10 +187,10 @@ def test_weights_whose_header_lies(tmp_path):
     (b'"F32"', b'"F64"'),
   ):
     path.write_bytes(good.replace(old, new))
-    with pytest.raises(errors.InputError, match='no whole safetensors'):
+    with pytest.raises(errors.InputError, match='not a complete safetensors'):
       tensor_files.read(path)
   path.write_bytes((2**63).to_bytes(8, 'little') + good[8:])
-  with pytest.raises(errors.InputError, match='no whole safetensors'):
+  with pytest.raises(errors.InputError, match='not a complete safetensors'):
     tensor_files.read(path)
 
 
@@ -204,5 +204,5 @@ def test_compressed_torch_file_is_refused(tmp_path):
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
     for name, data in parts.items():
       file.writestr(name, data)
-  with pytest.raises(errors.InputError, match='no PyTorch file'):
+  with pytest.raises(errors.InputError, match='not a PyTorch file'):
     tensor_files.read(path)

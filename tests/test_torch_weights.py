@@ -12,7 +12,7 @@ from skinseg_jax.data.sources import catalog
 from skinseg_jax.models import unet
 from skinseg_jax.runtime import errors, stop_signals
 from skinseg_jax.training import imported_run, train_state, trainer
-from skinseg_jax.weights import tensor_files, torch_layouts
+from skinseg_jax.weights import tensor_files, torch_layouts, torch_names
 
 _WIDTH = 2
 
@@ -75,7 +75,7 @@ def _random_arrays(state, naming, seed=0):
 
 
 def _public_names(naming, *, bias=False):
-  """Names that the public definitions give, written out from their attributes.
+  """Names of weights in the public definitions, from their attributes.
 
   'aladdinpersson': Machine-Learning-Collection at 65b8c80,
   ML/Pytorch/image_segmentation/semantic_segmentation_unet/model.py.
@@ -85,7 +85,7 @@ def _public_names(naming, *, bias=False):
   affine = ['weight', 'bias']
   norm = [*affine, 'running_mean', 'running_var', 'num_batches_tracked']
   conv = affine if bias else ['weight']
-  # A Sequential of convolution, norm and ReLU, twice.
+  # A Sequential that holds convolution, norm and ReLU twice.
   pair = [(0, conv), (1, norm), (3, conv), (4, norm)]
   if naming == 'aladdinpersson':
     pairs = [f'downs.{i}.conv' for i in range(4)] + ['bottleneck.conv']
@@ -175,7 +175,7 @@ def test_a_trained_net_comes_back_but_for_its_counter(state):
   assert {int(trained[n]) for n in counters} == {3}
   zeros = {n: np.zeros_like(trained[n]) for n in counters}
   _equal({**trained, **zeros}, back)
-  # With the counters at 0 it predicts the same bits.
+  # With the counters at 0, the predictions are bit-identical.
   other = torch_reference.UNet(_WIDTH)
   other.load_state_dict({n: torch.tensor(v) for n, v in back.items()})
   with torch.inference_mode():
@@ -206,7 +206,7 @@ def test_torch_file_round_trip_and_its_wrappings(tmp_path, state):
   floats = {n: v for n, v in weights.items() if v.dtype == np.float32}
   read = tensor_files.read(path)
   _equal(floats, {name: read[name] for name in floats})
-  # As DataParallel names them, in a checkpoint with other things.
+  # Names as in DataParallel, in a checkpoint that holds other things as well.
   nested = {f'module.{n}': torch.from_numpy(v) for n, v in floats.items()}
   torch.save(
     {'state_dict': {**nested, 'mask_values': [0, 1]}, 'epoch': 3}, path
@@ -214,7 +214,7 @@ def test_torch_file_round_trip_and_its_wrappings(tmp_path, state):
   _equal(floats, tensor_files.read(path))
 
 
-@pytest.mark.parametrize('naming', list(torch_layouts.NAMINGS))
+@pytest.mark.parametrize('naming', list(torch_names.NAMINGS))
 def test_safetensors_round_trip(tmp_path, state, naming):
   weights = _random_arrays(state, naming)
   path = tmp_path / 'weights.safetensors'
@@ -304,7 +304,7 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
     workdir, checkpoint='last', subset='validation'
   )
   assert summary['checkpoint_step'] == 0
-  # Of 12 images, 20 % validate, in whole lesions.
+  # Of 12 images, 20 % are for validation, split by lesion.
   assert summary['num_images'] >= 1
 
   exported = tmp_path / 'exported.safetensors'

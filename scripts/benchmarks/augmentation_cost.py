@@ -1,11 +1,11 @@
-"""Times the training step with the paper's augmentation and with all of it.
+"""Times the training step with the paper's augmentation and with all changes.
 
 python scripts/benchmarks/augmentation_cost.py [--width 64]
   [--size 224] [--batch 4]
 
-All is what configs/ham10000_best.py has, and quarter turns. Both are timed in
-turn, so that a change of the machine's speed meets both; what is printed are
-medians. Nothing else may run.
+All changes are those of configs/ham10000_best.py and quarter turns. The two
+settings take turns, so that a change of the machine's speed affects both.
+Prints medians. Run nothing else on the machine at the same time.
 """
 
 import argparse
@@ -77,16 +77,16 @@ def main(argv: list[str]) -> None:
         times.append(time.perf_counter() - began)
   medians = {n: [statistics.median(t) for t in s] for n, s in seconds.items()}
   for name, (step, alone) in medians.items():
-    print(f'{name:6} step {step:.3f} s, its augmentation alone {alone:.4f} s')
+    print(f'{name:6} step {step:.3f} s, only its augmentation {alone:.4f} s')
   (step, alone), (step_all, alone_all) = medians['paper'], medians['all']
   print(
-    f'difference: step {(step_all - step) / step:+.1%}, augmentation alone'
+    f'difference: step {(step_all - step) / step:+.1%}, only augmentation'
     f' {(alone_all - alone) / step:+.1%} of the step'
   )
 
 
 def _runs(config, batch):
-  """One update, and one augmentation, compiled and run once."""
+  """Functions for one update and one augmentation, both already compiled."""
   static = train_state.create(
     config, input_pipeline.data_sharding(), num_updates=1
   )
@@ -100,7 +100,7 @@ def _runs(config, batch):
     config=config,
   )
   augment = jax.jit(
-    # The step is an argument: known to XLA, it would be worked out at once.
+    # The step is an argument, so that XLA does not treat it as a constant.
     lambda step, images, masks: augmentation.augment(
       images, masks, step, seed=0, config=config.augmentation
     )

@@ -1,7 +1,7 @@
-"""What scripts/benchmark.py measures, each case in a process of its own.
+"""The cases that scripts/benchmark.py measures, each in a separate process.
 
-A case is set up and warmed up once; after that it is measured whenever the
-other side of a pipe asks for it, and stands still in between.
+A case is set up and warmed up once. It is then measured each time the parent
+process asks for it through a pipe, and paused in between.
 """
 
 import contextlib
@@ -25,15 +25,16 @@ import numpy as np
 from skinseg_jax.data import cache, preprocessing
 from skinseg_jax.data.sources import ham10000_files, interface
 
-# Steps of 'host', in one call: an epoch of the paper's.
+# Steps in one call of 'host': an epoch of the paper's recipe.
 EPOCH_STEPS = 250
 
-# Slow steps are warm after the first and one more.
+# The warm-up ends at the first of these limits; slow steps need only one more
+# step after the one that compiles.
 _WARM_UP_STEPS, _WARM_UP_SECONDS = 10, 1.0
-# Within a turn the device is waited for about this often, in seconds: the clock
-# is true to it, and a GPU idles for a thousandth of it.
+# Seconds between two waits for the device within a turn. The measured time is
+# exact to about this interval, and a GPU idles for a thousandth of it.
 _WAIT_EVERY = 0.1
-# Batches that may lie ready after a pause, of any loader.
+# Batches that any loader may have ready after a pause.
 _READ_AHEAD = 16
 
 
@@ -43,13 +44,12 @@ class Case:
 
   Attributes:
     framework: 'jax' or 'torch'.
-    mode: One of benchmark.py's, or 'matrix', a product of two square
-      matrices.
+    mode: A mode of benchmark.py, or 'matrix', a product of two square matrices.
     precision: 'float32' or 'bfloat16'; 'uint8' for 'input'.
-    compiled: Whether a compiler is at work: jax, or torch.compile.
-    width: Of the U-Net; None for 'input' and 'matrix'.
+    compiled: Whether a compiler is used: JAX, or torch.compile.
+    width: Width of the U-Net; None for 'input' and 'matrix'.
     image_size: Height and width, or the size of a matrix.
-    batch_size: Images a step; 1 for 'matrix'.
+    batch_size: Images per step; 1 for 'matrix'.
   """
 
   framework: str
@@ -63,7 +63,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """The images that are used: the first ones, and where their cache is."""
+  """The images to use, the first `num_images`, and where their cache is."""
 
   raw_dir: pathlib.Path
   cache_dir: pathlib.Path
@@ -76,12 +76,12 @@ class Work:
   """How to make a step.
 
   Attributes:
-    draw: Gives the next batch.
-    step: Works on a batch and gives what to wait for; that of 'predict' waits
-      itself, for its result is on the host.
-    wait: Waits for what `draw` or `step` gave, and for all before it.
-    device: Its name.
-    peak_memory: Gives the most bytes that were in use.
+    draw: Returns the next batch.
+    step: Processes a batch and returns a result to wait for. The step of
+      'predict' waits itself, because its result is on the host.
+    wait: Waits for a result of `draw` or `step`, and for all earlier ones.
+    device: Name of the device.
+    peak_memory: Returns the peak memory in bytes.
   """
 
   draw: Callable[[], Any]
@@ -118,7 +118,7 @@ class RawSource:
 
 
 def open_data(data: Data, image_size: int) -> cache.CachedData:
-  """Opens the cache of the images at a size, building it where it must be."""
+  """Opens the cache of the images at a size; builds it if it is missing."""
   source = RawSource(data.raw_dir, data.num_images)
   return cache.open_cache(source, (image_size, image_size), data.cache_dir)
 
@@ -126,19 +126,19 @@ def open_data(data: Data, image_size: int) -> cache.CachedData:
 def serve(case: Case, data: Data, connection: Connection) -> None:
   """Sets a case up, then measures it whenever asked.
 
-  Sends `{'compile_seconds', 'device'}`; then for each number of seconds that
-  comes, a list of seconds per step; for None, the peak of memory in bytes, and
-  ends. Sends a string instead, the traceback, where something fails.
+  First sends `{'compile_seconds', 'device'}`. For each number of seconds that
+  it receives, sends a list of seconds per step. For None, sends the peak memory
+  in bytes and ends. On an error, sends the traceback, a string, instead.
   """
-  os.setsid()  # With its own workers it can be stopped and continued as one.
-  # Workers start as they do in any program, not as this process did.
+  os.setsid()  # One group with its workers: paused and continued together.
+  # Workers start by the default method, not by that of this process.
   multiprocessing.set_start_method(None, force=True)
   if case.mode in ('input', 'end_to_end'):
-    # Before torch is imported; see torch_reference. Where no loader's workers
-    # need the cores, PyTorch's threads wait as PyTorch has them wait.
+    # Set before torch is imported; see torch_reference. In other modes no
+    # loader workers need the cores, so PyTorch's default stays.
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
   try:
-    # Imported here, for neither framework may see the other.
+    # Imported here, so that only one of the two frameworks is loaded.
     framework = importlib.import_module(f'benchmarks.{case.framework}_side')
     work = framework.set_up(case, data)
     began = time.perf_counter()
@@ -158,14 +158,14 @@ def serve(case: Case, data: Data, connection: Connection) -> None:
       steps = EPOCH_STEPS if case.mode == 'host' else 1
       connection.send([t / steps for t in times])
     connection.send(work.peak_memory())
-  # Whatever a framework raises, such as a lack of memory; the reference ends by
-  # SystemExit where the files do not suit it.
+  # A framework can raise anything, for example if memory runs out. The
+  # reference raises SystemExit if the files do not fit.
   except (Exception, SystemExit):
     connection.send(traceback.format_exc())
 
 
 def warm_up(work: Work) -> float:
-  """Makes steps until they take what they take; returns their mean seconds."""
+  """Makes steps until their time is stable; returns the mean in seconds."""
   began, steps, seconds = time.perf_counter(), 0, 0.0
   while steps < _WARM_UP_STEPS and seconds < _WARM_UP_SECONDS:
     work.wait(work.step(work.draw()))
@@ -182,18 +182,19 @@ def measure(
   read_ahead: int,
   each: bool,
 ) -> list[float]:
-  """Makes steps until time is up, one at least.
+  """Makes steps until time is up, at least one.
 
   Args:
     work: What to measure.
-    seconds: How long.
-    step_seconds: About how long a step takes.
-    read_ahead: How many batches a loader may have read while this process stood
-      still; they are drawn first and thrown away.
-    each: Whether steps wait themselves.
+    seconds: How long to measure.
+    step_seconds: Approximate time of a step.
+    read_ahead: Number of batches that a loader may have read during the pause.
+      They are drawn first and discarded.
+    each: Whether steps wait for their own result.
 
   Returns:
-    Seconds per step: of each where it waits itself, else their mean.
+    Seconds of each step if steps wait for their own result; else a list with
+    their mean.
   """
   for _ in range(read_ahead):
     batch = work.draw()
@@ -212,7 +213,7 @@ def measure(
 
 
 class Process:
-  """A case in its process, which stands still unless it is measured."""
+  """A case in its own process, which is paused unless it is measured."""
 
   def __init__(self, case: Case, data: Data):
     context = multiprocessing.get_context('spawn')
@@ -230,30 +231,30 @@ class Process:
     self._signal(signal.SIGSTOP)
 
   def measure(self, seconds: float) -> None:
-    """Gives it the machine for about that long."""
+    """Continues the process, measures for about `seconds`, pauses it again."""
     self.seconds_per_step.append(self._ask(seconds))
     self._signal(signal.SIGSTOP)
 
   def finish(self) -> int:
-    """Returns the peak of its memory in bytes; then there is only `kill`.
+    """Returns the peak memory in bytes. Afterwards only `kill` may be called.
 
-    To end by itself takes a framework seconds.
+    The caller kills the process because a framework takes seconds to exit.
     """
     return self._ask(None)
 
   def kill(self) -> None:
-    """Ends it and its workers, wherever they are."""
+    """Kills the process and its workers in any state."""
     self._signal(signal.SIGKILL)
     self._process.kill()
     self._process.join()
 
   def _signal(self, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # It may be dead by now.
+    with contextlib.suppress(ProcessLookupError):  # It may have ended already.
       os.killpg(self._process.pid, number)
 
   def _ask(self, question: float | None) -> Any:
     self._signal(signal.SIGCONT)
-    with contextlib.suppress(OSError):  # Then there is no answer either.
+    with contextlib.suppress(OSError):  # `_receive` then reports the error.
       self._connection.send(question)
     return self._receive()
 
@@ -261,7 +262,7 @@ class Process:
     try:
       answer = self._connection.recv()
     except (EOFError, OSError):
-      answer = 'the process ended, perhaps for lack of memory'
+      answer = 'the process ended, perhaps because memory ran out'
     if isinstance(answer, str):
       raise RuntimeError(f'{self.case}: {answer}')
     return answer
@@ -274,11 +275,11 @@ def run_group(
   repetitions: int,
   seconds: float,
 ) -> list[tuple[dict[str, Any], np.ndarray, str]]:
-  """Measures cases that are compared, in turn.
+  """Measures the cases of a group; they take turns.
 
   Returns:
-    For each the row of the table, images per second of each turn, and the
-    device.
+    For each case its row of the table, the images per second of each turn, and
+    the device.
   """
   with contextlib.ExitStack() as stack:
     processes = []
@@ -314,10 +315,10 @@ def _result(process: Process) -> tuple[dict[str, Any], np.ndarray, str]:
 
 
 def resident_peak() -> int:
-  """The most memory that this process has held, in bytes."""
+  """Peak memory of this process in bytes."""
   status = pathlib.Path('/proc/self/status')
   if status.exists():
-    # `ru_maxrss` would begin with what the parent held when it started this.
+    # `ru_maxrss` would include the memory of the parent at the start.
     found = re.search(r'VmHWM:\s*(\d+) kB', status.read_text())
     if found:
       return 1024 * int(found[1])
@@ -327,7 +328,7 @@ def resident_peak() -> int:
 
 def matrices(size: int) -> np.ndarray:
   """Two square matrices, float32 [2, size, size]."""
-  # Random: a chip may draw less power on constants, and so run faster.
+  # Random values: with constants a chip may use less power and run faster.
   rng = np.random.default_rng(0)
   return rng.standard_normal((2, size, size), np.float32)
 

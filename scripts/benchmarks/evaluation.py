@@ -1,11 +1,11 @@
-"""How much longer a full evaluation takes than the forward passes alone.
+"""Measures how much longer a full evaluation takes than its forward passes.
 
 python scripts/benchmarks/evaluation.py --workdir DIR [--size 224]
 
-Both go over the validation images of a run, at a size of choice, in turn in
-one process, after a first batch that compiles. The full evaluation is that of
-`python -m skinseg_jax.evaluate` without the pass over the training images and
-without the pages.
+Both process the validation images of a run at the given size. They take turns
+in one process, after a pass that compiles. The full evaluation is
+`python -m skinseg_jax.evaluate` without the training images and without the
+pages.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def forward_alone(
 def full(
   model: trained_model.TrainedModel, run_data: stored_data.RunData
 ) -> dict[str, int]:
-  """Everything that an evaluation measures, to files; returns the counts."""
+  """Evaluates as the command does and writes files; returns the counts."""
   options = evaluator.Options(training_side=False)
   with tempfile.TemporaryDirectory() as directory:
     outcome = evaluator.evaluate_subset(
@@ -66,7 +66,7 @@ def full(
 
 
 def main(argv: Sequence[str]) -> None:
-  """Measures in turn and prints JSON."""
+  """Measures both in turn and prints JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -1,4 +1,4 @@
-"""Our side of scripts/benchmark.py."""
+"""The JAX side of scripts/benchmark.py."""
 
 import functools
 import itertools
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from benchmarks import cases
 
-# Before jax is imported: what is in use is measured, not what is set aside.
+# Set before jax is imported. Without preallocation, the peak memory is what is
+# in use.
 os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
 import jax
@@ -30,10 +31,10 @@ _DrawAndStep = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
-  """Makes what a case needs; nothing is compiled yet."""
+  """Creates everything that a case needs; compiles nothing yet."""
   device = jax.local_devices()[0]
   on_gpu = device.platform == 'gpu'
-  if on_gpu:  # What PyTorch is given too.
+  if on_gpu:  # PyTorch uses TF32 as well.
     jax.config.update('jax_default_matmul_precision', 'tensorfloat32')
   return cases.Work(
     *_SET_UPS[case.mode](case, data),
@@ -51,7 +52,7 @@ def _matrix(case: cases.Case, _: cases.Data) -> _DrawAndStep:
   pair = [
     jnp.asarray(m, case.precision) for m in cases.matrices(case.image_size)
   ]
-  # With the options that the training step is compiled with.
+  # Compiled with the same options as the training step.
   product = compilation.jit(jnp.matmul, static_argnames='precision')
   return lambda: pair, lambda pair: product(*pair)
 
@@ -84,7 +85,7 @@ def _config(case: cases.Case) -> config_lib.Config:
 
 def _predict(case: cases.Case, _: cases.Data) -> _DrawAndStep:
   config = _config(case)
-  # As for a checkpoint: an optimiser's arrays are never made.
+  # As when a checkpoint is loaded: without arrays for an optimiser.
   static = train_state.abstract(
     config, input_pipeline.data_sharding(), num_updates=1
   )
@@ -120,7 +121,7 @@ def _training(case: cases.Case) -> Callable[[Any], Any]:
 
   def step(batch):
     nonlocal state, program
-    if program is None:  # Its time counts as compilation.
+    if program is None:  # The first step counts as compilation.
       program = compilation.compile_step(
         train_step.train_step,
         static.graphdef,
@@ -137,22 +138,22 @@ def _training(case: cases.Case) -> Callable[[Any], Any]:
 
 @functools.partial(jax.jit, static_argnames='config', donate_argnames='state')
 def _idle_step(graphdef, state, batch, *, config):
-  """In place of `train_step.train_step`: leaves everything as it is."""
+  """Replaces `train_step.train_step`: changes nothing."""
   del graphdef, batch, config
   counts = {name: jnp.int32(1) for name in ('tp', 'fp', 'fn', 'tn')}
   return state, {'loss': jnp.float32(0), **counts, 'finite': jnp.bool_(True)}
 
 
 class _Loop(trainer.Trainer):
-  """The training loop, which neither scores nor saves at an epoch's end."""
+  """The training loop without scoring and saving at the end of an epoch."""
 
   def _finish_epoch(self, epoch: int) -> None:
     self._progress.epoch = progress.Totals()
 
 
 def _host(case: cases.Case, data: cases.Data) -> _DrawAndStep:
-  """An epoch of the training loop, but for the step's work on the device."""
-  train_step.train_step = _idle_step  # This process makes no other.
+  """An epoch of the training loop, without the step's work on the device."""
+  train_step.train_step = _idle_step  # This process needs no other step.
   config, cached = _config(case), cases.open_data(data, case.image_size)
   ids = itertools.islice(
     itertools.cycle(cached.image_ids), cases.EPOCH_STEPS * case.batch_size

@@ -1,4 +1,4 @@
-"""The table and the chart of what scripts/benchmark.py measured."""
+"""The table and the chart for the results of scripts/benchmark.py."""
 
 import pathlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from benchmarks import unet_floor
 
-# What rows that are compared have in common.
+# Fields that are equal in rows that are compared.
 SAME = ('mode', 'precision', 'width', 'image_size', 'batch_size')
 
 
@@ -16,10 +16,10 @@ def table(report: dict[str, Any]) -> str:
   lines = [
     f'{env["device"]}, {env["processor"]}, {env["cores"]} cores;'
     f' jax {env["packages"]["jax"]}, torch {env["packages"]["torch"]};'
-    f' {env["num_images"]} images ({env["data"]}). Cases that are compared'
-    f' took {env["repetitions"]} turns of {env["seconds_per_turn"]:g} s each, a'
-    ' step at least. Images a second: median (10th to 90th percentile); "JAX'
-    ' is": median of the ratios of turns.',
+    f' {env["num_images"]} images ({env["data"]}). The compared cases took'
+    f' {env["repetitions"]} turns of {env["seconds_per_turn"]:g} s each, at'
+    ' least one step per turn. "images/s" is the median (10th to 90th'
+    ' percentile). "JAX is" is the median ratio over the turns.',
     '',
     '| mode | width | px | batch | precision | | images/s | JAX is | compile'
     ' | peak memory | of matrix rate |',
@@ -51,7 +51,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _host_lines(rows: list[dict[str, Any]]) -> list[str]:
-  """What the host does in a step, as a share of the step."""
+  """Lines that give the host work of a step as a share of the step."""
   shares = []
   for host in (row for row in rows if row['mode'] == 'host'):
     wanted = {**host, 'mode': 'compute'}
@@ -68,14 +68,14 @@ def _host_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def label(row: dict[str, Any]) -> str:
-  """Name of what was measured: JAX, PyTorch eager or torch.compile."""
+  """Name of the measured program: JAX, PyTorch (eager) or torch.compile."""
   if row['framework'] == 'jax':
     return 'JAX'
   return 'torch.compile' if row['compiled'] else 'PyTorch'
 
 
 def _ratio_cell(row, ratios) -> str:
-  """JAX over this line of PyTorch's."""
+  """Speed of JAX relative to this row of PyTorch."""
   wanted = {name: row[name] for name in SAME} | {'compiled': row['compiled']}
   for entry in ratios:
     if row['framework'] == 'torch' and wanted.items() <= entry.items():
@@ -93,16 +93,16 @@ def _share_cell(row, rates) -> str:
 
 
 def chart(report: dict[str, Any], path: pathlib.Path) -> None:
-  """Draws the ratios of the table, all but those of `input`.
+  """Draws the ratios of the table, except those of `input`.
 
-  Bars are medians, lines on them the 10th to the 90th percentile.
+  Bars show medians; lines on them show the 10th to the 90th percentile.
   """
-  # Imported here, for every process that is measured imports this module.
+  # Imported here, because every measured process imports this module.
   from matplotlib import figure
 
   groups: dict[str, dict[bool, dict[str, Any]]] = {}
   for entry in report['ratios']:
-    if entry['mode'] == 'input':  # It would dwarf all others.
+    if entry['mode'] == 'input':  # Its bar would dwarf all others.
       continue
     name = (
       f'{entry["mode"]}, width {entry["width"]}, {entry["image_size"]} px,'

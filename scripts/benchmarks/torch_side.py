@@ -1,4 +1,4 @@
-"""PyTorch's side of scripts/benchmark.py."""
+"""The PyTorch side of scripts/benchmark.py."""
 
 import dataclasses
 import functools
@@ -14,10 +14,10 @@ _DrawAndStep = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 def set_up(case: cases.Case, data: cases.Data) -> cases.Work:
-  """Makes what a case needs; nothing is compiled yet."""
+  """Creates everything that a case needs; compiles nothing yet."""
   on_gpu = torch.cuda.is_available()
   torch.backends.cudnn.benchmark = True
-  torch.set_float32_matmul_precision('high')  # TF32, as in convolutions.
+  torch.set_float32_matmul_precision('high')  # TF32, as for convolutions.
   device = torch.device('cuda' if on_gpu else 'cpu')
   return cases.Work(
     *_SET_UPS[case.mode](case, data, device),
@@ -49,8 +49,8 @@ def _batches(
   examples = reference.list_examples(data.raw_dir)[: data.num_images]
   size = (case.image_size, case.image_size)
   loader = reference.make_loader(
-    # Repeated, lest one of the loader's epochs, with the pause that follows
-    # it, be shorter than a real one.
+    # Repeated, because the loader pauses after each epoch: epochs shorter than
+    # real ones would make it look slower.
     reference.SkinLesionDataset(examples * 100, size, augment=True),
     batch_size=case.batch_size,
     training=True,
@@ -86,7 +86,7 @@ def _model(case: cases.Case, device: torch.device):
 def _compute(
   case: cases.Case, data: cases.Data, device: torch.device
 ) -> _DrawAndStep:
-  # No workers: nothing may stand beside the step.
+  # No workers: nothing may run during the step.
   only = next(_batches(case, dataclasses.replace(data, workers=0), device))
   return lambda: only, _training(case, device)
 

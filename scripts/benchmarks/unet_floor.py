@@ -1,17 +1,18 @@
-"""The least that a training step of the U-Net must compute and move.
+"""Computes the least work and memory traffic of a U-Net training step.
 
 python scripts/benchmarks/unet_floor.py [--width 64]
   [--image_size 224] [--batch_size 32] [--bytes_per_value 2]
   [--tflops 989] [--gigabytes 3350]
 
-Also prints how long a chip of that many Tflop/s and GB/s takes at least.
+Also prints the least time on a chip with the given Tflop/s and GB/s.
 
-Operations are those of the convolutions, two for each multiply-add. Bytes
-count what each of a layer's three products (output, gradient of the input,
-gradient of the kernel) reads and writes, once each, and five passes of a batch
-norm with its ReLU: two forward, three backward. Fusing a batch norm into its
-neighbours, and what a cache holds from one layer to the next, can lie under
-that; pooling, concatenation and the optimiser come on top.
+Only the operations of convolutions are counted, two for each multiply-add. A
+layer has three products: its output, the gradient of its input and the gradient
+of its kernel. Bytes count each value that a product reads or writes once, and
+five passes over the output for batch norm with ReLU: two forward, three
+backward. A program can need fewer bytes if it fuses a batch norm into its
+neighbours, or if a cache keeps values from one layer to the next. Pooling,
+concatenation and the optimiser are not counted.
 """
 
 import argparse
@@ -23,13 +24,14 @@ class Layer:
   """One convolution, and the batch norm that may follow it.
 
   Attributes:
-    name: Its place, as in the model.
-    macs: Multiply-adds of one image's forward pass.
-    values_in: Values of one image that it reads.
-    values_out: Values of one image that it writes.
-    weights: Values of its kernel.
+    name: Path of the layer in the model.
+    macs: Multiply-adds in the forward pass of one image.
+    values_in: Number of values read for one image.
+    values_out: Number of values written for one image.
+    weights: Number of values in the kernel.
     norm: Whether batch norm and ReLU follow.
-    first: Whether it reads the image, whose gradient nobody needs.
+    first: Whether the layer reads the image; it then needs no gradient of its
+      input.
   """
 
   name: str
@@ -65,7 +67,7 @@ def layers(width: int, image_size: int) -> list[Layer]:
   for i, level in enumerate(reversed(range(4))):
     w, p = widths[level], pixels[level]
     found.append(
-      # Each output pixel is one tap of 2w channels.
+      # Each output pixel uses one kernel position with 2w input channels.
       Layer(f'ups.{i}', p * 2 * w * w, p // 4 * 2 * w, p * w, 8 * w * w, False)
     )
     found += _double(f'up_blocks.{i}', p, 2 * w, w)
@@ -100,7 +102,7 @@ def step_seconds(
   flops_per_second: float,
   bytes_per_second: float,
 ) -> float:
-  """Least time of a training step: each layer at the chip's tighter bound."""
+  """Least time of a training step; each layer is limited by flops or bytes."""
   return sum(
     max(
       batch_size * layer.training_flops() / flops_per_second,
@@ -113,7 +115,7 @@ def step_seconds(
 def table(
   width: int, image_size: int, batch_size: int, bytes_per_value: int
 ) -> str:
-  """Markdown: each layer's operations and bytes in a step."""
+  """Markdown table with the operations and bytes of each layer in a step."""
   lines = [
     '| layer | Gflop | GB | flop per byte |',
     '|---|---|---|---|',

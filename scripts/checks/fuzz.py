@@ -1,13 +1,17 @@
-"""Damages files by chance; each must end in a result or in one message.
+"""Damages files at random; reading one must give a result or one message.
 
 python scripts/checks/fuzz.py [--count 1000] [--seed 0] [--kinds image,zip,...]
 
-Good files of every kind are made, one is damaged (bits flipped, cut, spliced,
-numbers made huge), and the program reads it as it reads files of others. What
-ends otherwise than in a result or an `InputError`, takes more than 30 s (of
-this process's own time, or five minutes by the clock) or more than 2 GB of
-memory beyond the start is printed with the number that makes it again; exit
-code 1 if there is any.
+For every kind of file, the script writes good files and damages one of them:
+it flips bits, cuts, splices or enlarges numbers. The program then reads the
+damaged file like any file from a user. A case is a fault if it
+
+- ends in anything but a result or an `InputError`,
+- takes more than 30 s of processor time or five minutes by the clock, or
+- takes more than 2 GB of memory in addition to the memory at the start.
+
+Each fault is printed with the number that reproduces it. The exit code is 1 if
+there are any faults.
 """
 
 import argparse
@@ -26,12 +30,12 @@ import numpy as np
 from skinseg_jax.runtime import errors
 
 _MOST_SECONDS, _MOST_BYTES = 30, 2 * 2**30
-# On a busy machine a second of work may take many.
+# In seconds by the clock: on a busy machine, work can take much longer.
 _MOST_WAITING = 300
 
 
 class _TooSlowError(BaseException):
-  """Not an `Exception`, so that nothing takes it for a fault of the file."""
+  """Not an `Exception`, so that no code treats it as a damaged file."""
 
 
 def fuzz(
@@ -40,7 +44,8 @@ def fuzz(
   """Reads `count` damaged files of a kind.
 
   Returns:
-    How many ended in a 'result' and in a 'message', and what went wrong.
+    The number of cases that ended in a 'result' and in a 'message', and a text
+    for each fault.
   """
   signal.signal(signal.SIGALRM, _stop)
   signal.signal(signal.SIGPROF, _stop)
@@ -81,7 +86,7 @@ def _peak_memory() -> int:
 
 
 def main(argv: list[str]) -> None:
-  """Parses the command line and prints a line a kind."""
+  """Parses the command line and prints a line for each kind."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--count', type=int, default=1000)
   parser.add_argument('--seed', type=int, default=0)

@@ -1,4 +1,4 @@
-"""The kinds of files that fuzz.py damages, and what reads each."""
+"""The kinds of files that fuzz.py damages, and the code that reads them."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ def _cut(data, rng):
 
 
 def _move(data, rng):
-  """Copies a piece to another place: over what is there, or between."""
+  """Copies a piece to another place: overwrites what is there, or inserts."""
   start, place = rng.integers(len(data), size=2)
   piece = data[start : start + rng.integers(1, 65)]
   data[place : place + len(piece) * rng.integers(2)] = piece
@@ -59,7 +59,7 @@ def _move(data, rng):
 
 
 def _enlarge(data, rng):
-  """Puts a huge number where a header may keep a size."""
+  """Writes an extreme number where a header may store a size."""
   place = rng.integers(min(len(data), 64))
   order = 'big' if rng.integers(2) else 'little'
   number = int(_HUGE[rng.integers(len(_HUGE))])
@@ -68,7 +68,7 @@ def _enlarge(data, rng):
 
 
 def _enlarge_text(data, rng):
-  """Makes one of the numbers that are written in digits huge."""
+  """Replaces a number that is written in digits by an extreme value."""
   numbers = list(re.finditer(rb'\d+', bytes(data)))
   if not numbers:
     return _enlarge(data, rng)
@@ -127,7 +127,7 @@ class Images:
 
 
 class Masks:
-  """Masks of all kinds, decoded as masks, strictly or by a threshold."""
+  """Masks of all kinds, decoded as masks, strictly or with a threshold."""
 
   def __init__(self, home: pathlib.Path):
     mask = np.zeros((40, 60), np.uint8)
@@ -284,7 +284,7 @@ class Runs(_InCopies):
 
 
 def _make_run(home: pathlib.Path) -> Any:
-  """A run folder with a config and two checkpoints; what each holds."""
+  """Makes a run folder with config and two checkpoints; returns their state."""
   config = config_lib.Config()
   config.model.width = 1
   static = train_state.create(
@@ -303,7 +303,7 @@ def _make_run(home: pathlib.Path) -> Any:
 
 
 class Checkpoints(_InCopies):
-  """Checkpoints of a run, and weights in files of PyTorch's kinds."""
+  """Checkpoints of a run, and weights in .safetensors and .pt files."""
 
   def _make(self, home):
     self._like = _make_run(home)
@@ -350,7 +350,7 @@ class Checkpoints(_InCopies):
     return found.model, step
 
 
-# With the share of the cases that each gets.
+# Each kind with its share of the cases.
 KINDS: dict[str, tuple[Callable, int]] = {
   'image': (Images, 30),
   'mask': (Masks, 20),

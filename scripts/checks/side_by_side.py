@@ -1,13 +1,13 @@
-"""Trains a run's model on, in JAX and in PyTorch, on the same batches.
+"""Continues a training in JAX and in PyTorch on the same batches.
 
 python scripts/checks/side_by_side.py --workdir runs/ham10000_small
   [--checkpoint best] [--steps 200] [--every 10] [--one_in 8]
 
-Both start from the weights and running statistics of the checkpoint with a
-fresh Adam, get the same augmented batches and are scored on the same validation
-images, with their running statistics. Prints the loss and the pooled Dice of
-both. Only for runs with the paper's recipe: the reference has no other. Needs
-the extra `torch`.
+Both start from the weights and running statistics of the checkpoint with a new
+Adam optimiser. They train on the same augmented batches and are scored on the
+same validation images, with their running statistics. Prints the loss and the
+pooled Dice of both. Works only for runs with the paper's recipe, because the
+PyTorch reference implements no other. Needs the extra `torch`.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from skinseg_jax.training import augmentation, train_state, train_step
 from skinseg_jax.weights import torch_layouts
 
 _augment = jax.jit(augmentation.augment, static_argnames=('seed', 'config'))
-_BATCH_SIZE = 32  # Of evaluation.
-# Fields that must be the paper's; the reference knows nothing else.
+_BATCH_SIZE = 32  # For evaluation.
+# Fields that must have the paper's value; the reference supports no other.
 _PAPERS = (
   'model.compute_dtype',
   'train.optimizer',
@@ -45,7 +45,7 @@ _PAPERS = (
 
 
 class _Jax:
-  """The run's model, trained by the package's own step, compiled as there."""
+  """The run's model, trained by the package's compiled training step."""
 
   def __init__(self, model: trained_model.TrainedModel):
     self._model = model
@@ -82,10 +82,10 @@ class _Jax:
 
 
 class _Torch:
-  """The reference with the same weights."""
+  """The PyTorch reference with the same weights."""
 
   def __init__(self, model: trained_model.TrainedModel):
-    # Here, for `_parse` says first if they are missing.
+    # Imported here, because `_parse` first checks that PyTorch is installed.
     sys.path.append(str(pathlib.Path(__file__).parents[1]))
     import torch_reference
 
@@ -145,15 +145,16 @@ class _Torch:
 
 
 def main(argv: list[str]) -> None:
-  """Parses the command line and prints a line every `--every` steps."""
+  """Parses the command line and prints a row every `--every` steps."""
   args = _parse(argv)
   model = trained_model.load(args.workdir, args.checkpoint)
   found, paper = map(config_lib.flat, (model.config, config_lib.Config()))
   for field in _PAPERS:
     if found[field] != paper[field]:
       raise errors.InputError(
-        f'{field} of {args.workdir} is {found[field]!r}; the reference has'
-        f' {paper[field]!r} alone.'
+        f'{field} of {args.workdir} is {found[field]!r}; the reference'
+        f' supports only {paper[field]!r}. Use a run with the recipe of the'
+        ' paper.'
       )
   run = stored_data.open_run_data(args.workdir, model.config.data)
   batches = iter(
@@ -167,7 +168,7 @@ def main(argv: list[str]) -> None:
   )
   scored = input_pipeline.select(run.data, run.split.validation[:: args.one_in])
   both = _Jax(model), _Torch(model)
-  print(f'from step {model.step}; scored on {len(scored)} images')
+  print(f'starts at step {model.step}; scored on {len(scored)} images')
   print(
     '| step | loss, JAX | PyTorch | Dice, JAX | PyTorch |\n' + '|---' * 5 + '|'
   )
@@ -198,7 +199,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--checkpoint', default='best', help='best, last or a step')
   add('--steps', type=int, default=200)
   add('--every', type=int, default=10, help='steps between two scores')
-  add('--one_in', type=int, default=8, help='share of the validation images')
+  add('--one_in', type=int, default=8, help='score one in N validation images')
   args = parser.parse_args(argv[1:])
   if min(args.steps, args.every, args.one_in) < 1:
     raise errors.InputError('--steps, --every and --one_in must be at least 1.')

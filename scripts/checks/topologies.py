@@ -1,12 +1,12 @@
-"""Trains and scores the same thing on several sets of devices, and compares.
+"""Trains and scores the same model on several sets of devices, and compares.
 
 python scripts/checks/topologies.py --config configs/ham10000_small.py
 
 Simulates devices and processes on the CPU: '4' is one process with 4 devices,
-'2x2' two processes with 2 each. On every topology the same updates are made
-and a checkpoint is saved; then each restores the checkpoints of all and scores
-the validation images by the first one's. Exit code 1 where a difference is
-larger than rounding explains.
+'2x2' is two processes with 2 devices each. Every topology makes the same
+updates and saves a checkpoint. Then every topology restores the checkpoints of
+all topologies and scores the validation images with the first checkpoint. The
+exit code is 1 if a difference is too large to be rounding.
 """
 
 import functools
@@ -33,20 +33,26 @@ from skinseg_jax.runtime import distributed, errors
 from skinseg_jax.training import train_state, train_step
 
 _TOPOLOGIES = flags.DEFINE_list(
-  'topologies', ['1', '2', '4', '8', '2x2'], 'Devices, or processes x devices.'
+  'topologies',
+  ['1', '2', '4', '8', '2x2'],
+  'Number of devices, or processes x devices.',
 )
 _PRECISIONS = flags.DEFINE_list(
-  'precisions', ['float32', 'float64'], 'Of weights, statistics and losses.'
+  'precisions',
+  ['float32', 'float64'],
+  'Precisions of weights, statistics and losses.',
 )
 _STEPS = flags.DEFINE_integer('steps', 20, 'Updates to make.')
-_TASK = flags.DEFINE_string('task', '', 'Of a process that this one started.')
+_TASK = flags.DEFINE_string(
+  'task', '', 'Internal: task of a process that this script starts.'
+)
 
-# Largest difference of a loss, relative to the first topology's.
+# Largest difference of a loss, relative to the loss on the first topology.
 _LIMITS = {'float32': 1e-4, 'float64': 1e-9}
 
 
 def run(argv: list[str]) -> None:
-  """Does one process's part, or starts all processes and compares."""
+  """Runs the task of one process, or starts all processes and compares."""
   config, workdir = main.parse(argv)
   logging.set_verbosity(logging.ERROR)
   if not _TASK.value:
@@ -79,7 +85,7 @@ class _Job:
     self._static = train_state.create(config, self._sharding, num_updates=1)
 
   def train(self, topology: str) -> dict[str, Any]:
-    """Makes the updates and saves; returns every loss and the state's hash."""
+    """Trains and saves; returns all losses and the hash of the state."""
     batches = iter(
       input_pipeline.training_batches(
         self._data,
@@ -108,7 +114,7 @@ class _Job:
     return {'losses': losses, 'hash': _hash(state)}
 
   def restore(self) -> dict[str, Any]:
-    """Hash of every checkpoint's state; counts on validation by the first."""
+    """Returns the hashes of all checkpoints and the counts of the first one."""
     hashes, counts = {}, None
     for topology in _TOPOLOGIES.value:
       checkpoints = self._checkpoints(topology)
@@ -122,7 +128,7 @@ class _Job:
     return {'hashes': hashes, 'counts': counts}
 
   def _count(self, model_state: Any) -> dict[str, list[int]]:
-    """Counts of each validation image, in order."""
+    """Counts of all validation images, in order."""
     scored = scoring.score(
       self._static.eval_graphdef,
       model_state,
@@ -138,12 +144,12 @@ class _Job:
     return {name: scored[name].tolist() for name in ('tp', 'fp', 'fn', 'tn')}
 
   def _state(self) -> Any:
-    """The state of step 0 in the precision of the config."""
+    """A copy of the state of step 0, in the precision of the config."""
     precision = self._config.model.compute_dtype
 
     def cast(leaf):
       is_float = leaf.dtype == np.float32
-      # Copied, for a training step reuses the buffers that it is given.
+      # Copied, because a training step reuses its input buffers.
       return leaf.astype(precision if is_float else leaf.dtype, copy=True)
 
     return jax.tree.map(cast, self._static.state)
@@ -153,7 +159,7 @@ class _Job:
 
 
 def _hash(state: Any) -> str:
-  """SHA-256, in hex, of all arrays."""
+  """SHA-256 of all arrays, in hexadecimal."""
   sha256 = hashlib.sha256()
   for leaf in jax.tree.leaves(state):
     sha256.update(np.asarray(leaf).tobytes())
@@ -161,7 +167,7 @@ def _hash(state: Any) -> str:
 
 
 def _compare_all(argv: list[str], workdir: pathlib.Path) -> None:
-  """Starts every task on every topology, then prints what differs."""
+  """Runs every task on every topology, then prints the differences."""
   failed = False
   for precision in _PRECISIONS.value:
     for task in ('train', 'restore'):
@@ -200,7 +206,7 @@ def _start(argv: list[str], task: str, precision: str, topology: str) -> None:
 
 
 def _compare(directory: pathlib.Path, limit: float) -> bool:
-  """Prints a line a topology; whether all is as on the first one."""
+  """Prints a line per topology; returns whether all agree with the first."""
   read = functools.cache(
     lambda topology, task: json.loads(
       (directory / topology / f'{task}.json').read_text('utf-8')
@@ -221,7 +227,7 @@ def _compare(directory: pathlib.Path, limit: float) -> bool:
     print(
       f'{directory.name} {name:>4}: losses of {len(losses)} updates within'
       f' {worst:.1e} of those on {first}; counts of {len(counts["tp"])} images'
-      f' {"equal" if same else "DIFFER"}; checkpoints of all'
+      f' {"equal" if same else "DIFFER"}; checkpoints of all topologies'
       f' {"restored" if restored else "NOT RESTORED"}',
       flush=True,
     )

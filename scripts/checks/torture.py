@@ -1,17 +1,17 @@
-"""Kills a training run again and again, and checks that nothing came of it.
+"""Kills a training run repeatedly and checks that the result is unchanged.
 
 python scripts/checks/torture.py --directory DIR [--kills 100]
   [--stops 20] [--seed 0]
 
-Builds the data set (generated images in the layout of HAM10000) and the cache,
-trains, scores and reports, as `skinseg_jax.main` does, on a tiny U-Net. SIGKILL
-comes after a random time, or just after a file of interest appears. Started
-again as often as it was killed, the run must end with the weights, the
-optimiser, the log, the event files and the scores of one that nobody disturbed.
-Then data set, cache and run are removed, and the next round begins, until
-there were that many kills. At last one run is stopped by SIGTERM after each of
-`--stops` random steps, without any checkpoint between. About ten seconds for
-each kill or stop; needs Linux.
+The run builds the data set (generated images in the layout of HAM10000) and the
+cache, then trains, scores and reports a tiny U-Net like `skinseg_jax.main`. It
+receives SIGKILL after a random time, or just after a file of interest appears,
+and is restarted after each kill. It must end with the same weights, optimiser,
+log, event files and scores as an undisturbed run. The script then removes data
+set, cache and run and starts the next round, until it has made `--kills` kills.
+Finally, one run is stopped by SIGTERM after each of `--stops` random steps,
+without other checkpoints in between. Each kill or stop takes about ten seconds.
+Needs Linux.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import signal
 import sys
 import time
 
-# All is imported before any fork; nothing here starts JAX in this process.
+# Everything is imported before any fork; JAX must not start in this process.
 import jax
 import numpy as np
 import tensorflow_datasets  # noqa: F401
@@ -47,7 +47,7 @@ from skinseg_jax.runtime import errors, stop_signals
 from skinseg_jax.training import train_state
 
 _CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'ham10000_small.py'
-# 24 images, 18 of them train: four updates an epoch, 24 in all.
+# 24 images, 18 of them for training: four updates per epoch, 24 in total.
 _OVERRIDES = (
   'data.image_size=(32,32)',
   'data.split=random',
@@ -59,8 +59,8 @@ _OVERRIDES = (
   'evaluation.batch_size=4',
 )
 _IMAGES, _UPDATES = 24, 24
-# What to wait for before a kill: files that are there for a moment, or that
-# mark the start of something.
+# Files that trigger a kill when they appear: files that exist only briefly, or
+# that mark the start of a stage.
 _MOMENTS = (
   'data/ham10000/incomplete.*',
   'data/ham10000/incomplete.*/*array_record*',
@@ -77,7 +77,7 @@ _MOMENTS = (
   'run/checkpoints/*',
   'run/evaluation/*/*',
 )
-# What a kill may leave half done.
+# Unfinished files that a kill may leave.
 _HALF_DONE = (
   'data/ham10000/incomplete.*',
   'data/cache/.*.partial',
@@ -87,10 +87,10 @@ _HALF_DONE = (
 
 
 def run(argv: list[str]) -> None:
-  """Parses the command line and tortures.
+  """Parses the command line and runs the test.
 
   Raises:
-    InputError: If a run ends otherwise than the undisturbed one.
+    InputError: If a run does not end like the undisturbed run.
   """
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--directory', type=pathlib.Path, required=True)
@@ -101,7 +101,7 @@ def run(argv: list[str]) -> None:
   directory = args.directory.absolute()
   shutil.rmtree(directory, ignore_errors=True)
   _write_raw_files(directory / 'raw')
-  for _ in range(2):  # The first compiles for all; the second takes the time.
+  for _ in range(2):  # The first compiles for all runs; the second is timed.
     _clear(directory)
     began = time.perf_counter()
     _attempt(directory, kill=None)
@@ -123,7 +123,7 @@ def run(argv: list[str]) -> None:
     rounds += 1
     print(f'round {rounds}: as undisturbed', flush=True)
   print(f'{kills} kills in {rounds} rounds, each ended as undisturbed')
-  print(f'kills that left something half done: {json.dumps(half_done)}')
+  print(f'kills that left unfinished files: {json.dumps(half_done)}')
   _clear(directory)
   stops = sorted(rng.sample(range(1, _UPDATES), args.stops))
   for step in stops:
@@ -144,9 +144,9 @@ class Kill:
   """When to kill.
 
   Attributes:
-    latest: Seconds after the start.
-    pattern: Earlier, if a new file of this pattern appears; '' for none.
-    delay: Seconds to wait after that.
+    latest: Latest time of the kill, in seconds after the start.
+    pattern: Kill earlier if a new file matches this pattern; '' for none.
+    delay: Seconds to wait after the file appeared.
   """
 
   latest: float
@@ -168,16 +168,16 @@ def _choose_kill(rng: random.Random, lifetime: float) -> Kill:
 def _attempt(
   directory: pathlib.Path, kill: Kill | None, stop: int | None = None
 ) -> bool:
-  """Runs the program in a process of its own; returns whether it was killed.
+  """Runs the program in a separate process; returns whether it was killed.
 
   Args:
-    directory: Of raw files, data set and run.
+    directory: Folder of raw files, data set and run.
     kill: When to send SIGKILL; None for never.
-    stop: Number of updates after which it is sent SIGTERM; None for never, and
-      for a checkpoint after every update instead.
+    stop: Number of updates after which the process receives SIGTERM. With None
+      it never does, and saves a checkpoint after every update.
 
   Raises:
-    InputError: If it ended by itself, and not as it should.
+    InputError: If the process ended by itself with an unexpected exit code.
   """
   find = lambda: set(directory.glob(kill.pattern)) if kill.pattern else set()
   there = find() if kill else set()
@@ -216,7 +216,7 @@ def _child(directory: pathlib.Path, stop: int | None) -> None:
   code = 1
   try:
     logging.set_verbosity(logging.ERROR)
-    # The undisturbed run compiles for all.
+    # The undisturbed run fills the compilation cache for all other runs.
     jax.config.update('jax_compilation_cache_dir', str(directory / 'compiled'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
@@ -235,7 +235,7 @@ def _child(directory: pathlib.Path, stop: int | None) -> None:
     code = 0
   except errors.StoppedError as error:
     code = error.exit_code
-  except BaseException as error:  # Whatever it is, the parent must see it.
+  except BaseException as error:  # The parent must see any error.
     print(repr(error), file=sys.stderr)
   finally:
     sys.stdout.flush()
@@ -244,7 +244,7 @@ def _child(directory: pathlib.Path, stop: int | None) -> None:
 
 
 def _stop_after(update: int | None) -> None:
-  """Has this process send itself SIGTERM after an update."""
+  """Makes this process send itself SIGTERM after an update."""
   reached = stop_signals.StopSignals.reached
 
   def signalled(self, step: int) -> bool:
@@ -256,7 +256,7 @@ def _stop_after(update: int | None) -> None:
 
 
 def _digest(directory: pathlib.Path) -> dict[str, str]:
-  """Hashes of all that a run must end with, times left out."""
+  """Hashes of the results that a run must reproduce, without times."""
   workdir = directory / 'run'
   config = config_lib.load(workdir / 'config.json')
   state = train_state.create(
@@ -282,7 +282,7 @@ def _digest(directory: pathlib.Path) -> dict[str, str]:
     if name != 'step'
   )
   if _events(workdir) != logged:
-    raise errors.InputError('the event files do not hold what the log does')
+    raise errors.InputError('the event files and the log differ')
   timeless = [
     {k: v for k, v in r.items() if 'seconds' not in k and '_per_' not in k}
     for r in records
@@ -300,7 +300,7 @@ def _digest(directory: pathlib.Path) -> dict[str, str]:
 
 
 def _events(workdir: pathlib.Path) -> list[tuple[int, str]]:
-  """Step and name of every scalar in all event files, doubles too."""
+  """Step and name of every scalar in all event files, with duplicates."""
   return sorted(
     (event.step, value.tag)
     for path in workdir.glob('events.out.tfevents.*')
@@ -333,12 +333,12 @@ def _describe(directory: pathlib.Path, kill: Kill, left: list[str]) -> str:
     f' {kill.latest:.1f} s at the latest;'
     f' data set {any(directory.glob("data/ham10000/1.*"))},'
     f' cache {any(directory.glob("data/cache/ham10000-*"))},'
-    f' checkpoints {steps}, half done {left}'
+    f' checkpoints {steps}, unfinished {left}'
   )
 
 
 def _write_raw_files(directory: pathlib.Path) -> None:
-  """Generated lesions as the unpacked files of HAM10000."""
+  """Writes generated lesions in the layout of the unpacked HAM10000."""
   source = synthetic.SyntheticSource(num_images=_IMAGES, size=(32, 32), seed=0)
   images = directory / 'HAM10000_images_part_1'
   masks = directory / 'HAM10000_segmentations_lesion_tschandl'

@@ -1,10 +1,10 @@
-"""Draws every augmentation on real images, a row each: a picture to look at.
+"""Draws a sheet of real images with one row for every augmentation.
 
 python scripts/studies/augmentation_sheet.py --data_dir DIR --output sheet.png
 
-Each row switches one field on, at a strength that shows; the first row is
-unchanged, the last has all. The mask's outline is white. The pictures are of
-the data set: its licence is that of the sheet.
+Each row enables one field at a strength that is easy to see. The first row is
+unchanged; the last row enables all fields. The outline of the mask is white.
+The sheet shows images of the data set, so the licence of the data set applies.
 """
 
 import argparse
@@ -46,7 +46,7 @@ _SHOWN = {
 
 
 def rows() -> dict[str, config_lib.AugmentationConfig]:
-  """What each row of the sheet switches on, by its name."""
+  """Config of each row of the sheet, by the name of the row."""
   single = {
     f'{name} {value:g}': dataclasses.replace(_OFF, **{name: value})
     for name, value in _SHOWN.items()
@@ -59,7 +59,7 @@ def rows() -> dict[str, config_lib.AugmentationConfig]:
 
 
 def draw(images: np.ndarray, masks: np.ndarray) -> matplotlib.figure.Figure:
-  """Makes the sheet of images, uint8 [N, H, W, 3], and masks, [N, H, W]."""
+  """Draws the sheet for images, uint8 [N, H, W, 3], and masks, [N, H, W]."""
   configs = rows()
   figure = matplotlib.figure.Figure((len(images), len(configs)), dpi=120)
   axes = figure.subplots(len(configs), len(images), squeeze=False)
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
   chosen = np.linspace(0, len(data.images) - 1, args.images).astype(int)
   figure = draw(data.images[chosen], data.masks[chosen])
   figure.savefig(args.output)
-  print(f'{args.images} images under {len(rows())} settings: {args.output}')
+  print(f'{args.images} images with {len(rows())} settings: {args.output}')
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
-"""Measures the parts of the recipe: each alone, and the whole without each.
+"""Measures the parts of the recipe: each one alone, and the whole without it.
 
 python scripts/studies/recipe.py --runs_dir runs/recipe
   [--width 8] [--image_size 64] [--epochs 3] [--seeds 1] [--only NAME ...]
 
 Trains on four fifths of the paper's training images and scores on the last
-fifth, divided by lesion; the paper's validation images are not touched. Started
-again on the same folder it measures what is missing. What is trained once
-serves all that differ in how it predicts alone.
+fifth, split by lesion. The paper's validation images are not used. If it is
+started again on the same folder, it measures only the missing cases. Cases that
+differ only in how they predict share one training.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from skinseg_jax.models import layers
 from skinseg_jax.runtime import errors, stop_signals
 from skinseg_jax.training import trainer as trainer_lib
 
-# Fields of each part, beyond the paper's recipe.
+# The fields that each part changes in the paper's recipe.
 PARTS = {
   'cosine': {'train.schedule': 'cosine', 'train.warmup': 0.05},
   'batch of 16': {'train.batch_size': 16},
@@ -84,14 +84,15 @@ RECIPE = (
   'exact pixels',
   'eight views',
 )
-_BATCH_SIZE = 32  # Of evaluation.
-# Ends the name of a case whose average got batch-norm statistics of its own.
-_ANEW = ', statistics anew'
+_BATCH_SIZE = 32  # For evaluation.
+# Ends the name of a case, in tables and of files, if the batch-norm statistics
+# were recomputed for its averaged weights.
+_RECOMPUTED = ', statistics anew'
 _SCORES = ('pooled Dice', 'Dice per image', 'thresholded Jaccard')
 
 
 def cases() -> dict[str, tuple[str, ...]]:
-  """Parts of each case by its name; the first is the paper's recipe."""
+  """Parts of each case by its name; the first case is the paper's recipe."""
   whole = {'whole recipe': RECIPE}
   for name in PARTS:
     if name in RECIPE:
@@ -106,7 +107,7 @@ def cases() -> dict[str, tuple[str, ...]]:
 def with_parts(
   base: config_lib.Config, parts: Sequence[str]
 ) -> config_lib.Config:
-  """A copy of a config with the fields of some parts; later ones count."""
+  """Copies a config and applies some parts; later parts override earlier."""
   config = copy.deepcopy(base)
   for part in parts:
     for field, value in PARTS[part].items():
@@ -117,7 +118,7 @@ def with_parts(
 
 
 def inner_split(metadata: list[dict[str, str]]) -> splits.Split:
-  """The paper's training images, a fifth of them by lesion for validation."""
+  """Splits the paper's training images by lesion; a fifth are validation."""
   paper = splits.make_split(config_lib.DataConfig(split='paper'), metadata)
   kept = set(paper.train)
   return splits.make_split(
@@ -131,13 +132,13 @@ def measure(
   folder: pathlib.Path,
   source: interface.Source,
 ) -> None:
-  """Trains what all `configs` share, scores each, keeps the counts.
+  """Trains once for all `configs`, scores each, and saves the counts.
 
   Args:
-    configs: By case; they differ in `evaluation` alone.
-    folder: Of the results, `<case>.npz`: `tp`, `fp`, `fn`, `tn`, int [N], and
-      the case's `fingerprint`.
-    source: The images; `data.split` is a csv of them.
+    configs: Configs by case; they differ only in `evaluation`.
+    folder: Folder for the results, `<case>.npz` with `tp`, `fp`, `fn`, `tn`,
+      int [N], the training time in `seconds`, and the case's `fingerprint`.
+    source: The images; `data.split` is a csv file with their split.
   """
   config = next(iter(configs.values()))
   split = splits.make_split(config.data, source.metadata)
@@ -157,8 +158,10 @@ def measure(
     finally:
       trainer.close()
   states = {'': model.state}
-  if config.train.ema:  # First: a case is done when its own file is there.
-    states = {_ANEW: statistics_anew(model, data, split.train), **states}
+  # Scored first: a case counts as measured once its file without suffix exists.
+  if config.train.ema:
+    recomputed = recomputed_statistics(model, data, split.train)
+    states = {_RECOMPUTED: recomputed, **states}
   for name, each in configs.items():
     for suffix, state in states.items():
       counts = scoring.score(
@@ -184,7 +187,7 @@ def _save(path: pathlib.Path, **arrays) -> None:
 
 
 def fingerprint(config: config_lib.Config, split: splits.Split) -> str:
-  """Says which config, on which images, a result is of."""
+  """Identifies the config and the images that a result belongs to."""
   values = {
     name: value
     for name, value in config_lib.flat(config).items()
@@ -195,10 +198,10 @@ def fingerprint(config: config_lib.Config, split: splits.Split) -> str:
 
 
 def is_measured(path: pathlib.Path, wanted: str) -> bool:
-  """Whether a case's result is there.
+  """Whether the result of a case exists.
 
   Raises:
-    InputError: If it is of another config or other images than `wanted`.
+    InputError: If the fingerprint of the result is not `wanted`.
   """
   if not path.exists():
     return False
@@ -207,20 +210,21 @@ def is_measured(path: pathlib.Path, wanted: str) -> bool:
   if found != wanted:
     raise errors.InputError(
       f'{path} was measured with another config or on other images; remove it'
-      ' or name another --runs_dir.'
+      ' or give another --runs_dir.'
     )
   return True
 
 
-def statistics_anew(
+def recomputed_statistics(
   model: trained_model.TrainedModel,
   data: cache.CachedData,
   image_ids: Sequence[str],
 ) -> Any:
-  """The model's state with batch-norm statistics of some images.
+  """The model's state with batch-norm statistics recomputed on some images.
 
-  Means of the statistics of 64 whole batches at most, evenly spread, as they
-  are, unaugmented, each with the weights of `model`.
+  The new statistics are means over at most 64 whole batches of images that are
+  evenly spread over `image_ids` and not augmented. All are computed with the
+  weights of `model`.
   """
   running = lambda state: nnx.filter_state(state, nnx.BatchStat)
   average = nnx.merge(model.graphdef, model.state)
@@ -228,10 +232,12 @@ def statistics_anew(
 
   @jax.jit
   def statistics(state, images):
-    before = jax.tree.map(lambda x: x, running(state))  # Merging shares them.
+    # Copied, because the merged model shares its variables with `state`.
+    before = jax.tree.map(lambda x: x, running(state))
     copy = nnx.merge(graphdef, state)
     copy(images.astype(np.float32) / 255.0)
-    # The share that one batch has in the running statistics is known.
+    # One batch moves the running statistics by the share 1 - MOMENTUM; this
+    # formula recovers the statistics of the batch alone.
     return jax.tree.map(
       lambda new, old: old + (new - old) / (1 - layers.MOMENTUM),
       running(nnx.state(copy)),
@@ -265,10 +271,11 @@ def table(
   """Scores of all cases, as Markdown.
 
   Args:
-    folders: Results of each seed; counts are summed over them, scores of
-      images averaged.
-    names: Cases that have results in all of them. Those that start from the
-      whole recipe are compared with it, it and the others with the paper's.
+    folders: Results of each seed. Counts are summed over seeds; scores of
+      images are averaged.
+    names: Cases that have results in all folders. Variants of the whole recipe
+      are compared with the whole recipe; all other cases are compared with the
+      paper's recipe.
     lesions: Lesion of each scored image, in the order of the results.
   """
   found = {name: _read(folders, name) for name in names}
@@ -298,7 +305,7 @@ def table(
 
 
 def _read(folders, name) -> tuple[dict, dict]:
-  """Counts summed over seeds and scores averaged over them, by image."""
+  """Counts summed over seeds and scores averaged over seeds, per image."""
   per_seed = []
   for folder in folders:
     with np.load(folder / f'{name}.npz') as arrays:
@@ -358,13 +365,13 @@ def main(argv: list[str]) -> None:
       print(', '.join(group), flush=True)
       measure(group, folder, source)
   lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
-  anew = [
-    name + _ANEW
+  recomputed = [
+    name + _RECOMPUTED
     for name in wanted
-    if all((folder / f'{name}{_ANEW}.npz').exists() for folder in folders)
+    if all((folder / f'{name}{_RECOMPUTED}.npz').exists() for folder in folders)
   ]
   text = table(
-    folders, [*wanted, *anew], [lesions[i] for i in split.validation]
+    folders, [*wanted, *recomputed], [lesions[i] for i in split.validation]
   )
   (args.runs_dir / 'table.md').write_text(text + '\n', encoding='utf-8')
   print(text)
@@ -377,13 +384,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('--runs_dir', type=pathlib.Path, required=True, help='of the results')
+  add('--runs_dir', type=pathlib.Path, required=True, help='for the results')
   add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
-  add('--width', type=int, default=8, help='of the U-Net')
-  add('--compute_dtype', default='float32', help='or bfloat16')
+  add('--width', type=int, default=8, help='width of the U-Net')
+  add('--compute_dtype', default='float32', help='float32 or bfloat16')
   add('--image_size', type=int, default=64, help='in pixels')
   add('--epochs', type=int, default=3)
-  add('--seeds', type=int, default=1, help='how many, from 0')
+  add('--seeds', type=int, default=1, help='number of seeds, from 0')
   add('--only', nargs='+', choices=list(cases()), help='cases to measure')
   args = parser.parse_args(argv[1:])
   if args.seeds < 1:

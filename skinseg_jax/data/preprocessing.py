@@ -1,63 +1,30 @@
 """Decodes and resizes images and masks: bytes in, uint8 arrays out.
 
-The only place that knows about image files. Everything here may be called from
-many threads at once.
+`pictures` opens the files. Everything here may be called from many threads at
+once.
 """
 
-import contextlib
 import functools
-import io
-import threading
-import warnings
-from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import (
-  BmpImagePlugin,
-  ExifTags,
-  Image,
-  ImageOps,
-  JpegImagePlugin,
-  PngImagePlugin,
-  TiffImagePlugin,
-  WebPImagePlugin,
-)
+from PIL import Image
 
+from skinseg_jax.data import masks, pictures
+from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.runtime import errors
 
 # Part of every cache's key: raise it whenever a pixel may come out differently.
 VERSION = 1
 
-# Extensions of the files that are taken for images, in any case.
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-
-_MAX_PIXELS = 100_000_000
 _STRIP_ROWS = 256
-# Larger images are decoded one at a time: ten threads with 100 megapixels each
-# would fill any memory.
-_LARGE_PIXELS = 16_000_000
-
-# By the first bytes of a file. Pillow's own `Image.open` would warn of files
-# that are large, but allowed here.
-_OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
-  b'\xff\xd8\xff': JpegImagePlugin.JpegImageFile,
-  b'\x89PNG\r\n\x1a\n': PngImagePlugin.PngImageFile,
-  b'BM': BmpImagePlugin.BmpImageFile,
-  b'II*\0': TiffImagePlugin.TiffImageFile,
-  b'MM\0*': TiffImagePlugin.TiffImageFile,
-  b'RIFF': WebPImagePlugin.WebPImageFile,
-}
-
-# Held while a large image is decoded. Warning filters belong to the process,
-# too: one thread at a time may change them.
-_large_lock = threading.Lock()
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-  """Decodes a JPEG, PNG, BMP, TIFF or WebP file.
+  """Decodes a JPEG, PNG, BMP, TIFF, WebP, GIF, AVIF, HEIC or DICOM file.
 
-  EXIF orientation is applied; transparency is dropped, as OpenCV does; 16-bit
-  grey values are divided by 257.
+  The picture is upright: the orientation that EXIF or HEIC states is applied.
+  Transparency is dropped, as OpenCV does; 16-bit grey values are divided by
+  257. Of several pictures in a file the first is decoded.
 
   Args:
     data: The file.
@@ -67,29 +34,45 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     RGB, uint8 [height, width, 3].
 
   Raises:
-    InputError: If the file is of another format, damaged, of 32-bit pixels, or
-      larger than 100 megapixels; the latter is told from its header.
+    InputError: If the file is of another format, damaged, of 32-bit pixels,
+      larger than 100 megapixels, or needs a package that is not installed.
   """
-  with _naming(name), _loaded(data, name) as image:
+  with pictures.loaded(data, name) as image:
+    if _is_32_bit(image):
+      raise errors.InputError(
+        f'{name}: 32 bits a pixel; allowed are 1, 8 and 16 bits a channel. Save'
+        ' the image with 8 bits a channel'
+      )
     if _is_16_bit(image):
-      return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=2)
+      grey = masks.to_8_bit(np.asarray(image))
+      return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == 'P' and image.has_transparency_data:
       image = image.convert('RGBA')  # Straight to RGB, Pillow warns.
     return np.asarray(image.convert('RGB'))
 
 
-def decode_mask(data: bytes, name: str, *, threshold: int = 0) -> np.ndarray:
+def decode_mask(
+  data: bytes,
+  name: str,
+  *,
+  threshold: int = 0,
+  invert: bool = False,
+  remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
+) -> np.ndarray:
   """Decodes a mask of any format that `decode_image` reads.
 
   What counts is how bright a pixel looks, never a palette's index. Transparent
-  is black; EXIF orientation is applied.
+  is black; the orientation that EXIF or HEIC states is applied. Pixels of 32
+  bits, such as floats from 0 to 1, are allowed.
 
   Args:
     data: The file.
     name: What messages call it.
     threshold: Grey value, on a scale of 0 to 255, above which a pixel is
-      lesion. 0 is strict: only 0 and the format's white, 0 and 255, or 0 and 1
-      are allowed, or one of the two alone.
+      lesion. 0 is strict: black and white, or two colours of which one is
+      clearly the background; `masks.lesion` has the rule.
+    invert: Whether to swap lesion and skin.
+    remedies: What the user types to change how masks are read.
 
   Returns:
     1 for lesion and 0 for skin, uint8 [height, width].
@@ -97,20 +80,11 @@ def decode_mask(data: bytes, name: str, *, threshold: int = 0) -> np.ndarray:
   Raises:
     InputError: As for `decode_image`, or if a strict mask has other values.
   """
-  with _naming(name), _loaded(data, name) as image:
-    grey = _grey(image)
-    if threshold:
-      return (_to_8_bit(grey) > threshold).view(np.uint8)
-    white = grey.max()
-    lesion = grey > 0
-    allowed = (0, 1, 255, np.iinfo(grey.dtype).max)
-    if white not in allowed or np.any(lesion & (grey != white)):
-      raise errors.InputError(
-        f'{name}: not binary, holds {_describe_values(grey)}; allowed are 0'
-        ' and 255 or 0 and 1, unless data.mask_threshold is set to the grey'
-        ' value above which a pixel is lesion, such as 127'
-      )
-    return lesion.view(np.uint8)
+  with pictures.loaded(data, name) as image:
+    lesion = masks.lesion(
+      _grey(image), name, threshold=threshold, remedies=remedies
+    )
+    return (~lesion if invert else lesion).view(np.uint8)
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
@@ -119,17 +93,7 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
   Raises:
     InputError: As for `decode_image`, as far as the header tells.
   """
-  with _naming(name):
-    image = _open(data, name)
-    width, height = image.size
-    if image.format == 'PNG' and b'eXIf' in data:
-      image.load()  # EXIF may lie behind the pixels.
-    # PNG's own getexif always decodes the pixels, to look behind them.
-    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-    # Pillow gives the size of a TIFF file as it is after turning.
-    if orientation in (5, 6, 7, 8) and image.format != 'TIFF':
-      height, width = width, height
-    return height, width
+  return pictures.size(data, name)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -214,73 +178,17 @@ def resize_probability(
   return resized
 
 
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-  """Turns whatever Pillow raises into an `InputError` that names the file."""
-  try:
-    yield
-  except errors.InputError:
-    raise
-  except Exception as error:  # Pillow's errors have no common base.
-    raise errors.InputError(f'{name}: cannot be decoded ({error})') from error
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-  """Reads the header."""
-  for magic, opener in _OPENERS.items():
-    if data.startswith(magic):
-      image = opener(io.BytesIO(data))
-      break
-  else:
-    raise errors.InputError(
-      f'{name}: no JPEG, PNG, BMP, TIFF or WebP file'
-      + (', but empty' if not data else '')
-    )
-  width, height = image.size
-  if width * height > _MAX_PIXELS:
-    raise errors.InputError(
-      f'{name}: {width} x {height} pixels; at most 100 megapixels are allowed'
-    )
-  return image
-
-
-@contextlib.contextmanager
-def _loaded(data: bytes, name: str) -> Iterator[Image.Image]:
-  """Decodes the pixels and turns them upright; large ones one at a time."""
-  image = _open(data, name)
-  if image.mode in ('I', 'F'):
-    raise errors.InputError(
-      f'{name}: 32 bits a pixel; allowed are 1, 8 and 16 bits a channel'
-    )
-  large = image.width * image.height > _LARGE_PIXELS
-  with _large_lock if large else contextlib.nullcontext():
-    with _without_size_warning() if large else contextlib.nullcontext():
-      ImageOps.exif_transpose(image, in_place=True)
-    yield image
-
-
-@contextlib.contextmanager
-def _without_size_warning() -> Iterator[None]:
-  """Only with `_large_lock` held. Pillow warns of none but large images."""
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-    yield
-
-
 def _is_16_bit(image: Image.Image) -> bool:
   return image.mode.startswith('I;16')
 
 
-def _to_8_bit(grey: np.ndarray) -> np.ndarray:
-  """Scales 0 to 65535 to 0 to 255, rounding; leaves 8 bits as they are."""
-  if grey.dtype == np.uint8:
-    return grey
-  return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _is_32_bit(image: Image.Image) -> bool:
+  return image.mode in ('I', 'F')
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-  """Brightness over a black ground, uint8 or uint16 [height, width]."""
-  if _is_16_bit(image):
+  """Brightness over a black ground, [height, width], of 8, 16 or 32 bits."""
+  if _is_16_bit(image) or _is_32_bit(image):
     return np.asarray(image)
   if not image.has_transparency_data:
     return np.asarray(image.convert('L'))
@@ -294,13 +202,6 @@ def _grey(image: Image.Image) -> np.ndarray:
     )
     composed[top:bottom] = (grey * alpha + 127) // 255
   return composed
-
-
-def _describe_values(grey: np.ndarray) -> str:
-  values = [str(value) for value in np.unique(grey)]
-  if len(values) <= 4:
-    return f'the grey values {", ".join(values)}'
-  return f'{len(values)} grey values ({", ".join(values[:4])}, ...)'
 
 
 @functools.lru_cache(maxsize=64)

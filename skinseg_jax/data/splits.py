@@ -17,6 +17,8 @@ from collections.abc import Collection
 from typing import Any
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.data import groups as groups_lib
+from skinseg_jax.data import tables
 from skinseg_jax.runtime import errors
 
 SUBSETS = ('train', 'validation')
@@ -58,6 +60,8 @@ def make_split(
   - 'lesion': no lesion is on both sides; each class has its share of images
     on each, within one image where the sizes of lesions allow it. The class of
     a lesion is that of its first image.
+    Where no image has a `lesion_id`, patients (`patient_id`) take the place of
+    lesions.
   - 'random': by image.
   - a csv with columns `image_id` and `subset` (train or validation); images
     that it does not list are left out.
@@ -71,14 +75,15 @@ def make_split(
 
   Raises:
     InputError: If the images are not those of the paper, the csv does not fit,
-      or a side would be empty.
+      a side would be empty, or lesions of HAM10000 are unknown.
   """
   image_ids = sorted(row['image_id'] for row in metadata)
   match config.split:
     case 'paper':
       split = _paper_split(image_ids)
     case 'lesion':
-      validation = _validation_ids(config, _lesions_by_class(metadata))
+      groups_lib.check_known(config, metadata)
+      validation = _validation_ids(config, groups_lib.by_class(metadata))
       split = _split(image_ids, validation)
     case 'random':
       validation = _validation_ids(config, [[[name] for name in image_ids]])
@@ -131,6 +136,9 @@ class SplitReport:
     left_out: Images of the data set that are in no subset.
     without_lesion: Images in a subset whose `lesion_id` is unknown; each counts
       as a lesion of its own.
+    grouped_by: The column that tells which images belong together, 'lesion_id',
+      or 'patient_id' where no image has the former; "lesion" above then stands
+      for "patient".
   """
 
   images: dict[str, int]
@@ -140,6 +148,7 @@ class SplitReport:
   leaked_lesions: int
   left_out: int
   without_lesion: int
+  grouped_by: str
 
   @property
   def leaked_share(self) -> float:
@@ -161,10 +170,11 @@ class SplitReport:
   def table(self) -> str:
     """All figures, for a terminal."""
     total = sum(self.images.values())
+    group = self._group
     rows = {
       '': [f'{subset:>18}' for subset in SUBSETS],
       'images': [_cells(self.images[s], total) for s in SUBSETS],
-      'lesions': [f'{self.lesions[s]:>9,}{"":9}' for s in SUBSETS],
+      f'{group}s': [f'{self.lesions[s]:>9,}{"":9}' for s in SUBSETS],
     }
     for dx in self.classes['train']:
       rows[dx] = [_cells(self.classes[s][dx], self.images[s]) for s in SUBSETS]
@@ -172,19 +182,26 @@ class SplitReport:
     lines = [f'{name:{width}}{"".join(cells)}' for name, cells in rows.items()]
     return '\n'.join(line.rstrip() for line in lines + self._notes())
 
+  @property
+  def _group(self) -> str:
+    return self.grouped_by.removesuffix('_id')
+
   def _notes(self) -> list[str]:
     """What the table says below its rows."""
-    lines = ['No validation image shows a lesion that training also shows.']
+    group = self._group
+    lines = [f'No validation image shows a {group} that training also shows.']
     if self.leaked_images:
       lines = [
         f'{self.leaked_images:,} validation images ({self.leaked_share:.1%})'
-        f' show one of {self.leaked_lesions:,} lesions that training also'
+        f' show one of {self.leaked_lesions:,} {group}s that training also'
         ' shows.'
       ]
+    if self.grouped_by == 'patient_id':
+      lines.append('No image has a lesion_id: grouped by patient_id.')
     if self.without_lesion:
       lines.append(
-        f'{self.without_lesion:,} images have no lesion_id; whether they leak'
-        ' cannot be known.'
+        f'{self.without_lesion:,} images have no {self.grouped_by}; whether'
+        ' they leak cannot be known.'
       )
     if self.left_out:
       lines.append(f'{self.left_out:,} images are in neither subset.')
@@ -195,11 +212,16 @@ def report(split: Split, metadata: list[dict[str, str]]) -> SplitReport:
   """Counts images, lesions, classes and leaks of a split of `metadata`."""
   rows_by_id = {row['image_id']: row for row in metadata}
   rows = {s: [rows_by_id[i] for i in split.subset(s)] for s in SUBSETS}
-  lesions = {s: [_lesion(row) for row in rows[s]] for s in SUBSETS}
+  column = groups_lib.column(metadata)
+  lesions = {
+    s: [groups_lib.name(row, column) for row in rows[s]] for s in SUBSETS
+  }
   shared = set(lesions['train']) & set(lesions['validation'])
   used = rows['train'] + rows['validation']
-  names = sorted({_class(row) for row in used})
-  counts = {s: collections.Counter(map(_class, rows[s])) for s in SUBSETS}
+  names = sorted({groups_lib.class_of(row) for row in used})
+  counts = {
+    s: collections.Counter(map(groups_lib.class_of, rows[s])) for s in SUBSETS
+  }
   return SplitReport(
     images={s: len(rows[s]) for s in SUBSETS},
     lesions={s: len(set(lesions[s])) for s in SUBSETS},
@@ -207,21 +229,13 @@ def report(split: Split, metadata: list[dict[str, str]]) -> SplitReport:
     leaked_images=sum(lesion in shared for lesion in lesions['validation']),
     leaked_lesions=len(shared),
     left_out=len(metadata) - len(used),
-    without_lesion=sum(not row['lesion_id'] for row in used),
+    without_lesion=sum(not row.get(column) for row in used),
+    grouped_by=column,
   )
 
 
 def _cells(count: int, total: int) -> str:
   return f'{count:>9,}{count / total:>9.1%}'
-
-
-def _lesion(row: dict[str, str]) -> tuple[str, str]:
-  """A name for the lesion; the image's where the lesion is unknown."""
-  return (row['lesion_id'], '' if row['lesion_id'] else row['image_id'])
-
-
-def _class(row: dict[str, str]) -> str:
-  return row['dx'] or 'unknown'
 
 
 def _split(image_ids: list[str], validation: Collection[str]) -> Split:
@@ -240,22 +254,10 @@ def _paper_split(image_ids: list[str]) -> Split:
     raise errors.InputError(
       "data.split 'paper' needs the 10,015 images of HAM10000, which are"
       f' {_PAPER_IDS[0]} to {_PAPER_IDS[-1]}; these are {len(image_ids):,}'
-      f" images. Use data.split 'lesion', or complete the data:\n"
+      ' images. Use --config.data.split=lesion, or complete the data:\n'
       + errors.listing(wrong)
     )
   return Split(image_ids[:_PAPER_TRAIN], image_ids[_PAPER_TRAIN:])
-
-
-def _lesions_by_class(metadata: list[dict[str, str]]) -> list[list[list[str]]]:
-  """Image ids of each lesion, by class."""
-  lesions: dict[Any, list[str]] = collections.defaultdict(list)
-  classes = collections.defaultdict(list)
-  for row in sorted(metadata, key=lambda row: row['image_id']):
-    images = lesions[_lesion(row)]
-    if not images:
-      classes[_class(row)].append(images)
-    images.append(row['image_id'])
-  return [classes[name] for name in sorted(classes)]
 
 
 def _validation_ids(
@@ -362,26 +364,27 @@ def _to_csv(split: Split) -> bytes:
 def _read(path: pathlib.Path, known: Collection[str] | None) -> Split:
   """Reads a csv; with `known`, other ids than those do not fit."""
   try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      rows = csv.DictReader(file, strict=True)
-      lacking = [c for c in _COLUMNS if c not in (rows.fieldnames or [])]
-      lines = [(rows.line_num, row) for row in rows]
-  except (OSError, csv.Error, ValueError) as error:  # ValueError: not UTF-8.
+    table = tables.read(path)
+  except errors.InputError as error:
     raise errors.InputError(
       f'the split file {path} cannot be read: {error}'
     ) from error
+  lacking = [c for c in _COLUMNS if c not in table.header]
   if lacking:
     raise errors.InputError(
       f'{path} lacks the column {" and ".join(lacking)}; its first line must'
       f' hold {",".join(_COLUMNS)}.'
     )
-  subsets, problems = {}, []
-  for line, row in lines:
-    image_id, subset = (row[column] or '' for column in _COLUMNS)
-    if image_id in subsets:
+  ids = tables.Ids(known or ())
+  subsets, problems = {}, list(table.problems)
+  for line, row in table.lines:
+    cell, subset = (row[column] for column in _COLUMNS)
+    image_id = cell if known is None else ids.find(cell)
+    if image_id is None:
+      problems.append(f'line {line}: no image {cell!r} in the data')
+      image_id = cell
+    elif image_id in subsets:
       problems.append(f'line {line}: {image_id!r} again')
-    elif known is not None and image_id not in known:
-      problems.append(f'line {line}: no image {image_id!r} in the data')
     if subset not in SUBSETS:
       problems.append(f'line {line}: subset {subset!r}')
     subsets[image_id] = subset

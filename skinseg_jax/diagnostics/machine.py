@@ -1,4 +1,4 @@
-"""Looks at what this machine has for training."""
+"""Checks versions, devices, data and speeds of this machine."""
 
 import importlib.metadata
 import os
@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from skinseg_jax.data import cache, input_pipeline
+from skinseg_jax.data import cache, input_pipeline, remedies
 from skinseg_jax.data.sources import ham10000_files
 from skinseg_jax.runtime import devices, errors
 
@@ -22,22 +23,27 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'orbax-checkpoint', 'grain', 'numpy')
 _PLUGINS = (
   'jax-cuda13-plugin', 'jax-cuda12-plugin', 'jax-rocm7-plugin', 'libtpu'
 )  # fmt: skip
-# What is good for what, and how to get it.
+# By use: the packages it needs and the command that installs them.
 _OPTIONAL = {
+  'training': (('clu',), 'pip install "skinseg_jax[train]"'),
+  'HAM10000': (
+    ('tensorflow_datasets', 'array_record', 'importlib_resources'),
+    'pip install "skinseg_jax[train]"',
+  ),
   'TensorBoard': (
-    ('tensorflow-cpu', 'tensorboard'),
-    'pip install tensorflow-cpu tensorboard',
+    ('tensorflow', 'tensorboard'),
+    'pip install "skinseg_jax[train]" (Python 3.13 or older)',
   ),
   'reading and writing .pt files': (
     ('torch',),
     'pip install "skinseg_jax[torch]"',
   ),
-  'joining the other processes of a Kubernetes job by itself': (
+  'automatic joining of the processes of a Kubernetes job': (
     ('kubernetes',),
     'pip install "jax[k8s]"',
   ),
 }
-# Each speed is measured for this long, in seconds.
+# Duration of each speed measurement, in seconds.
 _SECONDS = 2.0
 _BLOCK = 16 * 2**20
 _IMAGE_SIZE, _BATCH_SIZE = 224, 32
@@ -46,8 +52,10 @@ _IMAGE_SIZE, _BATCH_SIZE = 224, 32
 class Finding(NamedTuple):
   """One line of the report.
 
-  `level` is 'ok', 'note' (something optional is missing) or 'BAD'; `remedy`
-  is what to type.
+  Attributes:
+    level: 'ok', 'note' (something optional is missing) or 'BAD'.
+    what: What was found.
+    remedy: Command or advice that fixes it; '' if there is nothing to fix.
   """
 
   level: str
@@ -58,12 +66,12 @@ class Finding(NamedTuple):
 def examine(
   data_dir: pathlib.Path | None, raw_dir: pathlib.Path | None
 ) -> Iterator[Finding]:
-  """Looks at everything in turn.
+  """Runs all checks one after the other.
 
   Args:
-    data_dir: Where prepared data sets are kept; None for 'data', which may be
-      missing.
-    raw_dir: Directory of the raw files of HAM10000; None if there is none.
+    data_dir: Directory of prepared data sets, which must contain HAM10000.
+      None: look in 'data', where it may be missing.
+    raw_dir: Directory of raw HAM10000 files to check; None for no check.
   """
   yield _versions()
   yield from _devices()
@@ -124,7 +132,7 @@ def _host_memory() -> str:
 
 
 def _nvidia_driver() -> str:
-  """Driver, name and memory of every GPU, as nvidia-smi has them."""
+  """Driver, name and memory of every GPU, as nvidia-smi prints them."""
   try:
     done = subprocess.run(
       [
@@ -144,7 +152,7 @@ def _nvidia_driver() -> str:
 
 def _optional_parts() -> Iterator[Finding]:
   for use, (packages, remedy) in _OPTIONAL.items():
-    missing = [name for name in packages if not _version(name)]
+    missing = [name for name in packages if not find_spec(name)]
     if missing:
       yield Finding('note', f'without {", ".join(missing)}: no {use}', remedy)
     else:
@@ -153,57 +161,64 @@ def _optional_parts() -> Iterator[Finding]:
 
 def _raw_files(raw_dir: pathlib.Path) -> Finding:
   try:
-    raw = ham10000_files.list_files(ham10000_files.find(raw_dir))
+    raw = ham10000_files.list_files(
+      ham10000_files.find(raw_dir, remedies.FLAGS)
+    )
   except errors.InputError as error:
     return Finding('BAD', str(error))
   if problems := raw.unreadable + raw.problems:
     return Finding(
       'BAD',
-      f'raw files in {raw_dir} do not fit:\n{errors.listing(problems)}',
-      f'get them again from {ham10000_files.WHERE_TO_GET}',
+      f'raw files in {raw_dir} are not valid:\n{errors.listing(problems)}',
+      f'download them again from {ham10000_files.WHERE_TO_GET}',
     )
   return Finding(
-    'ok', f'{len(raw.images):,} images with masks and rows in {raw_dir}'
+    'ok', f'{len(raw.images):,} images with masks and metadata in {raw_dir}'
   )
 
 
 def _data_set(data_dir: pathlib.Path, *, wanted: bool) -> Iterator[Finding]:
   prepare = f'python scripts/prepare_ham10000.py --data_dir {data_dir}'
+  if not find_spec('tensorflow_datasets'):
+    return  # Named above.
   # TFDS takes a second to import.
   from skinseg_jax.data.sources import ham10000
 
   version = str(ham10000.Ham10000.VERSION)
-  if not (data_dir / 'ham10000' / version).exists():  # It would be downloaded.
+  # Checked first, because `prepare` would download it.
+  if not (data_dir / 'ham10000' / version).exists():
     level = 'BAD' if wanted else 'note'
     yield Finding(level, f'no HAM10000 in {data_dir}', prepare)
     return
   try:
-    # A threshold, so that masks which need one are no fault here.
+    # With a threshold, masks that are not strictly binary are no error here.
     source = ham10000.Ham10000Source.prepare(data_dir, None, mask_threshold=127)
   except errors.InputError as error:
     yield Finding('BAD', str(error), prepare)
     return
-  yield Finding('ok', f'HAM10000 in {data_dir}: {len(source):,} images, whole')
+  yield Finding(
+    'ok', f'HAM10000 in {data_dir}: {len(source):,} images, complete'
+  )
   speed = _per_second(lambda number: source[number % len(source)])
   yield Finding('ok', f'reads and decodes {speed:,.0f} images/s on one core')
 
 
 def _disk(data_dir: pathlib.Path) -> Finding:
-  """Speed of the disk of `data_dir`, or of what it will be made in."""
-  place = data_dir.absolute()
-  while not place.exists():
-    place = place.parent
+  """Speed of the disk of `data_dir` or of its nearest existing parent."""
+  directory = data_dir.absolute()
+  while not directory.exists():
+    directory = directory.parent
   block = np.random.default_rng(0).bytes(_BLOCK)
-  free = f'{shutil.disk_usage(place).free / 1e9:,.1f} GB free in {place}'
+  free = shutil.disk_usage(directory).free / 1e9
   try:
-    with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
 
       def write(_):
         file.write(block)
         os.fsync(file.fileno())
 
       written = _per_second(write) * _BLOCK / 1e6
-      # So that it is read from the disk, not from memory.
+      # Drop the file from the page cache, to measure the disk and not memory.
       os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
       size = file.tell()
       file.seek(0)
@@ -213,15 +228,19 @@ def _disk(data_dir: pathlib.Path) -> Finding:
       read = size / (time.perf_counter() - began) / 1e6
   except OSError as error:
     return Finding(
-      'BAD', f'{place} cannot be written ({error})', 'choose another --data_dir'
+      'BAD',
+      f'cannot write to {directory} ({error})',
+      'choose another --data_dir',
     )
   return Finding(
-    'ok', f'writes {written:,.0f} MB/s, reads {read:,.0f} MB/s; {free}'
+    'ok',
+    f'disk writes {written:,.0f} MB/s, reads {read:,.0f} MB/s;'
+    f' {free:,.1f} GB free in {directory}',
   )
 
 
 def _pipeline() -> Finding:
-  """Speed of batches from memory to the device."""
+  """Speed of the input pipeline from memory to the device."""
   shape = (8 * _BATCH_SIZE, _IMAGE_SIZE, _IMAGE_SIZE)
   data = cache.CachedData(
     images=np.zeros((*shape, 3), np.uint8),
@@ -246,13 +265,13 @@ def _pipeline() -> Finding:
   batches.close()
   return Finding(
     'ok',
-    f'the pipeline deals out {speed:,.0f} images/s of {_IMAGE_SIZE} x'
+    f'the input pipeline reads {speed:,.0f} images/s of {_IMAGE_SIZE} x'
     f' {_IMAGE_SIZE} pixels',
   )
 
 
 def _per_second(call: Callable[[int], object]) -> float:
-  """How often a second `call` can be made, with 0, 1, ..."""
+  """Measures calls per second; `call` gets 0, 1, 2, ..."""
   began, number = time.perf_counter(), 0
   while time.perf_counter() - began < _SECONDS:
     call(number)

@@ -1,7 +1,7 @@
-"""All that is measured of a model's predictions, in one pass over the images.
+"""Measures a model's predictions in one pass over the images.
 
-The device predicts one batch while threads on the host measure outlines and
-pictures of the one before.
+The device predicts one batch while host threads measure outlines and images of
+the previous batch.
 """
 
 import collections
@@ -24,19 +24,19 @@ from skinseg_jax.metrics import calibration, confusion, surface
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Assessment:
-  """What was measured; N images.
+  """Measurements of N images.
 
   Attributes:
-    image_ids: In the order of everything else.
+    image_ids: Ids of the images; all arrays have this order.
     counts: `tp`, `fp`, `fn`, `tn` at the config's threshold, int64 [N].
     loss: Cross-entropy of each image, float [N].
-    squared_error: Sum over each image, as `calibration.squared_errors`, [N].
+    squared_error: `calibration.squared_errors`, summed over each image, [N].
     surface: `boundary_f1`, `hd95`, `assd`, float64 [N].
-    measured: What each picture is like, as `subgroups.measure_all`.
+    measured: Image properties, from `subgroups.measure`, [N] each.
     pieces: `subgroups.pieces` of each predicted mask, [N].
-    packed: Predicted masks, eight pixels a byte, uint8 [N, ceil(H * W / 8)].
-    histogram: As `calibration.probability_histogram`, of all images, int64.
-    native_counts: `counts` at each image's own size; None if left out.
+    packed: Predicted masks, eight pixels per byte, uint8 [N, ceil(H * W / 8)].
+    histogram: `calibration.probability_histogram` over all images, int64.
+    native_counts: `counts` at each image's original size; None if skipped.
   """
 
   image_ids: list[str]
@@ -59,23 +59,23 @@ def assess(
   *,
   native_size: bool,
 ) -> Assessment:
-  """Measures everything on every image once, in order.
+  """Predicts and measures every image once, in order.
 
   Args:
-    model: What predicts.
-    source: The images at their own size.
+    model: The model to assess.
+    source: The images at their original size.
     data: The same images, in the same order, at the model's size.
-    image_ids: Which of them.
-    native_size: Whether to score at each image's own size, too.
+    image_ids: Ids of the images to assess.
+    native_size: Whether to also score at each image's original size.
   """
   evaluation = model.config.evaluation
   indices = input_pipeline.select(data, image_ids)
   batches = input_pipeline.evaluation_batches(
     data, indices, batch_size=evaluation.batch_size, sharding=model.sharding
   )
-  look = _Looker(source, data, evaluation.threshold, native_size)
+  measure = _HostMeasurer(source, data, evaluation.threshold, native_size)
   histogram = np.zeros((2, calibration.BINS), np.int64)
-  scored, looked = [], []
+  scored, measured = [], []
   workers = os.cpu_count() or 1
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
     pending: collections.deque = collections.deque()
@@ -84,32 +84,32 @@ def assess(
       histogram += outputs.pop('histogram')
       probabilities = outputs.pop('probability')
       scored.append({k: v[: len(rows)] for k, v in outputs.items()})
-      pending.append(pool.submit(look, rows, probabilities))
-      if len(pending) > workers:  # Few batches are in memory at a time.
-        looked += pending.popleft().result()
+      pending.append(pool.submit(measure, rows, probabilities))
+      if len(pending) > workers:  # Limits the number of batches in memory.
+        measured += pending.popleft().result()
     for rest in pending:
-      looked += rest.result()
-  return _collect(list(image_ids), scored, looked, histogram, native_size)
+      measured += rest.result()
+  return _collect(list(image_ids), scored, measured, histogram, native_size)
 
 
 def _predict(
   model: trained_model.TrainedModel,
   batches: Iterable[Any],
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Yields each batch on the host while the device works on the next."""
+  """Yields each batch's outputs while the device works on the next batch."""
   iterator: Any = iter(batches)
-  before = None
+  previous = None
   gather = lambda outputs: multihost_utils.process_allgather(
     outputs, tiled=True
   )
   for batch in iterator:
     outputs = _outputs(model, batch)
-    if before is not None:
-      yield gather(before)
-    before = outputs
+    if previous is not None:
+      yield gather(previous)
+    previous = outputs
   iterator.close()
-  if before is not None:
-    yield gather(before)
+  if previous is not None:
+    yield gather(previous)
 
 
 def _outputs(model, batch) -> dict[str, jax.Array]:
@@ -132,8 +132,8 @@ def _outputs(model, batch) -> dict[str, jax.Array]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Looker:
-  """Measures predictions and pictures on the host."""
+class _HostMeasurer:
+  """Measures predictions and images on the host."""
 
   source: interface.Source
   data: cache.CachedData
@@ -152,7 +152,7 @@ class _Looker:
   def _one(self, index: int, probability: np.ndarray) -> dict[str, Any]:
     image, truth = self.data.images[index], self.data.masks[index]
     predicted = probability > self.threshold
-    found = {
+    result = {
       'surface': surface.surface_scores(predicted, truth),
       'measured': subgroups.measure(image, truth),
       'pieces': subgroups.pieces(predicted),
@@ -161,26 +161,26 @@ class _Looker:
     if self.native_size:
       truth = self.source[index]['mask'] > 0
       resized = preprocessing.resize_probability(probability, truth.shape)
-      found['native_counts'] = _counts(resized > self.threshold, truth)
-    return found
+      result['native_counts'] = _counts(resized > self.threshold, truth)
+    return result
 
 
 def _counts(predicted: np.ndarray, true: np.ndarray) -> dict[str, int]:
-  """True and false pixels of one mask, [H, W] each, bool."""
+  """Counts true and false pixels of one mask; both are bool [H, W]."""
   tp = int(np.count_nonzero(predicted & true))
   fp = int(np.count_nonzero(predicted)) - tp
   fn = int(np.count_nonzero(true)) - tp
   return {'tp': tp, 'fp': fp, 'fn': fn, 'tn': true.size - tp - fp - fn}
 
 
-def _collect(image_ids, scored, looked, histogram, native_size) -> Assessment:
+def _collect(image_ids, scored, measured, histogram, native_size) -> Assessment:
   columns = {
     name: np.concatenate([batch[name] for batch in scored])
     for name in scored[0]
   }
   table = lambda part: {
-    name: np.array([one[part][name] for one in looked])
-    for name in looked[0][part]
+    name: np.array([one[part][name] for one in measured])
+    for name in measured[0][part]
   }
   return Assessment(
     image_ids=image_ids,
@@ -189,8 +189,8 @@ def _collect(image_ids, scored, looked, histogram, native_size) -> Assessment:
     squared_error=columns['squared_error'],
     surface=table('surface'),
     measured=table('measured'),
-    pieces=np.array([one['pieces'] for one in looked]),
-    packed=np.stack([one['packed'] for one in looked]),
+    pieces=np.array([one['pieces'] for one in measured]),
+    packed=np.stack([one['packed'] for one in measured]),
     histogram=histogram,
     native_counts=table('native_counts') if native_size else None,
   )

@@ -15,12 +15,12 @@ _MEANS = ('dice', 'iou', 'threshold_jaccard', 'boundary_f1', 'hd95', 'assd')
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One score of all runs.
+  """One score for all runs.
 
   Attributes:
-    name: Of the score, 'pooled dice' or 'mean dice'.
-    values: One for each run.
-    differences: Of each run but the first, to the first.
+    name: Name of the score, such as 'pooled dice' or 'mean dice'.
+    values: The score of each run.
+    differences: Difference of every other run to the first run.
   """
 
   name: str
@@ -32,12 +32,12 @@ def compare(workdirs: Sequence[pathlib.Path], name: str) -> list[Row]:
   """Compares evaluations of the same images, image by image.
 
   Args:
-    workdirs: Folders of runs, two or more.
-    name: Which of their evaluations.
+    workdirs: Two or more run folders.
+    name: Name of the evaluation to compare.
 
   Raises:
-    InputError: If one has no such evaluation, or they are of different images,
-      truths or sizes.
+    InputError: If a run has no such evaluation, or the evaluations differ in
+      images, true masks or image size.
   """
   found = [result_files.read(workdir, name) for workdir in workdirs]
   for workdir, other in zip(workdirs[1:], found[1:], strict=True):
@@ -45,7 +45,7 @@ def compare(workdirs: Sequence[pathlib.Path], name: str) -> list[Row]:
   # Rows in the order of the first run.
   order = [_order(found[0].image_ids, each.image_ids) for each in found]
   column = lambda name: [
-    each.column(name)[places] for each, places in zip(found, order, strict=True)
+    each.column(name)[rows] for each, rows in zip(found, order, strict=True)
   ]
   counts = [
     dict(zip(confusion.COUNTS, values, strict=True))
@@ -83,9 +83,9 @@ def _rows(kind, values, differences) -> list[Row]:
   ]
 
 
-def _order(wanted: list[str], there: list[str]) -> list[int]:
-  places = {name: i for i, name in enumerate(there)}
-  return [places[name] for name in wanted]
+def _order(wanted: list[str], available: list[str]) -> list[int]:
+  index = {name: i for i, name in enumerate(available)}
+  return [index[name] for name in wanted]
 
 
 def _check_same_images(first_dir, first, other_dir, other) -> None:
@@ -94,7 +94,7 @@ def _check_same_images(first_dir, first, other_dir, other) -> None:
   if ours != theirs:
     alone = sorted(ours ^ theirs)
     problems.append(
-      f'{len(alone)} images are in only one of them:\n' + errors.listing(alone)
+      f'{len(alone)} images are in only one run:\n' + errors.listing(alone)
     )
   sizes = [each.summary['image_size'] for each in (first, other)]
   if sizes[0] != sizes[1]:
@@ -108,8 +108,8 @@ def _check_same_images(first_dir, first, other_dir, other) -> None:
   if problems:
     raise errors.InputError(
       f'{first_dir} and {other_dir} were not scored on the same images, so'
-      f' their scores cannot be compared: {"; ".join(problems)}\nScore both on'
-      ' the same data: python -m skinseg_jax.evaluate.'
+      f' their scores cannot be compared: {"; ".join(problems)}\nScore both'
+      ' runs on the same data with python -m skinseg_jax.evaluate.'
     )
 
 
@@ -122,11 +122,11 @@ def _changed_truths(first, other) -> list[str]:
 
 
 def table(names: Sequence[str], rows: Sequence[Row]) -> str:
-  """All scores in plain text.
+  """Formats all scores as a plain-text table.
 
   Args:
-    names: Of the runs.
-    rows: From `compare`.
+    names: Names of the runs.
+    rows: Result of `compare`.
   """
   width = max(map(len, [*names, '0.0000  +0.0000 (+0.0000 to +0.0000)*'])) + 2
   lines = [f'{"":25}' + ''.join(f'{name:>{width}}' for name in names)]
@@ -138,11 +138,11 @@ def table(names: Sequence[str], rows: Sequence[Row]) -> str:
       f'{row.name:25}' + ''.join(f'{cell:>{width}}' for cell in cells)
     )
   lines.append(
-    'Differences are to the first run; in brackets the 95 % interval, by a'
-    ' paired bootstrap of lesions. An interval that holds 0 does'
-    ' not tell them apart; * marks those that do not hold it: of twenty rows,'
-    ' one by chance. What another seed of training would change is not in'
-    ' it.'
+    'Differences are to the first run, with 95 % intervals from a paired'
+    ' bootstrap of lesions in brackets. * marks intervals that do not contain'
+    ' 0; without a true difference, about one row in twenty is marked by'
+    ' chance. The intervals do not include the variation between training'
+    ' seeds.'
   )
   return '\n'.join(lines)
 

@@ -1,6 +1,6 @@
 """Full evaluation of a model on its own data or on other data.
 
-Each is written to a folder of its own under `evaluation/` of the run.
+Each evaluation has its own folder under `evaluation/` in the run folder.
 """
 
 import collections
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skinseg_jax.data import cache, splits
+from skinseg_jax.data import cache, input_pipeline, mask_checks, splits
 from skinseg_jax.data.sources import interface
 from skinseg_jax.evaluation import (
   assessment,
@@ -30,14 +30,14 @@ from skinseg_jax.runtime import distributed, errors
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What an evaluation does beyond the scores at the network's size.
+  """Optional parts of an evaluation.
 
   Attributes:
-    native_size: Score at each image's own size, too.
-    training_side: Take a pass over the training images where a threshold
-      chosen on them, or what they look like, is asked for and not stored yet.
+    native_size: Also score at each image's original size.
+    training_side: Read the training images if the threshold chosen on them or
+      their profile is needed and not stored yet.
     review: csv of an expert's decisions on the true masks.
-    exclude_rejected: Leave out images whose true mask was rejected there.
+    exclude_rejected: Leave out images whose true mask the review rejects.
   """
 
   native_size: bool = True
@@ -51,14 +51,15 @@ DEFAULT = Options()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-  """What is scored.
+  """The images that an evaluation scores.
 
   Attributes:
-    name: Of the evaluation and its folder.
-    source: The images at their own size.
+    name: Name of the evaluation and its folder.
+    source: The images at their original size.
     data: The same images, in the same order, at the model's size.
-    image_ids: Which of them.
-    about: What the summary says of them: `data` and `leakage`.
+    image_ids: Ids of the images to score.
+    about: The entries `data` and `leakage` of the summary.
+    remedy: What to type where the masks look wrong.
   """
 
   name: str
@@ -66,14 +67,15 @@ class Subject:
   data: cache.CachedData
   image_ids: Sequence[str]
   about: Mapping[str, Any]
+  remedy: mask_checks.Remedy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-  """What an evaluation found; its files are written.
+  """Result of an evaluation whose files have been written.
 
   Attributes:
-    name: Of its folder under `evaluation/` of the run.
+    name: Name of its folder under `evaluation/` in the run folder.
     data: The images and masks at the model's size.
     summary: Contents of `summary.json`.
   """
@@ -91,17 +93,17 @@ def evaluate_subset(
   subset: str,
   options: Options,
 ) -> Outcome:
-  """Scores a model on a side of its run's split.
+  """Scores a model on the training or validation images of its run.
 
   Args:
-    workdir: Folder of the run.
-    model: Of that run.
-    run_data: Of that run.
-    subset: 'train' or 'validation', which names the evaluation, too.
-    options: What else to do.
+    workdir: Run folder.
+    model: Model of that run.
+    run_data: Images of that run.
+    subset: 'train' or 'validation'; also the name of the evaluation.
+    options: Optional parts of the evaluation.
 
   Raises:
-    InputError: If the review does not fit.
+    InputError: If the review is invalid.
   """
   source, split = run_data.source, run_data.split
   subject = Subject(
@@ -118,18 +120,20 @@ def evaluate_subset(
       },
       'leakage': splits.report(split, source.metadata).as_dict(),
     },
+    remedy=mask_checks.TRAINING,
   )
   rows = _read_review(options.review, subject)
+  more = {'mask_check': _check_masks(subject).as_dict()}
   assessed = _assess(model, subject, rows, options)
   if subset == 'train' and assessed.image_ids == split.train:
-    # All training images have just been predicted.
+    # All training images were just predicted: no second pass is needed.
     training_images.store_point(
       workdir, model.step, assessed.histogram, len(split.train)
     )
   point = training_images.stored_point(workdir, model.step)
   if point is None and options.training_side:
     point = training_images.operating_point(workdir, model, run_data)
-  return _finish(workdir, model, subject, assessed, point, rows, options, {})
+  return _finish(workdir, model, subject, assessed, point, rows, options, more)
 
 
 def evaluate_source(
@@ -140,22 +144,22 @@ def evaluate_source(
   name: str,
   options: Options,
 ) -> Outcome:
-  """Scores a model on other data than its run's.
+  """Scores a model on data that does not belong to its run.
 
   Args:
-    workdir: Folder of the run.
-    model: Of that run.
-    source: All its images are scored.
-    name: Of the evaluation and its folder.
-    options: What else to do.
+    workdir: Run folder.
+    model: Model of that run.
+    source: The images to score.
+    name: Name of the evaluation and its folder.
+    options: Optional parts of the evaluation.
 
   Returns:
-    Its summary has two more keys: `shift`, with profiles of the training
-    images and of these and sentences on how they differ; and `trained_on`, the
-    number of images with the id of a training image.
+    An outcome whose summary has two more keys. `shift` has profiles of the
+    training images and of these images, and sentences on how they differ.
+    `trained_on` is the number of images with the id of a training image.
 
   Raises:
-    InputError: If the review does not fit, or `name` is taken by other data.
+    InputError: If the review is invalid, or other data already uses `name`.
   """
   _check_name(run_folder.evaluation_dir(workdir, name), source)
   config = model.config.data
@@ -172,12 +176,15 @@ def evaluate_source(
       'data': {**own, 'split': None, 'split_sha256': None},
       'leakage': None,
     },
+    remedy=mask_checks.scoring_remedy(name),
   )
   rows = _read_review(options.review, subject)
+  masks = _check_masks(subject)
   point, training = _training_side(workdir, model, options)
   assessed = _assess(model, subject, rows, options)
   here = shift.profile(source, data, range(len(source)))
   more = {
+    'mask_check': masks.as_dict(),
     'trained_on': _trained_on(workdir, source.image_ids),
     'shift': {
       'training': training,
@@ -189,7 +196,7 @@ def evaluate_source(
 
 
 def _trained_on(workdir: pathlib.Path, image_ids: Sequence[str]) -> int | None:
-  """How many bear the id of a training image; None where that is not known."""
+  """Number of images with the id of a training image; None if unknown."""
   path = workdir / 'split.csv'
   if not path.exists():
     return None
@@ -197,19 +204,19 @@ def _trained_on(workdir: pathlib.Path, image_ids: Sequence[str]) -> int | None:
 
 
 def _check_name(directory: pathlib.Path, source: interface.Source) -> None:
-  """Refuses to write over the scores of other data."""
+  """Refuses to overwrite the scores of other data."""
   path = directory / 'summary.json'
   if path.exists():
     there = run_folder.read_json(path, 'data')['data']
     if there['fingerprint'] != source.fingerprint:
       raise errors.InputError(
-        f'{directory} holds the scores of other images or masks; give these'
+        f'{directory} contains the scores of other images or masks; choose'
         ' another name with --name, or remove that folder.'
       )
 
 
 def _training_side(workdir, model, options) -> tuple[dict | None, dict | None]:
-  """Operating point and profile, as far as they are stored or can be had."""
+  """Operating point and profile; each is None if it is not available."""
   point = training_images.stored_point(workdir, model.step)
   training = training_images.stored_profile(workdir)
   if (point is None or training is None) and options.training_side:
@@ -226,7 +233,7 @@ def _training_side(workdir, model, options) -> tuple[dict | None, dict | None]:
 def _read_review(
   path: pathlib.Path | None, subject: Subject
 ) -> list[dict[str, str]]:
-  """Rows of the review, all of images that are scored."""
+  """Reads the review and checks that it lists only images to score."""
   if path is None:
     return []
   rows = expert_review.read_review(path)
@@ -234,11 +241,20 @@ def _read_review(
   unknown = [row['image_id'] for row in rows if row['image_id'] not in known]
   if unknown:
     raise errors.InputError(
-      f'the review {path} names images that are not among those of'
-      f' {subject.name!r}; give the review of the same images:\n'
+      f'the review {path} lists images that are not part of'
+      f' {subject.name!r}; give a review of the same images:\n'
       + errors.listing(unknown)
     )
   return rows
+
+
+def _check_masks(subject: Subject) -> mask_checks.MaskCheck:
+  """Looks at all masks together; prints what looks wrong."""
+  indices = input_pipeline.select(subject.data, subject.image_ids)
+  found = mask_checks.examine(subject.data, indices, subject.remedy)
+  if found.findings and distributed.is_primary():
+    print(found.warning(), file=sys.stderr, flush=True)
+  return found
 
 
 def _assess(model, subject, rows, options) -> assessment.Assessment:
@@ -264,7 +280,7 @@ def _rejected(rows) -> list[str]:
 def _finish(
   workdir, model, subject, assessed, point, rows, options, more
 ) -> Outcome:
-  """Sums up and writes."""
+  """Summarises the measurements and writes the files."""
   config = model.config
   rows_by_id = {row['image_id']: row for row in subject.source.metadata}
   metadata = [rows_by_id[name] for name in assessed.image_ids]
@@ -284,7 +300,7 @@ def _finish(
   if rows:
     summary['review'] = _summarise_review(assessed, rows, options)
     if summary['review']['excluded']:
-      # Beside the scores on all images, not in their place.
+      # Do not overwrite the scores on all images.
       name = f'{name}_reviewed'
   if distributed.is_primary():
     directory = run_folder.evaluation_dir(workdir, name)
@@ -293,7 +309,7 @@ def _finish(
 
 
 def _summarise_review(assessed, rows, options) -> dict[str, Any]:
-  """Decisions by kind: how many, and the mean Dice on those images."""
+  """Counts the decisions, with the mean Dice of the images of each."""
   dice = dict(
     zip(
       assessed.image_ids, confusion.ratios(assessed.counts)['dice'], strict=True

@@ -1,4 +1,4 @@
-"""An expert's decisions on true masks: the csv that the review page saves."""
+"""Reads an expert's decisions on true masks, saved from the review page."""
 
 import collections
 import csv
@@ -9,50 +9,50 @@ from skinseg_jax.runtime import errors, spreadsheets
 
 COLUMNS = ('image_id', 'decision', 'comment')
 
-# 'accept': the true mask is good; 'correct': it should be mended; 'reject': it
-# is wrong, or the image is unfit.
+# 'accept': the true mask is good; 'correct': it needs a correction; 'reject':
+# it is wrong, or the image is unsuitable for scoring.
 DECISIONS = ('accept', 'correct', 'reject')
 
 
 def read_review(path: pathlib.Path) -> list[dict[str, str]]:
-  """Reads what the page saved, or a csv of that kind.
+  """Reads the csv that the review page saves.
 
   Args:
     path: csv with the columns `image_id`, `decision` and `comment`.
 
   Returns:
-    A row an image, in the file's order, with these columns; `decision` is one
-    of `DECISIONS`.
+    One row per image, in the file's order, with these columns; `decision` is
+    one of `DECISIONS`.
 
   Raises:
-    InputError: If it cannot be read or does not fit, naming all that is wrong.
+    InputError: If the file cannot be read or is invalid; lists all problems.
   """
   try:
-    # Spreadsheets put a byte-order mark in front.
+    # Spreadsheet programs may write a byte-order mark.
     with path.open(encoding='utf-8-sig', newline='') as file:
       reader = csv.DictReader(file, strict=True)
       found, rows = reader.fieldnames or [], list(reader)
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise errors.InputError(
-      f'the review {path} cannot be read ({error}); give the csv that'
-      ' review.html saved.'
+      f'the review {path} cannot be read ({error}); give the csv saved from'
+      ' review.html.'
     ) from error
   problems = _column_problems(found) or _row_problems(rows)
   if problems:
     raise errors.InputError(
-      f'the review {path} does not fit:\n'
+      f'the review {path} is not valid:\n'
       + errors.listing(problems)
-      + f'\nIt needs the columns {",".join(COLUMNS)}, every image once, and as'
-      f' a decision {", ".join(DECISIONS[:-1])} or {DECISIONS[-1]}.'
+      + f'\nIt needs the columns {",".join(COLUMNS)}, each image at most once,'
+      f' and as decision {", ".join(DECISIONS[:-1])} or {DECISIONS[-1]}.'
     )
-  # The page guards its cells as `spreadsheets.guard` does.
+  # The page escapes its cells in the same way as `spreadsheets.guard`.
   bare = spreadsheets.bare
   return [{name: bare(row[name]) for name in COLUMNS} for row in rows]
 
 
 def _column_problems(found: Sequence[str]) -> list[str]:
   return [f'no column {name!r}' for name in COLUMNS if name not in found] + [
-    f'unknown or doubled column {name!r}'
+    f'unknown or repeated column {name!r}'
     for i, name in enumerate(found)
     if name not in COLUMNS or name in found[:i]
   ]
@@ -62,7 +62,7 @@ def _row_problems(rows: list[dict]) -> list[str]:
   problems = []
   for number, row in enumerate(rows, 1):
     if None in row or None in row.values():
-      problems.append(f'row {number} has not {len(COLUMNS)} cells')
+      problems.append(f'row {number} does not have {len(COLUMNS)} cells')
     elif not row['image_id']:
       problems.append(f'row {number} has no image_id')
     elif row['decision'] not in DECISIONS:

@@ -1,8 +1,8 @@
-"""The paper's figures, and a run's beside them.
+"""The paper's scores and their comparison with a run.
 
 The paper trained this U-Net on HAM10000 in PyTorch. Its four pixel counts sum
-to 1999 x 224 x 224: all validation images, pooled. IoU and specificity are
-worked out from the counts.
+to 1999 x 224 x 224, so they cover all validation images. IoU and specificity
+are computed from these counts.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from skinseg_jax.metrics import confusion
 
 COUNTS = {'tp': 20_781_788, 'fp': 595_742, 'fn': 3_945_663, 'tn': 74_978_631}
 
-# Of the last of its 20 epochs.
+# Values of the last of its 20 epochs.
 TRAINING_LOSS = 0.1232
 TRAINING_DICE = 0.9102
 
 
 def scores() -> dict[str, float]:
-  """The paper's pooled scores, worked out from its counts."""
+  """The paper's pooled scores, computed from its counts."""
   return confusion.as_floats(confusion.ratios(COUNTS))
 
 
 def final_figures() -> dict[str, dict[str, float]]:
-  """The paper's last loss, Dice and accuracy, by what they were taken on."""
+  """The paper's final loss, Dice and accuracy, by subset."""
   validation = scores()
   return {
     'loss': {'training': TRAINING_LOSS},
@@ -33,14 +33,14 @@ def final_figures() -> dict[str, dict[str, float]]:
 
 
 def comparison(summary: Mapping[str, Any]) -> str:
-  """Sets pooled scores beside the paper's and two constant predictions.
+  """Compares a run with the paper and with two constant predictions.
 
   Args:
-    summary: Contents of a run's `summary.json` on the paper's validation
+    summary: Contents of a run's `summary.json` for the paper's validation
       images.
 
   Returns:
-    A table in plain text, in percent.
+    A plain-text table of pooled scores, in percent.
   """
   columns = {
     'this run': summary['pooled'],

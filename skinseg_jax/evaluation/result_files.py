@@ -1,4 +1,4 @@
-"""The files of one evaluation: written, and read again."""
+"""Writes and reads the files of one evaluation."""
 
 import csv
 import dataclasses
@@ -19,17 +19,17 @@ from skinseg_jax.runtime import errors, spreadsheets
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-  """Everything that scoring a subset left behind; N images.
+  """The stored results of scoring N images.
 
   Attributes:
-    name: 'validation', 'train', or that of external data.
-    home: Folder for pages about it: of the validation images the run's own,
-      else the one beside the scores.
+    name: 'validation', 'train' or the name given to other data.
+    home: Folder for the report and review pages: the run folder for
+      'validation', otherwise the folder of the scores.
     summary: Contents of `summary.json`.
     rows: Rows of `per_image.csv`, in its order.
     subgroups: Rows of `subgroups.table` by attribute.
     failures: Rows of `subgroups.failures`, the worst first.
-    packed: Predicted masks, eight pixels a byte, uint8 [N, ceil(H * W / 8)].
+    packed: Predicted masks, eight pixels per byte, uint8 [N, ceil(H * W / 8)].
   """
 
   name: str
@@ -69,7 +69,10 @@ def write(
   assessed: assessment.Assessment,
   metadata: Sequence[Mapping[str, str]],
 ) -> None:
-  """Writes all files of one evaluation; where `summary.json` is, all are."""
+  """Writes all files of one evaluation.
+
+  `summary.json` is written last, so if it exists, all files do.
+  """
   directory.mkdir(parents=True, exist_ok=True)
   (directory / 'summary.json').unlink(missing_ok=True)
   groups = subgroups.attributes(metadata, assessed.measured)
@@ -125,7 +128,7 @@ def _write_csv(
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-      # Ids and metadata are others' texts.
+      # Ids and metadata come from outside and could contain formulas.
       writer.writerow([spreadsheets.guard(str(cell)) for cell in row])
   temporary.replace(path)
 
@@ -138,11 +141,11 @@ def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read(workdir: pathlib.Path, name: str) -> Evaluation:
-  """Reads the folder that scoring wrote.
+  """Reads the files of an evaluation.
 
   Args:
-    workdir: Folder of a run.
-    name: Which of its evaluations.
+    workdir: Run folder.
+    name: Name of the evaluation.
 
   Raises:
     InputError: If a file is missing or damaged.
@@ -155,7 +158,7 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
         dict(zip(header, map(spreadsheets.bare, line), strict=True))
         for line in lines
       ]
-    # Opened here, since NumPy leaves a damaged file open.
+    # Opened here because NumPy does not close a damaged file.
     with (
       (directory / 'predictions.npz').open('rb') as archive,
       np.load(archive, allow_pickle=False) as arrays,
@@ -171,12 +174,14 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
       packed=packed,
     )
     if evaluation.image_ids != image_ids:
-      raise ValueError('per_image.csv and predictions.npz list other images')
+      raise ValueError(
+        'per_image.csv and predictions.npz list different images'
+      )
     return evaluation
-  except Exception as error:  # NumPy and zipfile raise whatever they meet.
+  except Exception as error:  # NumPy and zipfile raise many types of errors.
     raise errors.InputError(
-      f'{directory} holds no whole evaluation ({error}); score again:'
-      f' python -m skinseg_jax.evaluate --workdir {workdir}'
+      f'{directory} does not contain a complete evaluation ({error}); score'
+      f' again: python -m skinseg_jax.evaluate --workdir {workdir}'
     ) from error
 
 

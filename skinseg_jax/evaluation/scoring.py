@@ -1,4 +1,4 @@
-"""Loss and pixel counts of every image, worked out on the device."""
+"""Computes loss and pixel counts of every image on the device."""
 
 import functools
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def score(
   threshold: float,
   views: str,
 ) -> dict[str, np.ndarray]:
-  """Scores every image once, in order: counts and loss alone.
+  """Computes loss and counts of every image once, in order.
 
   Returns:
     `loss`, float [N], and `tp`, `fp`, `fn`, `tn`, int [N].
@@ -70,7 +70,7 @@ def histogram(
   """Counts the pixels of all images by truth and predicted probability.
 
   Returns:
-    int64 [2, BINS], as `calibration.probability_histogram`.
+    int64 [2, BINS], in the format of `calibration.probability_histogram`.
   """
   iterator: Any = iter(batches)
   counted = []

@@ -1,4 +1,4 @@
-"""What pictures are like as a whole, and how far two collections differ."""
+"""Describes collections of images and how much two of them differ."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ import numpy as np
 from skinseg_jax.data import cache
 from skinseg_jax.data.sources import interface
 
-# Images looked at, evenly spread over a collection.
+# Largest number of images sampled, evenly spread over a collection.
 _MOST_IMAGES = 500
 
 _CHANNELS = ('red', 'green', 'blue')
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-# From where on a difference is worth a sentence: in standard deviations of the
-# training images' mean colours, and as a ratio of median areas.
+# Smallest differences that are reported: in standard deviations of the training
+# images' mean colours, and as a ratio of median areas.
 _COLOUR_SHIFT, _AREA_RATIO = 1.0, 1.5
 
 
@@ -28,20 +28,21 @@ def profile(
   """Describes a collection by at most 500 of its images.
 
   Args:
-    source: The images at their own size.
+    source: The images at their original size.
     data: The same images, in the same order, at the model's size.
-    indices: Which of them make the collection.
+    indices: Indices of the images in the collection.
 
   Returns:
-    What JSON can hold: `images` (how many were looked at), `colour` (of each
-    channel `mean` and `sd` over pixels and `sd_of_means`, that of the images'
-    means, in 0 to 255), `image_sizes` ('WIDTH x HEIGHT' as stored, with the
-    number of images, the most frequent first) and `lesion_area` (`mean` and
-    `quantiles` of its share of the image, in [0, 1]).
+    A dict for JSON. `images` is the number of sampled images. `colour` has, for
+    each channel and in units of 0 to 255, `mean` and `sd` over pixels and
+    `sd_of_means`, the standard deviation of the images' means. `image_sizes`
+    has the number of images by stored size, 'WIDTH x HEIGHT', the most frequent
+    first. `lesion_area` has the `mean` and `quantiles` of the lesion's share of
+    the image, in [0, 1].
   """
   number = min(len(indices), _MOST_IMAGES)
-  places = np.linspace(0, len(indices) - 1, number).round().astype(int)
-  chosen = [int(indices[place]) for place in places]
+  positions = np.linspace(0, len(indices) - 1, number).round().astype(int)
+  chosen = [int(indices[position]) for position in positions]
   means, squares, areas = [], [], []
   sizes: collections.Counter[str] = collections.Counter()
   for index in chosen:
@@ -72,7 +73,7 @@ def profile(
 
 
 def notes(training: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-  """Says in plain sentences where two profiles differ much."""
+  """Describes large differences between two profiles in sentences."""
   return [
     *_colour_notes(training['colour'], here['colour']),
     *_size_notes(training['image_sizes'], here['image_sizes']),
@@ -93,8 +94,8 @@ def _colour_notes(training, here) -> list[str]:
       found.append(
         f'{channel} is {abs(difference):.0f} of 255'
         f' {"higher" if difference > 0 else "lower"} on average than in'
-        f' training, {abs(difference) / spread:.1f} times what training images'
-        ' vary by'
+        f' training: {abs(difference) / spread:.1f} standard deviations of the'
+        ' training images'
       )
   return found
 
@@ -102,10 +103,10 @@ def _colour_notes(training, here) -> list[str]:
 def _size_notes(training, here) -> list[str]:
   if set(training) & set(here):
     return []
-  most_there, most_here = next(iter(training)), next(iter(here))
+  most_training, most_here = next(iter(training)), next(iter(here))
   return [
-    'no image has a size that training images have; most are'
-    f' {most_here} here, {most_there} there'
+    'no image has the size of any training image; the most frequent size is'
+    f' {most_here} here and {most_training} in training'
   ]
 
 
@@ -113,6 +114,6 @@ def _area_notes(training: float, here: float) -> list[str]:
   if max(training, here) <= _AREA_RATIO * min(training, here):
     return []
   return [
-    f'the median lesion covers {here:.1%} of the image, in training'
-    f' {training:.1%}'
+    f'the median lesion covers {here:.1%} of the image here and'
+    f' {training:.1%} in training'
   ]

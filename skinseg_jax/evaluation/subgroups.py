@@ -1,9 +1,9 @@
-"""Scores by kind of patient, lesion and picture; and the worst images.
+"""Scores by group of patients, lesions and images, and the worst images.
 
-What a picture is like is measured on the image and its true mask; lengths are
-shares of the image's shorter side, so that its size hardly matters. All bands
-are fixed, so that tables of different data can be compared. Intervals are for
-each group alone: of twenty groups one lies outside its own by chance.
+Image properties are measured on the image and its true mask. Lengths are shares
+of the image's shorter side, so they hardly depend on its size. All bands are
+fixed, so tables of different data can be compared. Intervals are per group, so
+about one group in twenty lies outside its own interval by chance.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from skinseg_jax.metrics import bootstrap, confusion
 
 UNKNOWN = 'unknown'
 
-# Columns of the metadata that become attributes, with the attributes' names.
+# Metadata columns that are used as attributes, and the names of the attributes.
 METADATA = {
   'dx': 'dx',
   'sex': 'sex',
@@ -26,7 +26,7 @@ METADATA = {
   'dataset': 'source',
 }
 
-# Upper ends (not included) and names of bands.
+# Upper ends (excluded) and names of the bands of each measured attribute.
 BANDS = {
   'age': (
     (30, '0-29'),
@@ -59,17 +59,17 @@ BANDS = {
   ),
 }
 
-# Groups of fewer lesions get a warning.
+# Groups with fewer lesions get a warning.
 FEW_LESIONS = 20
 
-# Width of the ring of skin that a lesion is compared with; hairs are thinner
-# and longer than these. Shares of the shorter side.
+# Width of the ring of skin that a lesion is compared with, largest width of a
+# hair and smallest length of a hair, as shares of the shorter side.
 _RING = 0.05
 _HAIR_WIDTH = 0.04
 _HAIR_LENGTH = 0.1
-# How much darker than what surrounds it a hair is, in grey values.
+# Smallest difference between a hair and its surroundings, in grey values.
 _HAIR_DEPTH = 15
-# A predicted piece smaller than this share of the image does not count.
+# Predicted pieces smaller than this share of the image are ignored.
 _PIECE = 0.001
 
 # Linear light of an 8-bit sRGB value, and linear RGB to XYZ (IEC 61966-2-1).
@@ -87,22 +87,22 @@ _XYZ = np.array(
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-  """Measures what a picture is like.
+  """Measures properties of an image and its lesion.
 
   Args:
     image: RGB, uint8, [H, W, 3].
-    mask: Ground truth, lesion where not 0, [H, W].
+    mask: Ground truth, nonzero for lesion, [H, W].
 
   Returns:
     `lesion_area`: Share of the image, in [0, 1].
     `touches_border`: 1 if the lesion has a pixel at the image's edge, else 0.
-    `contrast`: Colour difference (CIE76, in CIELAB) between the mean colours,
-      taken in linear light, of the lesion and of the ring of skin around it, 5
-      % of the shorter side wide; NaN if there is no lesion or no such ring.
-    `hair`: Share of the skin's pixels, in [0, 1], that lie on thin, dark and
-      long things, which are mostly hairs but also rulers, vessels and folds:
-      the black-hat of the grey image with a square of 4 % of the shorter side
-      exceeds 15, in an 8-connected piece at least 10 % long; NaN if there is
+    `contrast`: Colour difference (CIE76, in CIELAB) between the lesion and a
+      ring of skin around it. The ring is 5 % of the shorter side wide. Colours
+      are averaged in linear light. NaN if there is no lesion or no ring.
+    `hair`: Share of the skin's pixels, in [0, 1], on thin, dark and long
+      structures: mostly hairs, but also rulers, vessels and folds. There the
+      black-hat of the grey image, with a square of 4 % of the shorter side,
+      exceeds 15, in an 8-connected piece at least 10 % long. NaN if there is
       no skin.
   """
   lesion = mask > 0
@@ -127,7 +127,7 @@ def _contrast(image: np.ndarray, lesion: np.ndarray) -> float:
 
 def _mean_lab(pixels: np.ndarray) -> np.ndarray:
   """CIELAB (D65) of the mean light of sRGB pixels [K, 3]; float64 [3]."""
-  # By histogram: far fewer numbers to look up than pixels.
+  # A histogram needs far fewer look-ups than one per pixel.
   light = np.array(
     [np.bincount(channel, minlength=256) @ _LINEAR for channel in pixels.T]
   ) / len(pixels)
@@ -144,7 +144,7 @@ def _hair(image: np.ndarray, lesion: np.ndarray) -> float:
   side = min(lesion.shape)
   size = max(3, round(_HAIR_WIDTH * side) // 2 * 2 + 1)
   grey = (image @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
-  # Dark beyond the edge, so that a vignette is no thin line there.
+  # Pad with black, so that a vignette at the edge is not taken for a thin line.
   closed = _extreme(np.pad(grey, size - 1), size, np.maximum)
   closed = _extreme(closed, size, np.minimum)
   thin = (closed - grey > _HAIR_DEPTH) & ~lesion
@@ -199,10 +199,10 @@ def attributes(
     measured: From `measure_all`, [N] each.
 
   Returns:
-    Names of groups, N for each attribute of which any image has a known value:
-    `dx`, `sex`, `localization`, `source`, `age`, `lesion_area`,
-    `touches_border`, `contrast`, `hair`. What is missing or cannot be read is
-    'unknown'.
+    Group names by attribute, N each: `dx`, `sex`, `localization`, `source`,
+    `age`, `lesion_area`, `touches_border`, `contrast`, `hair`. Values that are
+    missing or cannot be read are 'unknown'. Attributes without any known value
+    are left out.
   """
   found = {
     name: [row.get(column, '').strip() or UNKNOWN for row in metadata]
@@ -225,7 +225,7 @@ def _number(text: str) -> float:
 
 
 def _band(name: str, value: float) -> str:
-  # No end is above NaN.
+  # Comparisons with NaN are false, so NaN is 'unknown'.
   return next((band for end, band in BANDS[name] if value < end), UNKNOWN)
 
 
@@ -242,10 +242,11 @@ def table(
     lesions: Lesion of each image, N names.
 
   Returns:
-    Rows that JSON can hold: `attribute`, `group`, `images`, `lesions` (their
-    numbers), `dice` (pooled), `mean_dice`, `threshold_jaccard` (means over
-    images), each a `bootstrap.Interval` as a dict, and `warning`, '' if there
-    are enough lesions. Bands go upwards, other groups by name.
+    Rows for JSON. `attribute` and `group` name the group; `images` and
+    `lesions` are its numbers of images and lesions. `dice` (pooled),
+    `mean_dice` and `threshold_jaccard` (means over images) are each a
+    `bootstrap.Interval` as a dict. `warning` is '' if there are enough lesions.
+    Bands are in ascending order, other groups are sorted by name.
   """
   counts = {name: np.asarray(counts[name]) for name in confusion.COUNTS}
   scores = confusion.ratios(counts)
@@ -299,7 +300,7 @@ def failures(
   *,
   most: int = 20,
 ) -> list[dict[str, Any]]:
-  """Lists the images with the lowest IoU, the worst first.
+  """Lists the images with the lowest IoU, worst first.
 
   Args:
     image_ids: N names.
@@ -309,8 +310,8 @@ def failures(
     most: How many images to list.
 
   Returns:
-    Rows that JSON can hold: `image_id`, `dice`, `iou` and `reason`, a short
-    sentence of what is wrong and what may have made it so.
+    Rows for JSON: `image_id`, `dice`, `iou` and `reason`, a short description
+    of the error and its possible causes.
   """
   scores = confusion.ratios(counts)
   worst = sorted(
@@ -339,7 +340,7 @@ def _reason(counts, measured, num_pieces) -> str:
     text
     for text, holds in (
       ('small lesion', 0 < measured['lesion_area'] < 0.05),
-      ('touches the border', measured['touches_border'] > 0),
+      ('lesion touches the border', measured['touches_border'] > 0),
       ('low contrast', measured['contrast'] < 10),
       ('much hair', measured['hair'] >= 0.02),
     )
@@ -349,18 +350,21 @@ def _reason(counts, measured, num_pieces) -> str:
 
 
 def _error(tp: int, fp: int, fn: int, tn: int) -> str:
-  """What is wrong with a prediction, from its counts."""
+  """Describes the error of a prediction from its counts."""
   true, predicted = tp + fn, tp + fp
   if not true and not predicted:
-    return 'right: no lesion'
+    return 'correct: no lesion'
   if not true:
     share = predicted / (predicted + tn)
-    return f'{share:.1%} of the image predicted where there is no lesion'
+    return f'{share:.1%} of the image predicted, but there is no lesion'
   if not predicted:
     return 'nothing predicted'
   if not tp:
-    return 'predicted elsewhere'
+    return 'prediction misses the lesion entirely'
   ratio = predicted / true
   if ratio > 1.5 or ratio < 1 / 1.5:
     return f'predicted {ratio:.2g} times the true area'
-  return f'{fn / true:.0%} of the lesion missed, {fp / true:.0%} too much'
+  return (
+    f'{fn / true:.0%} of the lesion missed, false area of {fp / true:.0%} of'
+    ' the lesion'
+  )

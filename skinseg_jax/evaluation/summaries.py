@@ -1,4 +1,4 @@
-"""From what was measured to the files of one evaluation."""
+"""Turns the measurements of an evaluation into summary scores."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from skinseg_jax.metrics import bootstrap, calibration, confusion
 
 REPLICATES, BOOTSTRAP_SEED = 2000, 0
 
-# Points kept of the curve of precision over recall.
+# Number of points kept of the precision-recall curve.
 _CURVE_POINTS = 200
 
 
@@ -25,7 +25,7 @@ def scores_per_image(
 
 
 def lesions(metadata: Sequence[Mapping[str, str]]) -> list[str]:
-  """The lesion of each row; an image without one is a lesion of its own."""
+  """The lesion of each row; an image without one counts as its own lesion."""
   return [row['lesion_id'] or row['image_id'] for row in metadata]
 
 
@@ -36,13 +36,13 @@ def summarise(
   image_size: tuple[int, int],
   threshold: float,
 ) -> dict[str, Any]:
-  """All scores with their intervals, as `summary.json` holds them.
+  """Computes all scores with their intervals for `summary.json`.
 
   Args:
-    assessed: N images.
-    metadata: Their rows, N.
-    image_size: Height and width that they were predicted at.
-    threshold: Probability above which a pixel was lesion.
+    assessed: Measurements of N images.
+    metadata: Their N rows of metadata.
+    image_size: Height and width of the predictions, in pixels.
+    threshold: Pixels with a probability above this counted as lesion.
   """
   counts = confusion.pool(assessed.counts)
   pixels = sum(counts.values())
@@ -90,13 +90,13 @@ def _as_dicts(intervals) -> dict[str, dict[str, Any]]:
 
 
 def _average_precision(histogram: np.ndarray) -> float | None:
-  """None without a lesion pixel: JSON has no NaN."""
+  """None if there is no lesion pixel, because JSON has no NaN."""
   value = calibration.average_precision(histogram)
   return None if np.isnan(value) else value
 
 
 def _curve(histogram: np.ndarray) -> dict[str, list[float]]:
-  """Precision over recall, thinned to points evenly spread along it."""
+  """Precision-recall curve, thinned to evenly spaced points along it."""
   precision, recall, _ = calibration.precision_recall(histogram)
   steps = np.abs(np.diff(precision)) + np.abs(np.diff(recall))
   along = np.concatenate([[0.0], steps.cumsum()])
@@ -131,7 +131,7 @@ def scores_at(histogram: np.ndarray, threshold: float) -> dict[str, float]:
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-  """The main scores, with intervals, in a few lines."""
+  """Formats the main scores with their intervals in a few lines."""
   pooled, each = summary['pooled_intervals'], summary['per_image']
   lines = [
     f'step {summary["checkpoint_step"]}, {summary["num_images"]} images of'
@@ -152,22 +152,22 @@ def _ends(ends: Mapping[str, float | None], value: str) -> str:
 
 
 def _notes(summary) -> list[str]:
-  """What was chosen on training images, left out, or looks different."""
+  """Notes on threshold, review, overlap with training data and shift."""
   lines = []
   if point := summary['operating_point']:
     lines.append(
       f'  pooled dice {point["pooled"]["dice"]:.4f} at the threshold'
-      f' {point["threshold"]:.3f}, which was best on the training images'
+      f' {point["threshold"]:.3f}, the best on the training images'
     )
   if judged := summary.get('review'):
     counts = ', '.join(f'{n} {name}' for name, n in judged['counts'].items())
     lines.append(f'  expert review: {counts}')
     if judged['excluded']:
-      lines.append(f'  left out, as rejected: {len(judged["excluded"])} images')
+      lines.append(f'  left out as rejected: {len(judged["excluded"])} images')
   if trained_on := summary.get('trained_on'):
     lines.append(
-      f'  {trained_on:,} of these images bear the id of a training image:'
-      ' scores on them are too good'
+      f'  {trained_on:,} of these images have the id of a training image: their'
+      ' scores are likely too good'
     )
   lines += [
     f'  shift: {note}' for note in summary.get('shift', {}).get('notes', [])

@@ -1,7 +1,7 @@
-"""What an evaluation takes from the training images, kept in the run folder.
+"""Stores a threshold and a profile of the training images in the run folder.
 
-It is worked out once: a threshold takes a pass over training images, and
-where a model is tried on other data they may not be at hand.
+They are computed only once: choosing a threshold needs a pass over the training
+images, and these may be missing where a model is scored on other data.
 """
 
 import pathlib
@@ -15,21 +15,21 @@ from skinseg_jax.inference import trained_model
 from skinseg_jax.metrics import calibration
 from skinseg_jax.run import run_folder, stored_data
 
-_POINTS, _PROFILE = 'operating_point.json', 'training_profile.json'
+_POINTS_FILE, _PROFILE_FILE = 'operating_point.json', 'training_profile.json'
 
-# Images that a threshold is chosen on, evenly spread: more cost time, and the
-# pooled Dice is flat around its best.
+# Largest number of images for choosing a threshold. More would take longer and
+# change little, because the pooled Dice is flat around its maximum.
 _MOST_IMAGES = 2000
 
 
 def stored_point(workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
-  """The operating point of a checkpoint, if it was worked out before."""
-  return _read(workdir / _POINTS).get(str(step))
+  """The stored operating point of a checkpoint, or None."""
+  return _read(workdir / _POINTS_FILE).get(str(step))
 
 
 def stored_profile(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """`shift.profile` of the training images, if it was worked out before."""
-  return _read(workdir / _PROFILE) or None
+  """The stored `shift.profile` of the training images, or None."""
+  return _read(workdir / _PROFILE_FILE) or None
 
 
 def operating_point(
@@ -39,7 +39,7 @@ def operating_point(
 ) -> dict[str, Any]:
   """Finds the threshold with the highest pooled Dice on training images.
 
-  They are at most 2,000, evenly spread over all.
+  Uses at most 2,000 training images, evenly spread over all of them.
 
   Returns:
     `threshold`, `chosen_on` ('train'), `train_dice` and `train_images`.
@@ -67,7 +67,7 @@ def operating_point(
 def store_point(
   workdir: pathlib.Path, step: int, histogram: np.ndarray, num_images: int
 ) -> dict[str, Any]:
-  """Stores the best threshold of a histogram of training images."""
+  """Stores and returns the best threshold for training images."""
   threshold = calibration.best_threshold(histogram)
   point = {
     'threshold': threshold,
@@ -75,20 +75,20 @@ def store_point(
     'train_dice': summaries.scores_at(histogram, threshold)['dice'],
     'train_images': num_images,
   }
-  points = {**_read(workdir / _POINTS), str(step): point}
-  run_folder.write_json(workdir / _POINTS, points)
+  points = {**_read(workdir / _POINTS_FILE), str(step): point}
+  run_folder.write_json(workdir / _POINTS_FILE, points)
   return point
 
 
 def profile(
   workdir: pathlib.Path, run_data: stored_data.RunData
 ) -> dict[str, Any]:
-  """`shift.profile` of the training images."""
+  """Returns `shift.profile` of the training images; stores it if new."""
   found = stored_profile(workdir)
   if found is None:
     indices = input_pipeline.select(run_data.data, run_data.split.train)
     found = shift.profile(run_data.source, run_data.data, indices)
-    run_folder.write_json(workdir / _PROFILE, found)
+    run_folder.write_json(workdir / _PROFILE_FILE, found)
   return found
 
 

@@ -1,4 +1,4 @@
-"""The one program that predicts: from uint8 images to logits."""
+"""Predicts logits from uint8 images."""
 
 import functools
 import itertools
@@ -12,8 +12,8 @@ from flax import nnx
 from skinseg_jax.runtime import compilation
 
 
-# Everything that predicts calls this one program: the same weights and images
-# give the same bits, whatever is worked out from them.
+# All predictions use this one program, so that the same weights and images
+# always give the same bits.
 @functools.partial(compilation.jit, static_argnames='views')
 def forward(
   eval_graphdef: nnx.GraphDef,
@@ -28,10 +28,10 @@ def forward(
     eval_graphdef: Static structure of the model, in evaluation mode.
     model_state: Its parameters and running statistics.
     images: uint8 [B, H, W, 3].
-    views: Over what the probability is averaged, as
-      `config.evaluation.test_time_augmentation` says: 'off' for the image
-      alone, 'flips' for it mirrored in both axes, too, and 'dihedral' for all
-      of these turned by a quarter, too, where H = W.
+    views: Views over which the probability is averaged, as in
+      `config.evaluation.test_time_augmentation`. 'off': only the image.
+      'flips': also its three mirror images (up-down, left-right, both).
+      'dihedral': also these four rotated by 90 degrees; needs H = W.
 
   Returns:
     Logits of the mean probability, float32 [B, H, W, 1].
@@ -41,18 +41,18 @@ def forward(
   if views == 'off':
     return predict(images)
   maps = _DIHEDRAL if views == 'dihedral' else _DIHEDRAL[:4]
-  # One view after the other, by one copy of the model's program.
+  # `map` predicts one view after the other with one copy of the program.
   logits = jax.lax.map(predict, jnp.stack([_turn(images, *m) for m in maps]))
-  # Turned first, then mirrored; undone from the end.
+  # Views are rotated first, then mirrored; this is undone in reverse order.
   logits = jnp.stack(
     [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
   )
-  # In logarithms, so that probabilities near 0 and 1 keep their digits.
+  # Logarithms keep the precision of probabilities near 0 and 1.
   log_sum = lambda x: jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0)
   return log_sum(logits) - log_sum(-logits)
 
 
-# Whether to turn by a quarter, to mirror up-down and to mirror left-right.
+# Whether to rotate by 90 degrees, to mirror up-down, to mirror left-right.
 _DIHEDRAL = tuple(itertools.product((False, True), repeat=3))
 
 

@@ -7,31 +7,34 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import numpy as np
 import tqdm
 from PIL import Image
 
-from skinseg_jax.data import preprocessing
-from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.data import pictures, preprocessing
+from skinseg_jax.data.sources import folder_files
 from skinseg_jax.runtime import errors
+
+if TYPE_CHECKING:
+  from skinseg_jax.inference import trained_model
 
 # Images per forward pass; fewer where there are fewer images.
 _BATCH_SIZE = 32
 
-# Sky blue of Okabe and Ito, which colour-blind people see, too.
+# Sky blue of Okabe and Ito, which colour-blind people can also see.
 _TINT = np.array([86, 180, 233], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-  """Where what is predicted goes.
+  """Folders for the predictions.
 
   Attributes:
-    masks: Folder of `<stem>.png`, 0 or 255, grey.
-    overlays: Folder of `<stem>.png`, the image with its mask; None for none.
-    probabilities: Folder of `<stem>.png`, 255 times the probability, grey;
+    masks: Folder of `<name>.png`, 0 or 255, grey.
+    overlays: Folder of `<name>.png`, the image with its mask; None for none.
+    probabilities: Folder of `<name>.png`, 255 times the probability, grey;
       None for none.
   """
 
@@ -41,109 +44,128 @@ class Outputs:
 
   @property
   def folders(self) -> list[pathlib.Path]:
-    """All that are wanted."""
+    """All folders to write to."""
     folders = (self.masks, self.overlays, self.probabilities)
     return [folder for folder in folders if folder]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Picture:
-  """An image at the model's size, with its own height and width."""
+class Input(NamedTuple):
+  """An image file, and the name of what is written for it.
+
+  The name is the path below the folder that was given, without extension, or
+  the stem of a file that was given itself.
+  """
 
   path: pathlib.Path
+  name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Picture:
+  """An image resized for the model, with its original height and width."""
+
+  input: Input
   image: np.ndarray
   size: tuple[int, int]
+  # Pictures in the file, of which this is the first.
+  count: int
 
 
-def find_images(inputs: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-  """Lists files, and the images directly in folders, in the order of names.
+def find_images(
+  inputs: Sequence[pathlib.Path], *, leave_out: pathlib.Path
+) -> tuple[list[Input], list[str]]:
+  """Lists files, and the images in folders and all folders below them.
 
   Args:
     inputs: Files and folders.
+    leave_out: A folder that is not searched: that of the masks.
+
+  Returns:
+    The images in the order of paths; and sentences on files that were left out.
 
   Raises:
-    InputError: If one does not exist, a folder holds no image, or two images
-      have one stem.
+    InputError: If one does not exist, a folder holds no image, or a package
+      that some images need is not installed.
   """
   problems: list[str] = []
-  found: dict[pathlib.Path, pathlib.Path] = {}
+  notes: list[str] = []
+  found: dict[pathlib.Path, Input] = {}
   for path in inputs:
     if path.is_dir():
-      inside = [p for p in sorted(path.iterdir()) if _is_image(p)]
+      # A folder that is itself the output holds its inputs: `check_outputs`
+      # refuses that.
+      same = leave_out.exists() and path.samefile(leave_out)
+      inside, more = folder_files.find_pictures(
+        path, leave_out=[] if same else [leave_out]
+      )
+      notes += more
       if not inside:
         problems.append(f'{path} holds no image file')
     else:
-      inside = [path]
+      inside = {path: path.stem}
       if not path.exists():
         problems.append(f'{path} does not exist')
-    for file in inside:
-      found.setdefault(file.resolve(), file)
-  by_stem = collections.defaultdict(list)
-  for path in found.values():
-    by_stem[path.stem].append(path)
-  problems += [
-    f'{", ".join(map(str, paths))} have one stem, and so one mask'
-    for paths in by_stem.values()
-    if len(paths) > 1
-  ]
+    for file, name in inside.items():
+      found.setdefault(file.resolve(), Input(file, name))
   if problems:
     raise errors.InputError(
       'the inputs do not fit; name image files'
-      f' ({", ".join(preprocessing.EXTENSIONS)}) with different stems, or'
-      ' folders of them:\n' + errors.listing(problems)
+      f' ({", ".join(pictures.EXTENSIONS)}), or folders of them:\n'
+      + errors.listing(problems)
     )
-  return list(found.values())
-
-
-def _is_image(path: pathlib.Path) -> bool:
-  return (
-    path.suffix.lower() in preprocessing.EXTENSIONS
-    and not path.name.startswith('.')
-    and path.is_file()
-  )
+  images = list(found.values())
+  pictures.check_installed(image.path for image in images)
+  return images, notes
 
 
 def predict(
-  model: trained_model.TrainedModel,
-  paths: Sequence[pathlib.Path],
+  model: 'trained_model.TrainedModel',
+  inputs: Sequence[Input],
   outputs: Outputs,
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
   """Writes a mask for each image that can be read.
 
   Args:
     model: What predicts.
-    paths: Images with different stems.
+    inputs: Images with different names.
     outputs: Folders, made if missing; files there are written over.
 
   Returns:
-    What is wrong with each file that was skipped.
+    What is wrong with each file that was skipped; and a line for each file
+    that holds several pictures, of which the first was used.
   """
   for folder in outputs.folders:
     folder.mkdir(parents=True, exist_ok=True)
   devices = model.sharding.mesh.size
-  batch_size = -(-min(_BATCH_SIZE, len(paths)) // devices) * devices
+  batch_size = -(-min(_BATCH_SIZE, len(inputs)) // devices) * devices
   threshold = model.config.evaluation.threshold
   problems: list[str] = []
+  several: list[str] = []
   workers = os.cpu_count() or 1
   with (
     concurrent.futures.ThreadPoolExecutor(workers) as pool,
-    tqdm.tqdm(total=len(paths), unit='image', disable=None) as bar,
+    tqdm.tqdm(total=len(inputs), unit='image', disable=None) as bar,
   ):
-    read = lambda path: _read(path, model.config.data.image_size)
-    pictures = _readable(
-      _in_turn(pool, read, paths, most=2 * batch_size), problems
+    read = lambda file: _read(file, model.config.data.image_size)
+    readable = _readable(
+      _in_turn(pool, read, inputs, most=2 * batch_size), problems
     )
-    while batch := list(itertools.islice(pictures, batch_size)):
+    while batch := list(itertools.islice(readable, batch_size)):
+      several += [
+        f'{picture.input.path}: {picture.count} pictures'
+        for picture in batch
+        if picture.count > 1
+      ]
       probabilities = _probabilities(model, batch, batch_size)
       write = lambda pair: _write(pair[0], pair[1], threshold, outputs)
       pairs = list(zip(batch, probabilities, strict=False))
       for _ in _in_turn(pool, write, pairs, most=2 * workers):
         bar.update()
-  return problems
+  return problems, several
 
 
 def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
-  """Results in order, with at most `most` of them waiting."""
+  """Yields results in order, with at most `most` of them pending."""
   pending: collections.deque = collections.deque()
   for item in items:
     pending.append(pool.submit(function, item))
@@ -154,28 +176,29 @@ def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
 
 
 def _read(
-  path: pathlib.Path, image_size: tuple[int, int]
+  file: Input, image_size: tuple[int, int]
 ) -> _Picture | errors.InputError:
   try:
-    image = _decode(path)
+    data = _bytes(file.path)
+    image = preprocessing.decode_image(data, str(file.path))
+    count = pictures.count(data, str(file.path))
   except errors.InputError as error:
     return error
   resized = preprocessing.resize_image(image, image_size)
-  return _Picture(path, resized, image.shape[:2])
+  return _Picture(file, resized, image.shape[:2], count)
 
 
-def _decode(path: pathlib.Path) -> np.ndarray:
+def _bytes(path: pathlib.Path) -> bytes:
   try:
-    data = path.read_bytes()
+    return path.read_bytes()
   except OSError as error:
     raise errors.InputError(f'{path}: unreadable ({error})') from error
-  return preprocessing.decode_image(data, str(path))
 
 
 def _readable(
   results: Iterator[_Picture | errors.InputError], problems: list[str]
 ) -> Iterator[_Picture]:
-  """Passes on what could be read; the rest becomes lines of `problems`."""
+  """Yields the images that could be read; adds errors to `problems`."""
   for result in results:
     if isinstance(result, errors.InputError):
       problems.append(str(result))
@@ -185,6 +208,11 @@ def _readable(
 
 def _probabilities(model, batch, batch_size) -> np.ndarray:
   """Probability of lesion, float32 [batch_size, H, W]; padding is black."""
+  # Imported where used: files are looked at before, and JAX takes seconds.
+  import jax
+
+  from skinseg_jax.inference import forward_pass
+
   images = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
   images[: len(batch)] = [picture.image for picture in batch]
   logits = forward_pass.forward(
@@ -204,18 +232,20 @@ def _write(
 ) -> None:
   probability = preprocessing.resize_probability(probability, picture.size)
   mask = probability > threshold
-  name = f'{picture.path.stem}.png'
+  name = f'{picture.input.name}.png'
   _save(mask.astype(np.uint8) * 255, outputs.masks / name)
   if outputs.probabilities:
     grey = np.rint(probability * 255).astype(np.uint8)
     _save(grey, outputs.probabilities / name)
   if outputs.overlays:
     # Decoded again: large pictures are not kept while a batch is predicted.
-    _save(_overlay(_decode(picture.path), mask), outputs.overlays / name)
+    path = picture.input.path
+    image = preprocessing.decode_image(_bytes(path), str(path))
+    _save(_overlay(image, mask), outputs.overlays / name)
 
 
 def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """The image, tinted where the mask is, with a white line at its border."""
+  """The image, tinted inside the mask, with a white line at the border."""
   image = image.copy()
   image[mask] = (0.75 * image[mask] + 0.25 * _TINT).astype(np.uint8)
   line = np.zeros_like(mask)
@@ -227,28 +257,45 @@ def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _save(pixels: np.ndarray, path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + '.tmp')
   Image.fromarray(pixels).save(temporary, 'PNG')
   temporary.replace(path)
 
 
 def check_outputs(
-  paths: Sequence[pathlib.Path], outputs: Outputs, overwrite: bool
+  inputs: Sequence[Input], outputs: Outputs, overwrite: bool
 ) -> None:
-  """Refuses to write over inputs, and over other files unless told to."""
-  inputs = {path.resolve() for path in paths}
-  targets = [
-    folder / f'{path.stem}.png' for folder in outputs.folders for path in paths
+  """Refuses to write over inputs, and over other files unless told to.
+
+  Raises:
+    InputError: Naming the files; also where two inputs have one output.
+  """
+  sources = {file.path.resolve() for file in inputs}
+  by_target = collections.defaultdict(list)
+  for folder in outputs.folders:
+    for file in inputs:
+      by_target[folder / f'{file.name}.png'].append(str(file.path))
+  shared = [
+    f'{target}: {" and ".join(paths)}'
+    for target, paths in by_target.items()
+    if len(paths) > 1
   ]
-  taken = [str(path) for path in targets if path.resolve() in inputs]
+  if shared:
+    raise errors.InputError(
+      'these outputs would be written for several inputs; rename one of them,'
+      ' or predict them in separate runs with another --output each:\n'
+      + errors.listing(shared)
+    )
+  taken = [str(path) for path in by_target if path.resolve() in sources]
   if taken:
     raise errors.InputError(
       'these masks would be written over input images; choose another'
       ' --output:\n' + errors.listing(taken)
     )
-  there = [str(path) for path in targets if path.exists()]
+  there = [str(path) for path in by_target if path.exists()]
   if there and not overwrite:
     raise errors.InputError(
-      'these files are there already; choose another --output, or give'
+      'these files already exist; choose another --output, or give'
       ' --overwrite:\n' + errors.listing(there)
     )

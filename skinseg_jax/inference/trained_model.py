@@ -1,4 +1,4 @@
-"""A checkpoint with the config it was trained by, ready to predict."""
+"""Loads a checkpoint with the config of its run, ready to predict."""
 
 import dataclasses
 import pathlib
@@ -16,15 +16,15 @@ from skinseg_jax.run import checkpointing, run_folder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-  """What predicts.
+  """A model with all that is needed to predict.
 
   Attributes:
-    config: Of the run; it says how images are prepared.
+    config: Config of the run; it says how images are prepared.
     graphdef: Static structure of the model, in evaluation mode.
     state: Its parameters and running statistics.
     step: Number of updates made.
     best: `step` and `dice` of the checkpoint with the best pooled validation
-      Dice; None where no checkpoint was scored.
+      Dice; None if no checkpoint was scored.
   """
 
   config: config_lib.Config
@@ -40,15 +40,15 @@ class TrainedModel:
 
 
 def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
-  """Loads a model from a run folder, changing nothing there.
+  """Loads a model from a run folder without changing the folder.
 
   Args:
     workdir: Folder of a run.
     checkpoint: 'best' (by validation Dice), 'last', or a step.
 
   Raises:
-    InputError: If it is no run folder, there is no such checkpoint, it is
-      damaged, or of another model than the config's.
+    InputError: If `workdir` is not a run folder, or if the checkpoint does not
+      exist, is damaged, or does not fit the model of the config.
   """
   config = config_lib.load(workdir / 'config.json')
   config_rules.validate(config)
@@ -57,7 +57,7 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
   )
   try:
     step = checkpoints.resolve(checkpoint)
-    # Nothing is made of a size that the config alone tells.
+    # Shapes only: a wrong size in the config must not allocate memory.
     graphdef, like = build.abstract(
       config.model, input_pipeline.data_sharding()
     )
@@ -71,9 +71,9 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
 def best_checkpoint(
   checkpoints: checkpointing.Checkpoints,
 ) -> dict[str, Any] | None:
-  """`step` and `dice` of the best checkpoint; None where none was scored."""
+  """`step` and `dice` of the best checkpoint; None if none was scored."""
   step = checkpoints.best_step()
-  if step is None:  # Weights that were not trained here.
+  if step is None:  # For example, imported weights.
     return None
   dice = checkpoints.metrics(step)[checkpointing.BEST_METRIC]
   return {'step': step, 'dice': dice}

@@ -1,14 +1,14 @@
-"""Intervals that respect that images of one lesion are alike.
+"""Bootstrap intervals that allow for similar images of the same lesion.
 
-Whole clusters (lesions with all their images) are drawn with replacement, as
-many as there are; every score is worked out again from each draw. With every
-image a cluster of its own this is the ordinary bootstrap, too narrow where
-lesions have several images.
+Each draw takes C of the C clusters (lesions with all their images) with
+replacement; every score is then recomputed. If every image is a separate
+cluster, this is the ordinary bootstrap. The ordinary bootstrap gives intervals
+that are too narrow if lesions have several images.
 
-The plain percentile interval is too narrow for few clusters. Ours is the
-expanded percentile interval of Hesterberg, 2015 (arXiv:1411.5279, 4.4): the
-same percentiles moved outwards by sqrt(n / (n - 1)) and from the normal to
-Student's t distribution, for n clusters.
+The plain percentile interval is too narrow for few clusters. We use the
+expanded percentile interval of Hesterberg, 2015 (arXiv:1411.5279, 4.4). For n
+clusters it moves the percentiles outwards by the factor sqrt(n / (n - 1)) and
+replaces the normal distribution by Student's t distribution.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ from scipy import special
 
 from skinseg_jax.metrics import confusion
 
-# Share of intervals meant to hold the true value.
+# Share of intervals that should contain the true value.
 CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resampling:
-  """Draws of clusters, to be used for all scores of the same images.
+  """Draws of clusters, shared by all scores of the same images.
 
   Attributes:
     index: Cluster of each image, int64 [N], 0 to C - 1.
-    weights: How often each draw holds each cluster, float64 [R, C]; every row
-      sums to C.
+    weights: How many times each draw contains each cluster, float64 [R, C];
+      every row sums to C.
   """
 
   index: np.ndarray
@@ -45,10 +45,10 @@ class Resampling:
     """Sums over the images of each draw.
 
     Args:
-      values: One row an image, [N] or [N, K].
+      values: One row per image, [N] or [N, K].
 
     Returns:
-      One row a draw, float64 [R] or [R, K]; integers below 2**53 are exact.
+      One row per draw, float64 [R] or [R, K]; integers below 2**53 are exact.
     """
     per_cluster = np.zeros((self.num_clusters, *values.shape[1:]))
     np.add.at(per_cluster, self.index, values)
@@ -57,7 +57,7 @@ class Resampling:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interval:
-  """A score with its 95 % interval; a single cluster has none."""
+  """A score with its 95 % interval; its ends are None for a single cluster."""
 
   value: float
   low: float | None
@@ -70,10 +70,10 @@ class Difference:
 
   Attributes:
     value: Difference of the scores.
-    low: Lower end of the interval; none for a single cluster.
-    high: Upper end, likewise.
-    p_value: Smallest error level in [0, 1] at which the interval leaves 0 out;
-      none for a single cluster.
+    low: Lower end of the interval; None for a single cluster.
+    high: Upper end of the interval; None for a single cluster.
+    p_value: Smallest error level in [0, 1] at which the interval excludes 0;
+      None for a single cluster.
   """
 
   value: float
@@ -88,8 +88,8 @@ def resample(
   """Draws clusters with replacement.
 
   Args:
-    clusters: Cluster of each image, such as its lesion's name; N of them. A
-      range makes every image its own.
+    clusters: Cluster of each of the N images, such as the name of its lesion.
+      `range(N)` makes every image a separate cluster.
     replicates: Number of draws, R.
     seed: The same seed and clusters give the same draws.
 
@@ -114,8 +114,8 @@ def interval(
   """Finds the expanded percentile interval.
 
   Args:
-    replicates: A score of each draw, [R] or [R, K].
-    num_clusters: How many clusters each draw holds.
+    replicates: Scores of each draw, [R] or [R, K].
+    num_clusters: Number of clusters, C.
 
   Returns:
     Lower and upper ends, float64 [] or [K]; NaN for a single cluster.
@@ -130,18 +130,18 @@ def interval(
 
 
 def p_value(differences: np.ndarray, num_clusters: int) -> np.ndarray:
-  """Inverts `interval`: the error level at which 0 is just left out.
+  """Inverts `interval`: finds the error level at which it just excludes 0.
 
   Args:
-    differences: A difference of two scores of each draw, [R] or [R, K].
-    num_clusters: How many clusters each draw holds.
+    differences: Differences of two scores of each draw, [R] or [R, K].
+    num_clusters: Number of clusters, C.
 
   Returns:
     Two-sided, float64 in [0, 1], [] or [K]; NaN for a single cluster.
   """
   if num_clusters < 2:
     return np.full(differences.shape[1:], np.nan)
-  # Counting the data itself as a draw keeps the share above 0.
+  # The data count as one more draw, so that the share is above 0.
   below = (differences <= 0).sum(axis=0)
   above = (differences >= 0).sum(axis=0)
   share = (1 + np.minimum(below, above)) / (1 + len(differences))
@@ -152,14 +152,14 @@ def p_value(differences: np.ndarray, num_clusters: int) -> np.ndarray:
 def pooled(
   resampling: Resampling, counts: Mapping[str, np.ndarray]
 ) -> dict[str, Interval]:
-  """Intervals of ratios of counts that are summed over all images.
+  """Intervals of pooled ratios, from counts summed over all images.
 
   Args:
     resampling: From `resample` of the images' lesions.
     counts: `tp`, `fp`, `fn`, `tn`, integers, [N].
 
   Returns:
-    One for each score of `metrics.ratios`.
+    An interval for each score of `confusion.ratios`.
   """
   value = confusion.ratios(confusion.pool(counts))
   return _intervals(resampling, value, _pooled_draws(resampling, counts))
@@ -172,10 +172,10 @@ def means(
 
   Args:
     resampling: From `resample` of the images' lesions.
-    scores: One value an image each, [N].
+    scores: One value per image for each score, [N].
 
   Returns:
-    One for each score, under its name.
+    An interval for each score, by its name.
   """
   return _intervals(resampling, _means(scores), _mean_draws(resampling, scores))
 
@@ -190,7 +190,7 @@ def pooled_difference(
   Args:
     resampling: From `resample` of the images' lesions.
     first: `tp`, `fp`, `fn`, `tn` of one run, integers, [N].
-    second: Those of the other run, its images in the same order.
+    second: Counts of the other run, with images in the same order.
   """
   values = [
     confusion.ratios(confusion.pool(counts)) for counts in (first, second)
@@ -208,8 +208,8 @@ def mean_difference(
 
   Args:
     resampling: From `resample` of the images' lesions.
-    first: One value an image for each score of one run, [N].
-    second: Those of the other run, its images in the same order.
+    first: One value per image for each score of one run, [N].
+    second: Scores of the other run, with images in the same order.
   """
   values = [_means(scores) for scores in (first, second)]
   draws = [_mean_draws(resampling, scores) for scores in (first, second)]
@@ -257,5 +257,5 @@ def _differences(resampling, values, draws) -> dict[str, Difference]:
 
 
 def _known(value: float) -> float | None:
-  """None for NaN, which JSON does not have."""
+  """None for NaN, because JSON has no NaN."""
   return None if np.isnan(value) else float(value)

@@ -1,11 +1,12 @@
-"""Probabilities as such: histogram, calibration and every threshold at once.
+"""Evaluates probabilities: histogram, calibration and all thresholds at once.
 
 Probabilities of lesion and of skin pixels are counted in `BINS` bins of equal
-width. Bin k holds k / BINS < p <= (k + 1) / BINS, and bin 0 also p = 0, so that
-the pixels above an edge are exactly those that `metrics.confusion_counts`
-calls lesion at that threshold: BINS is a power of two, so nothing is rounded.
-Only calibration takes a pixel's probability as the centre of its bin, which is
-wrong by at most 1 / 32,768; the Brier score is exact.
+width. Bin k holds k / BINS < p <= (k + 1) / BINS; bin 0 also holds p = 0. The
+pixels above an edge are therefore exactly the pixels that
+`confusion.confusion_counts` calls lesion at that threshold. BINS is a power of
+two, so nothing is rounded. Only calibration replaces a pixel's probability by
+the centre of its bin; the error is at most 1 / 32,768. The Brier score does not
+use bins.
 """
 
 import jax
@@ -33,7 +34,7 @@ def probability_histogram(
 
   Returns:
     Number of skin pixels (row 0) and lesion pixels (row 1) in each bin, int32
-    [2, BINS]. Batches are to be summed on the host, in int64.
+    [2, BINS]. Sum the batches on the host, in int64.
 
   Raises:
     ValueError: If the shapes do not fit.
@@ -44,7 +45,7 @@ def probability_histogram(
   above = jnp.ceil(probabilities * BINS).astype(jnp.int32)
   bins = jnp.clip(above - 1, 0, BINS - 1)
   bins = jnp.where(masks > 0, bins + BINS, bins)
-  # Padding goes to a place that does not exist and is dropped.
+  # Padding gets an index that does not exist, so `drop` ignores it.
   bins = jnp.where(valid[:, None, None], bins, 2 * BINS)
   counts = jnp.zeros(2 * BINS, jnp.int32).at[bins].add(1, mode='drop')
   return counts.reshape(2, BINS)
@@ -59,7 +60,7 @@ def squared_errors(logits: jax.Array, masks: jax.Array) -> jax.Array:
     masks: Ground truth, 1 for lesion and 0 for skin, [B, H, W].
 
   Returns:
-    float32 [B], right to about 2e-6 of itself at 224 x 224.
+    float32 [B], with a relative error of about 2e-6 at 224 x 224.
 
   Raises:
     ValueError: If the shapes do not fit.
@@ -67,7 +68,8 @@ def squared_errors(logits: jax.Array, masks: jax.Array) -> jax.Array:
   _check(logits, masks)
   squared = (jax.nn.sigmoid(logits[..., 0]) - masks) ** 2
   squared = squared.reshape(len(masks), -1)
-  # XLA on a CPU is 25 times as slow where it fuses sigmoid and sum.
+  # A matrix product, because XLA fuses sigmoid and `sum` into a program that is
+  # 25 times as slow on a CPU.
   ones = jnp.ones(squared.shape[1])
   return jnp.matmul(squared, ones, precision='highest')
 
@@ -85,7 +87,7 @@ def brier_score(squared: np.ndarray, pixels: int) -> float:
 
   Args:
     squared: `squared_errors` of all images, [N].
-    pixels: Pixels of all images together.
+    pixels: Number of pixels of all images together.
   """
   return float(np.sum(squared, dtype=np.float64) / pixels)
 
@@ -97,9 +99,9 @@ def reliability(histogram: np.ndarray) -> list[dict[str, float]]:
     histogram: Skin and lesion pixels, integers, [2, BINS].
 
   Returns:
-    A row for each of 15 bins of equal width that holds pixels: `low`, `high`
-    (its ends), `pixels`, `confidence` (mean probability) and `frequency`
-    (share of lesion), all but `pixels` in [0, 1].
+    A row for each of the 15 bins of equal width that is not empty: its ends
+    `low` and `high`, its number of `pixels`, `confidence` (mean probability)
+    and `frequency` (share of lesion pixels). All but `pixels` are in [0, 1].
   """
   rows = []
   for number, (pixels, lesion, summed) in enumerate(_reliability(histogram)):
@@ -117,7 +119,7 @@ def reliability(histogram: np.ndarray) -> list[dict[str, float]]:
 
 
 def expected_calibration_error(histogram: np.ndarray) -> float:
-  """ECE: mean distance of confidence from frequency, weighted by pixels.
+  """Mean distance of confidence and frequency over bins, weighted by pixels.
 
   Guo et al., 2017 (arXiv:1706.04599), equation 3 with 15 bins, for the
   probability of lesion.
@@ -130,9 +132,9 @@ def expected_calibration_error(histogram: np.ndarray) -> float:
 
 
 def _reliability(histogram) -> np.ndarray:
-  """Pixels, lesion pixels and sum of probabilities; float64 [15, 3]."""
+  """Pixels, lesion pixels and sum of probabilities by bin; float64 [15, 3]."""
   centres = (np.arange(BINS) + 0.5) / BINS
-  # No centre lies on an end of the wide bins: 15 and 2 * BINS share no factor.
+  # No centre lies on an edge of a wide bin: 15 and 2 * BINS share no factor.
   wide = (centres * RELIABILITY_BINS).astype(int)
   pixels, lesion = histogram.sum(axis=0, dtype=np.int64), histogram[1]
   return np.stack(
@@ -164,15 +166,15 @@ def thresholds() -> np.ndarray:
 
 
 def sweep(histogram: np.ndarray, *, points: int = 128) -> dict[str, np.ndarray]:
-  """Pooled scores at evenly spaced thresholds, .5 among them.
+  """Pooled scores at evenly spaced thresholds, including 0.5.
 
   Args:
     histogram: Skin and lesion pixels, integers, [2, BINS].
     points: Number of steps from 0 to 1; a power of two.
 
   Returns:
-    `threshold`, then `dice`, `iou`, `precision`, `recall` at each, float64
-    [points - 1].
+    `threshold`, and `dice`, `iou`, `precision`, `recall` at each threshold;
+    float64 [points - 1].
   """
   chosen = np.s_[BINS // points :: BINS // points]
   counts = {n: c[chosen] for n, c in counts_above(histogram).items()}
@@ -186,7 +188,7 @@ def sweep(histogram: np.ndarray, *, points: int = 128) -> dict[str, np.ndarray]:
 def precision_recall(
   histogram: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Traces precision against recall, from the highest threshold down.
+  """Precision-recall curve, from the highest threshold down.
 
   Only thresholds at which the prediction changes are kept.
 
@@ -204,13 +206,13 @@ def precision_recall(
 
 
 def average_precision(histogram: np.ndarray) -> float:
-  """Area under precision over recall, in steps as scikit-learn has it.
+  """Area under the precision-recall curve, as a step sum as in scikit-learn.
 
   Args:
     histogram: Skin and lesion pixels, integers, [2, BINS].
 
   Returns:
-    Sum of precision times the gain in recall, in [0, 1]; NaN where there is no
+    Sum of precision times the increase in recall, in [0, 1]; NaN if there is no
     lesion pixel.
   """
   if not histogram[1].any():
@@ -222,14 +224,15 @@ def average_precision(histogram: np.ndarray) -> float:
 def best_threshold(histogram: np.ndarray) -> float:
   """Finds the threshold with the highest pooled Dice.
 
-  To be called on the histogram of the training images only: chosen on the
-  images that are reported, the score would be too good.
+  Use only the histogram of the training images. A threshold that is chosen on
+  the images of a reported score makes that score too good.
 
   Args:
     histogram: Skin and lesion pixels, integers, [2, BINS].
 
   Returns:
-    In (0, 1), a multiple of 1 / BINS; of equally good ones that nearest to .5.
+    Threshold in (0, 1), a multiple of 1 / BINS. Of equally good thresholds, the
+    one nearest to 0.5.
   """
   dice = confusion.ratios(counts_above(histogram))['dice'][1:]
   best = thresholds()[1:][dice == dice.max()]

@@ -1,10 +1,10 @@
 """Counts on the device, ratios on the host.
 
-Rule for empty masks: where truth and prediction are both empty, Dice, IoU,
-precision and recall are 1, as in the ISIC challenge; where only one of them
-is, they are 0. Specificity follows the same rule with lesion and skin swapped.
-Matthews' correlation (MCC) has no value where truth or prediction is constant:
-it is then 1 if they agree everywhere, else 0.
+Rule for empty masks: if truth and prediction are both empty, Dice, IoU,
+precision and recall are 1, as in the ISIC challenge. If only one of them is
+empty, they are 0. Specificity follows the same rule with lesion and skin
+swapped. Matthews' correlation (MCC) is undefined if truth or prediction is
+constant; we set it to 1 if they agree everywhere, else to 0.
 """
 
 from collections.abc import Mapping
@@ -56,12 +56,12 @@ def ratios(counts: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Turns counts into scores.
 
   Args:
-    counts: `tp`, `fp`, `fn`, `tn`, integers of any one shape: a scalar each
-      for pooled scores, [N] for one per image.
+    counts: `tp`, `fp`, `fn`, `tn`, integers of the same shape: scalars for
+      pooled scores, [N] for scores per image.
 
   Returns:
     `accuracy`, `precision`, `recall`, `specificity`, `dice`, `iou` in [0, 1]
-    and `mcc` in [-1, 1], float64 of that shape.
+    and `mcc` in [-1, 1], float64 of the same shape.
   """
   tp, fp, fn, tn = (np.asarray(counts[name], np.int64) for name in COUNTS)
   return {
@@ -76,13 +76,13 @@ def ratios(counts: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _ratio(part, whole, missed) -> np.ndarray:
-  """Part / whole; of nothing, 1 if nothing was missed either, else 0."""
+  """Part / whole. If whole is 0: 1 if nothing was missed, else 0."""
   return np.where(whole > 0, part / np.maximum(whole, 1), missed == 0)
 
 
 def _mcc(tp, fp, fn, tn) -> np.ndarray:
   """Matthews, 1975 (doi:10.1016/0005-2795(75)90109-9)."""
-  # In floating point: the product of four counts overflows 64-bit integers.
+  # Floats, because the product of four counts overflows 64-bit integers.
   tp, fp, fn, tn = (np.asarray(count, np.float64) for count in (tp, fp, fn, tn))
   scale = np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))
   mcc = (tp * tn - fp * fn) / np.where(scale > 0, scale, 1)
@@ -90,15 +90,15 @@ def _mcc(tp, fp, fn, tn) -> np.ndarray:
 
 
 def isic_scores(counts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Scores each image as the ISIC challenges of 2017 and 2018 did, part 1.
+  """Scores each image as in part 1 of the ISIC challenges of 2017 and 2018.
 
-  Their result is the mean over images. The definitions are those of
-  arXiv:1710.05006 and arXiv:1902.03368; the cases without a value follow the
-  challenge's own program (github.com/ImageMarkup/isic-challenge-scoring):
-  Dice and Jaccard are 1 where truth and prediction are both empty,
-  sensitivity is 1 wherever the truth is empty and specificity wherever it is
-  all lesion, whatever was predicted. Only in these last two do they differ
-  from `recall` and `specificity` of `ratios`.
+  The challenges report the mean over images. The definitions come from
+  arXiv:1710.05006 and arXiv:1902.03368. Undefined ratios follow the challenge's
+  program (github.com/ImageMarkup/isic-challenge-scoring): Dice and Jaccard are
+  1 if truth and prediction are both empty. Sensitivity is 1 if the truth is
+  empty, and specificity is 1 if the truth is all lesion, whatever was
+  predicted. Only these last two rules differ from `recall` and `specificity` of
+  `ratios`.
 
   Args:
     counts: `tp`, `fp`, `fn`, `tn`, integers, [N].

@@ -24,7 +24,7 @@ def bce_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
 
 
 def aligned(logits: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Both as [B, H, W] of one type, float32 at least.
+  """Both arrays as [B, H, W] with one type, at least float32.
 
   Raises:
     ValueError: If the shapes do not fit.

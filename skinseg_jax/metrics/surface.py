@@ -1,11 +1,11 @@
-"""How far the predicted outline lies from the true one, in pixels.
+"""Measures how far the predicted outline is from the true outline, in pixels.
 
-The boundary of a mask is the mask minus its erosion with the cross of four
-neighbours, where what lies outside the image counts as skin: a lesion that
-touches the image's edge has boundary pixels there, as in MedPy.
+The boundary of a mask is the mask minus its erosion with a cross (a pixel and
+its four neighbours). Pixels outside the image count as skin. A lesion that
+touches the edge of the image therefore has boundary pixels there, as in MedPy.
 
-Rule for empty masks: where truth and prediction are both empty, distances are
-0 and boundary F1 is 1; where only one of them is, distances are the image's
+Rule for empty masks: if truth and prediction are both empty, distances are 0
+and boundary F1 is 1. If only one of them is empty, distances are the image's
 diagonal and boundary F1 is 0.
 """
 
@@ -15,17 +15,17 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import spatial
 
-# A boundary pixel is found if the other boundary is nearer than this share of
-# the image's diagonal: Csurka et al., "What is a good evaluation measure for
+# A boundary pixel is matched if the other boundary is nearer than this fraction
+# of the image's diagonal: Csurka et al., "What is a good evaluation measure for
 # semantic segmentation?", BMVC 2013 (doi:10.5244/C.27.32).
 TOLERANCE = 0.0075
 
-# Scores where both masks are empty.
+# Scores if both masks are empty.
 BOTH_EMPTY = {'boundary_f1': 1.0, 'hd95': 0.0, 'assd': 0.0}
 
 
 def one_empty(shape: tuple[int, int]) -> dict[str, float]:
-  """Scores where one of two masks of a height and width is empty."""
+  """Scores if one of two masks is empty; `shape` is their height and width."""
   diagonal = math.hypot(*shape)
   return {'boundary_f1': 0.0, 'hd95': diagonal, 'assd': diagonal}
 
@@ -42,13 +42,13 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     mask: Lesion where not 0, [H, W].
 
   Returns:
-    Row and column of each, int64 [K, 2], in reading order.
+    Row and column of each pixel, int64 [K, 2], row by row.
   """
   rows = np.flatnonzero(mask.any(axis=1))
   columns = np.flatnonzero(mask.any(axis=0))
   if not len(rows):
     return np.empty((0, 2), np.int64)
-  # Only the bounding box is looked at.
+  # Only the bounding box is searched.
   corner = rows[0], columns[0]
   box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0
   around = np.pad(box, 1)
@@ -68,14 +68,15 @@ def surface_scores(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
     true: Ground truth, likewise.
 
   Returns:
-    `boundary_f1`: In [0, 1], the harmonic mean of the shares of boundary
-      pixels of either mask that have the other's nearer than `tolerance`
-      (Csurka et al., 2013).
-    `hd95`: 95 % Hausdorff distance in pixels: the 95th percentile, with linear
-      interpolation, of the distances from the boundary pixels of each mask to
-      the other's boundary, both directions in one pool (as MedPy's `hd95`).
-    `assd`: Average symmetric surface distance in pixels: the mean of that
-      pool (Heimann et al., 2009, doi:10.1109/TMI.2009.2013851).
+    `boundary_f1`: In [0, 1], the harmonic mean of two shares: for each mask,
+      the share of its boundary pixels that are nearer than `tolerance` to the
+      other boundary (Csurka et al., 2013).
+    `hd95`: 95 % Hausdorff distance in pixels. The distances from the boundary
+      pixels of each mask to the other boundary are pooled over both directions;
+      this is their 95th percentile, linearly interpolated, as in MedPy's
+      `hd95`.
+    `assd`: Average symmetric surface distance in pixels: the mean of the same
+      distances (Heimann et al., 2009, doi:10.1109/TMI.2009.2013851).
 
   Raises:
     ValueError: If the shapes differ.
@@ -104,8 +105,8 @@ def surface_scores(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 
 def _nearest(from_points: np.ndarray, to_points: np.ndarray) -> np.ndarray:
-  """Euclidean distance from each of [K, 2] to the nearest of [M, 2]."""
-  # An unbalanced tree is built faster, and the points lie well spread.
+  """Distances from each point of [K, 2] to the nearest of [M, 2], Euclidean."""
+  # An unbalanced tree is faster to build; the points are spread well enough.
   tree = spatial.KDTree(to_points, compact_nodes=False, balanced_tree=False)
   return np.asarray(tree.query(from_points)[0])
 
@@ -120,7 +121,7 @@ def batch_scores(
     true: Ground truths, likewise.
 
   Returns:
-    `boundary_f1`, `hd95` and `assd`, float64 [N], as `surface_scores`.
+    `boundary_f1`, `hd95` and `assd`, float64 [N]; see `surface_scores`.
   """
   scores = [surface_scores(*pair) for pair in zip(predicted, true, strict=True)]
   return {

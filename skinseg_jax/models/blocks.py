@@ -178,7 +178,7 @@ class AtrousPyramid(nnx.Module):
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """
-    options = {'dtype': dtype, 'rngs': rngs}
+    options: dict[str, Any] = {'dtype': dtype, 'rngs': rngs}
     atrous = SeparableConvNorm if separable else layers.ConvNorm
     self.convs = nnx.List(
       [

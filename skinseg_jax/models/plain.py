@@ -1,5 +1,6 @@
 """Convolutions in the form that every device can compute."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,13 +27,14 @@ class Geometry(NamedTuple):
 
 
 def output_size(
-  size: tuple[int, int], taps: tuple[int, int], geometry: Geometry
+  size: Sequence[int], taps: Sequence[int], geometry: Geometry
 ) -> tuple[int, int]:
   """Height and width of what a convolution of a kernel of `taps` returns."""
-  return tuple(
+  height, width = (
     (n + sum(pad) - geometry.dilation * (k - 1) - 1) // geometry.stride + 1
     for n, k, pad in zip(size, taps, geometry.padding, strict=True)
   )
+  return height, width
 
 
 def conv(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

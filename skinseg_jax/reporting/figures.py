@@ -1,7 +1,7 @@
 """Charts of a run and of an evaluation.
 
-Every chart is narrow enough to be read on a phone. Colours are Okabe and Ito's
-(jfly.uni-koeln.de/color), which colour-blind people tell apart.
+Every chart is narrow enough to read on a phone. The colours are Okabe and
+Ito's (jfly.uni-koeln.de/color), which colour-blind people can distinguish.
 """
 
 import io
@@ -16,7 +16,7 @@ from skinseg_jax.evaluation import paper
 BLUE, ORANGE, GREY = '#0072B2', '#D55E00', '#666666'
 GREEN, PURPLE = '#009E73', '#CC79A7'
 
-# What people call the scores.
+# Display names of the scores.
 LABELS = {
   'loss': 'Loss',
   'dice': 'Dice (F1)',
@@ -33,7 +33,7 @@ LABELS = {
   'hd95': '95 % Hausdorff distance',
   'assd': 'Average surface distance',
 }
-# In pixels; all others are shares.
+# Scores in pixels; all others have no unit.
 DISTANCES = frozenset({'hd95', 'assd'})
 
 _WIDTH = 4.8  # Inches; 10 points are 10 pixels on a phone.
@@ -65,7 +65,7 @@ def training_curve(
   Args:
     records: Lines of `metrics.jsonl`.
     name: 'loss', 'dice' or 'accuracy'.
-    paper_figures: Whether to draw the paper's final figures too.
+    paper_figures: Whether to also draw the paper's final values.
   """
   epochs = [record for record in records if 'epoch/number' in record]
   numbers = [record['epoch/number'] for record in epochs]
@@ -76,7 +76,7 @@ def training_curve(
     ('validation', 'validation', ORANGE, 's'),
   ):
     values = [record[f'{key}/{name}'] for record in epochs]
-    # What was not finite is null in the file.
+    # Values that were not finite are null in the file.
     values = [np.nan if value is None else value for value in values]
     axes.plot(
       numbers, values, color=colour, label=label, marker=marker, markersize=4
@@ -126,12 +126,12 @@ def confusion_matrix(counts: Mapping[str, int]) -> figure.Figure:
 def distribution(
   values: np.ndarray, name: str, *, at: float | None = None
 ) -> figure.Figure:
-  """Draws how many images have which score.
+  """Draws a histogram of a score over images.
 
   Args:
-    values: One an image, [N].
-    name: Of the score, a key of `LABELS`.
-    at: A limit to draw as a line.
+    values: One score per image, [N].
+    name: Name of the score, a key of `LABELS`.
+    at: Limit to draw as a line; None for no line.
   """
   distance = name in DISTANCES
   top = max(values.max(), 1.0) if distance else 1.0
@@ -160,12 +160,12 @@ def precision_recall(
   points: Mapping[str, tuple[float, float]],
   average_precision: float | None,
 ) -> figure.Figure:
-  """Draws precision over recall of all pixels.
+  """Draws precision against recall of all pixels.
 
   Args:
     curve: `precision` and `recall`, [K] each.
-    points: Recall and precision of thresholds to mark, by their labels.
-    average_precision: Area under the curve; none without lesion pixels.
+    points: Recall and precision to mark, by label.
+    average_precision: Area under the curve; None if there are no lesion pixels.
   """
   canvas, axes = _canvas(3.6)
   area = '' if average_precision is None else f' (area {average_precision:.4f})'
@@ -197,7 +197,7 @@ def threshold_sweep(
 
   Args:
     sweep: `threshold`, `dice`, `iou`, `precision`, `recall`, [K] each.
-    marks: Thresholds to mark, by their labels.
+    marks: Thresholds to mark, by label.
   """
   canvas, axes = _canvas(3.8)
   for name, colour, style in (
@@ -218,7 +218,7 @@ def threshold_sweep(
 
 
 def reliability(rows: Sequence[Mapping[str, float]]) -> figure.Figure:
-  """Draws how often pixels of a predicted probability are lesion.
+  """Draws the share of lesion pixels for each predicted probability.
 
   Args:
     rows: From `calibration.reliability`.
@@ -272,17 +272,17 @@ def forest(
     rows: From `subgroups.table`, of one attribute.
     overall: Pooled Dice of all images.
     title: Name of the attribute.
-    lowest: Where the axis begins, so that attributes can be compared.
+    lowest: Lower limit of the axis, the same for all attributes.
   """
   canvas, axes = _canvas(1.2 + 0.34 * len(rows))
   axes.axvline(overall, color=GREY, ls='--', lw=1)
-  for place, row in enumerate(rows):
+  for y, row in enumerate(rows):
     dice, few = row['dice'], bool(row['warning'])
     colour = GREY if few else BLUE
     if dice['low'] is not None:
-      axes.plot([dice['low'], dice['high']], [place] * 2, color=colour, lw=2)
+      axes.plot([dice['low'], dice['high']], [y] * 2, color=colour, lw=2)
     axes.plot(
-      dice['value'], place, 'o', color=colour, mfc='white' if few else colour
+      dice['value'], y, 'o', color=colour, mfc='white' if few else colour
     )
   axes.set_yticks(
     range(len(rows)),
@@ -299,4 +299,4 @@ def forest(
 
 def _short(name: str, most: int = 18) -> str:
   name = name if len(name) <= most else name[: most - 1] + '…'
-  return name.replace('$', r'\$')  # Else what two of them enclose is a formula.
+  return name.replace('$', r'\$')  # Matplotlib reads $...$ as a formula.

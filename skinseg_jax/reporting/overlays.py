@@ -1,7 +1,7 @@
-"""Pictures of a prediction on its image, in colours for everybody.
+"""Pictures of a prediction on its image, suitable for colour-blind readers.
 
 Tints differ in lightness as well as in hue, and both outlines are drawn, so
-that no error is told by hue alone.
+readers can recognise errors without relying on hue.
 """
 
 import io
@@ -14,9 +14,9 @@ from scipy import ndimage
 
 # Okabe and Ito's sky blue, yellow and (darkened) blue.
 TINTS = {
-  'tp': ('found (TP)', (86, 180, 233)),
-  'fp': ('too much (FP)', (240, 228, 66)),
-  'fn': ('missed (FN)', (0, 60, 160)),
+  'tp': ('correct lesion (TP)', (86, 180, 233)),
+  'fp': ('false lesion (FP)', (240, 228, 66)),
+  'fn': ('missed lesion (FN)', (0, 60, 160)),
 }
 _OPACITY = {'tp': 0.15, 'fp': 0.6, 'fn': 0.65}
 TRUE_OUTLINE, PREDICTED_OUTLINE = (255, 255, 255), (0, 0, 0)
@@ -32,7 +32,7 @@ def _resized(array: np.ndarray, method: Image.Resampling) -> np.ndarray:
 
 
 def plain(image: np.ndarray) -> np.ndarray:
-  """The image at the size of all pictures here.
+  """Resizes an image to the size of all pictures here.
 
   Args:
     image: RGB, uint8, [H, W, 3].
@@ -46,11 +46,11 @@ def plain(image: np.ndarray) -> np.ndarray:
 def outlined(
   image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]
 ) -> np.ndarray:
-  """The image with the outline of a mask.
+  """Draws the outline of a mask on an image.
 
   Args:
     image: RGB, uint8, [H, W, 3].
-    mask: Lesion where not 0, uint8 [H, W].
+    mask: Nonzero for lesion, uint8 [H, W].
     colour: RGB of the line.
 
   Returns:
@@ -68,12 +68,12 @@ def _with_outline(picture, mask, colour) -> np.ndarray:
 def overlay(
   image: np.ndarray, truth: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-  """The image, tinted where found, missed or too much, with both outlines.
+  """Tints correct, false and missed lesion pixels and draws both outlines.
 
   Args:
     image: RGB, uint8, [H, W, 3].
-    truth: True mask, lesion where not 0, uint8 [H, W].
-    predicted: Predicted mask, likewise.
+    truth: True mask, nonzero for lesion, uint8 [H, W].
+    predicted: Predicted mask, nonzero for lesion, uint8 [H, W].
 
   Returns:
     uint8 [h, w, 3] with a longer side of `SIDE`.
@@ -86,9 +86,9 @@ def overlay(
 def error_map(
   image: np.ndarray, truth: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-  """Errors alone, in full colours on the image in pale grey.
+  """Shows errors in full colour on a pale grey version of the image.
 
-  Arguments and result are those of `overlay`.
+  Arguments and result are the same as for `overlay`.
   """
   grey = plain(image).mean(axis=2, keepdims=True) * 0.5 + 64
   picture = np.repeat(grey, 3, axis=2).astype(np.uint8)
@@ -108,7 +108,7 @@ def _tinted(picture, truth, predicted, opacity) -> np.ndarray:
 
 
 def to_jpeg(picture: np.ndarray) -> bytes:
-  """A picture as a JPEG file."""
+  """Encodes a picture as a JPEG file."""
   buffer = io.BytesIO()
   Image.fromarray(picture).save(buffer, 'jpeg', quality=85, optimize=True)
   return buffer.getvalue()
@@ -119,18 +119,18 @@ def sheet(
   captions: Sequence[str],
   title: str,
 ) -> figure.Figure:
-  """Puts images and overlays on one sheet, three pairs a row.
+  """Puts images and overlays on one sheet, three pairs per row.
 
   Args:
     pairs: Image and overlay of each case, uint8 [h, w, 3].
-    captions: A line for each.
-    title: Above all of them.
+    captions: One line per pair.
+    title: Title of the sheet.
   """
   rows = -(-len(pairs) // 3)
   canvas = figure.Figure(figsize=(11, 2.2 * rows + 0.5), layout='constrained')
   canvas.suptitle(
-    f'{title}. Outlines: white true, black predicted; blue missed, yellow too'
-    ' much',
+    f'{title}. Outlines: white = true, black = predicted. Areas: dark blue ='
+    ' missed, yellow = false lesion',
     fontsize=10,
   )
   grid = canvas.subplots(rows, 3, squeeze=False).ravel()

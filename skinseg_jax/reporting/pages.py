@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves: no network, no other file."""
+"""Self-contained HTML pages that need no network and no other file."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from skinseg_jax.reporting import figures
 
 _ENVIRONMENT = jinja2.Environment(
   loader=jinja2.PackageLoader('skinseg_jax.reporting'),
-  # What comes from files is text, never markup.
+  # Text from files must never be interpreted as markup.
   autoescape=True,
   undefined=jinja2.StrictUndefined,
   trim_blocks=True,
@@ -20,17 +20,17 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-  """A share as '90.15 %'."""
+  """Formats a share as '90.15 %'; '–' for None."""
   return '–' if share is None else f'{share:.{digits}%}'.replace('%', '\xa0%')
 
 
 def score(value: float | None, name: str, digits: int = 2) -> str:
-  """A score in the unit it is told in.
+  """Formats a score in its unit: percent, pixels or none.
 
   Args:
-    value: Its value; none where there is no such value.
-    name: Of the score, a key of `figures.LABELS`.
-    digits: How many after the point; two more for a score without a unit.
+    value: The score; None is shown as '–'.
+    name: Name of the score, a key of `figures.LABELS`.
+    digits: Number of decimals; scores without a unit get two more.
   """
   if value is None:
     return '–'
@@ -42,7 +42,7 @@ def score(value: float | None, name: str, digits: int = 2) -> str:
 
 
 def interval(ends: dict[str, Any], name: str, digits: int = 2) -> str:
-  """The interval of a score, as '88.10 to 91.20 %'."""
+  """Formats the interval of a score as '88.10 to 91.20 %'."""
   low, high = ends['low'], ends['high']
   if low is None or high is None:
     return '–'
@@ -51,22 +51,22 @@ def interval(ends: dict[str, Any], name: str, digits: int = 2) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-  """A file's content as an address.
+  """Encodes an image file as a data URI.
 
   Args:
-    data: The content.
+    data: Content of the file.
     kind: 'png' or 'jpeg'.
   """
   return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 
 def write(path: pathlib.Path, template: str, **values: Any) -> None:
-  """Fills a template and writes it, whole or not at all.
+  """Renders a template and writes the page atomically.
 
   Args:
     path: HTML file to write.
     template: Name of a file in `templates/`.
-    **values: What the template names.
+    **values: Variables of the template.
   """
   page = _ENVIRONMENT.get_template(template).render(
     labels=figures.LABELS, **values
@@ -77,7 +77,7 @@ def write(path: pathlib.Path, template: str, **values: Any) -> None:
 
 
 def _digest(text: str) -> str:
-  """By what a page's policy knows a script of its own."""
+  """Hash that allows an inline script in the Content-Security-Policy."""
   digest = hashlib.sha256(text.encode()).digest()
   return f'sha256-{base64.b64encode(digest).decode()}'
 

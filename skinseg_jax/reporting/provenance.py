@@ -1,4 +1,4 @@
-"""Where an evaluation comes from, in words: run, config, data and model."""
+"""Describes run, config, data and model of an evaluation for the report."""
 
 import pathlib
 import shlex
@@ -15,15 +15,15 @@ _HAM10000 = (
   ' CC BY-NC 4.0, not for commercial use.'
 )
 _SYNTHETIC = (
-  'Generated images of made-up lesions with exact masks: good for trying the'
-  ' program out; scores on them say nothing about skin.'
+  'Synthetic images of generated lesions with exact masks. They are for trying'
+  ' out the software; scores on them say nothing about real skin.'
 )
 
 
 def identity(
   workdir: pathlib.Path, evaluation: result_files.Evaluation
 ) -> dict[str, str]:
-  """What ran, on what, with what."""
+  """Describes data, checkpoint, command, device and versions, by term."""
   environment = run_folder.read_json(
     workdir / 'environment.json',
     *('command', 'python', 'packages', 'device', 'platform', 'num_devices'),
@@ -47,7 +47,7 @@ def identity(
     ),
     'Training command': shlex.join(['python', *environment['command']]),
     'Trained on device': f'{environment["device"]} ({environment["platform"]})'
-    f', number: {environment["num_devices"]}',
+    f', count: {environment["num_devices"]}',
     'Commit of the code': environment['commit'],
     'Versions': ', '.join(
       f'{package} {version}'
@@ -57,11 +57,11 @@ def identity(
       }.items()
     ),
   }
-  return {term: value or 'not known' for term, value in text.items()}
+  return {term: value or 'unknown' for term, value in text.items()}
 
 
 def differences(config: config_lib.Config) -> list[tuple[str, str, str]]:
-  """Fields that are not at their defaults: name, value, default."""
+  """Fields that differ from their defaults: name, value and default."""
   default = config_lib.flat(config_lib.Config())
   return [
     (name, str(value), str(default[name]) or '(empty)')
@@ -73,10 +73,10 @@ def differences(config: config_lib.Config) -> list[tuple[str, str, str]]:
 def data_notes(
   config: config_lib.Config, evaluation: result_files.Evaluation
 ) -> list[str]:
-  """What is known of the data trained on and scored."""
+  """Describes the training data and the scored data."""
   notes = {'ham10000': _HAM10000, 'synthetic': _SYNTHETIC}
   return [
-    f'{what}: {notes.get(name, f"{name}. Its licence is its owner’s.")}'
+    f'{what}: {notes.get(name, f"{name}. Ask its owner for the licence.")}'
     for what, name in (
       ('Trained on', config.data.source),
       ('Scored on', evaluation.summary['data']['name']),
@@ -94,31 +94,34 @@ _VIEWS = {'off': 1, 'flips': 4, 'dihedral': 8}
 
 
 def model(config: config_lib.Config) -> str:
-  """The model and its training in a few sentences."""
+  """Describes the model and its training in a few sentences."""
   height, width = config.data.image_size
   train = config.train
   views = _VIEWS[config.evaluation.test_time_augmentation]
   sentences = [
     f'U-Net of base width {config.model.width} for images of {height} x'
-    f' {width} pixels, convolutions in {config.model.compute_dtype}, to be'
-    f' trained for {train.epochs} epochs in batches of {train.batch_size} with'
-    f' {_OPTIMIZERS[train.optimizer]} at {train.learning_rate:g}'
-    f' ({train.schedule}) on {_LOSSES[train.loss]}.'
+    f' {width} pixels, with convolutions in {config.model.compute_dtype}.'
+    f' Configured training: {train.epochs} epochs in batches of'
+    f' {train.batch_size}, optimiser {_OPTIMIZERS[train.optimizer]}, learning'
+    f' rate {train.learning_rate:g} ({train.schedule}), loss'
+    f' {_LOSSES[train.loss]}.'
   ]
   if train.ema:
-    sentences.append('A moving average of the weights predicts.')
+    sentences.append('Predictions use a moving average of the weights.')
   if views > 1:
-    sentences.append(f'Probabilities are means over {views} views.')
+    sentences.append(
+      f'Probabilities are averaged over {views} flipped or rotated views.'
+    )
   return ' '.join(sentences)
 
 
 def loss_note(config: config_lib.Config) -> str:
-  """What a reader of the loss curves must know; '' if nothing."""
+  """Explains how training and validation loss differ; '' if they do not."""
   train = config.train
   if train.loss == 'bce' and not train.border_smoothing:
     return ''
   return (
-    f'; what is trained on is {_LOSSES[train.loss]}'
+    f'; the training loss is {_LOSSES[train.loss]}'
     + (' with softened outlines' if train.border_smoothing else '')
-    + ', on validation it is binary cross-entropy: the two do not compare'
+    + ', the validation loss is binary cross-entropy: do not compare them'
   )

@@ -1,4 +1,4 @@
-"""Writes `report.html`: one evaluation of a run on one page, with figures."""
+"""Writes `report.html`, a page about one evaluation of a run, and figures."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from skinseg_jax.reporting import (
 )
 from skinseg_jax.run import metric_writer
 
-# Images of each kind in the gallery.
+# Number of images of each kind in the gallery.
 _CASES = 6
 
 _ATTRIBUTES = {
   'dx': 'Diagnosis (dx)',
   'sex': 'Sex',
-  'localization': 'Place on the body',
+  'localization': 'Body site',
   'source': 'Source',
   'age': 'Age in years',
   'lesion_area': 'Area of the lesion (share of the image)',
   'touches_border': 'Lesion touches the border',
-  'contrast': 'Contrast of lesion and skin (CIE76)',
+  'contrast': 'Contrast between lesion and skin (CIE76)',
   'hair': 'Hair and other dark lines (share of the skin)',
 }
 
@@ -41,13 +41,13 @@ def write_all(
   """Writes report, figures and review page of an evaluation.
 
   Args:
-    workdir: Folder of a run.
-    data: The images and masks that were scored, and maybe others.
-    name: Which of its evaluations; that of the validation images goes to the
-      run folder itself, any other to its own folder.
+    workdir: Run folder.
+    data: The scored images and masks; may contain others.
+    name: Name of the evaluation. The pages of 'validation' go to the run folder
+      itself, those of any other evaluation to its own folder.
 
   Raises:
-    InputError: If the evaluation is not whole.
+    InputError: If the evaluation is incomplete.
   """
   write_report(workdir, data, name)
   review_page.write_review(workdir, data, name)
@@ -59,15 +59,15 @@ def write_report(
   """Writes `report.html` and `figures/*.png`, and the figures to TensorBoard.
 
   Args:
-    workdir: Folder of a run.
-    data: The images and masks that were scored, and maybe others.
-    name: Which of its evaluations.
+    workdir: Run folder.
+    data: The scored images and masks; may contain others.
+    name: Name of the evaluation.
 
   Returns:
     Path of the page, which needs no other file and no network.
 
   Raises:
-    InputError: If the evaluation is not whole.
+    InputError: If the evaluation is incomplete.
   """
   evaluation = result_files.read(workdir, name)
   config = config_lib.load(workdir / 'config.json')
@@ -152,7 +152,7 @@ def _charts(evaluation, records, as_paper) -> dict[str, Any]:
 
 
 def _operating_points(summary) -> tuple[dict, dict]:
-  """Thresholds, and recall and precision at them, by label."""
+  """Thresholds by label, and (recall, precision) at each by label."""
   chosen = {f'threshold {summary["threshold"]:g}': summary}
   thresholds = [summary['threshold']]
   if point := summary['operating_point']:
@@ -165,7 +165,10 @@ def _operating_points(summary) -> tuple[dict, dict]:
 
 
 def _lowest(subgroups) -> float:
-  """Where all forest plots begin: below every interval, by tenths."""
+  """Lower axis limit of all forest plots.
+
+  The lowest interval end, rounded down to a tenth, minus a margin of 0.02.
+  """
   ends = [
     row['dice']['value'] if row['dice']['low'] is None else row['dice']['low']
     for rows in subgroups.values()
@@ -194,18 +197,18 @@ def _write_figures(
 
 
 class _Tiles:
-  """Pictures of single images, with their scores."""
+  """Pictures and captions of single images."""
 
   def __init__(
     self, evaluation: result_files.Evaluation, data: cache.CachedData
   ):
     self._evaluation, self._data = evaluation, data
-    self._places = {name: i for i, name in enumerate(data.image_ids)}
+    self._data_index = {name: i for i, name in enumerate(data.image_ids)}
 
   def pictures(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and overlay, uint8 [h, w, 3] each."""
-    place = self._places[self._evaluation.image_ids[index]]
-    image, truth = self._data.images[place], self._data.masks[place]
+    source = self._data_index[self._evaluation.image_ids[index]]
+    image, truth = self._data.images[source], self._data.masks[source]
     predicted = self._evaluation.prediction(index)
     return overlays.plain(image), overlays.overlay(image, truth, predicted)
 
@@ -226,7 +229,7 @@ class _Tiles:
 
 
 def _gallery(evaluation) -> dict[str, Sequence[int]]:
-  """Which images are shown, by kind; of few images some are in several."""
+  """Indices of the images to show, by kind; kinds may overlap."""
   ranked = evaluation.ranked()
   middle = max(0, (len(ranked) - _CASES) // 2)
   rng = np.random.default_rng(0)
@@ -295,7 +298,7 @@ def _native(summary) -> list[dict[str, Any]]:
 
 
 def _present(charts, prefix: str) -> dict[str, str]:
-  """Labels of the charts whose names begin so."""
+  """Labels of the charts whose names start with `prefix`."""
   return {
     key: figures.LABELS[key.removeprefix(prefix)]
     for key in charts
@@ -315,10 +318,10 @@ def _groups(evaluation) -> list[dict[str, Any]]:
 
 
 def _failures(evaluation, tiles) -> list[dict[str, Any]]:
-  places = {name: i for i, name in enumerate(evaluation.image_ids)}
+  index = {name: i for i, name in enumerate(evaluation.image_ids)}
   rows = []
   for row in evaluation.failures:
-    tinted = tiles.pictures(places[row['image_id']])[1]
+    tinted = tiles.pictures(index[row['image_id']])[1]
     uri = pages.data_uri(overlays.to_jpeg(tinted), 'jpeg')
     rows.append({**row, 'overlay': uri})
   return rows

@@ -1,4 +1,4 @@
-"""The page on which an expert judges true masks."""
+"""Writes `review.html`, the page for an expert review of true masks."""
 
 import pathlib
 
@@ -8,31 +8,31 @@ from skinseg_jax.data import cache
 from skinseg_jax.evaluation import result_files
 from skinseg_jax.reporting import overlays, pages
 
-# Images of each kind on the page.
+# Number of images of each kind on the page.
 _CASES = 20
 
 
 def write_review(
   workdir: pathlib.Path, data: cache.CachedData, name: str = 'validation'
 ) -> pathlib.Path:
-  """Writes `review.html`: the 20 worst images and 20 drawn from the others.
+  """Writes `review.html` with the 20 worst images and 20 random others.
 
   Args:
-    workdir: Folder of a run.
-    data: The images and masks that were scored, and maybe others.
-    name: Which of its evaluations.
+    workdir: Run folder.
+    data: The scored images and masks; may contain others.
+    name: Name of the evaluation.
 
   Returns:
     Path of the page, which needs no other file and no network.
 
   Raises:
-    InputError: If the evaluation is not whole.
+    InputError: If the evaluation is incomplete.
   """
   evaluation = result_files.read(workdir, name)
-  places = {image_id: i for i, image_id in enumerate(data.image_ids)}
+  data_index = {image_id: i for i, image_id in enumerate(data.image_ids)}
   cases = [
-    _case(evaluation, data, index, places[evaluation.image_ids[index]], kind)
-    for index, kind in _choose(evaluation)
+    _case(evaluation, data, i, data_index[evaluation.image_ids[i]], kind)
+    for i, kind in _choose(evaluation)
   ]
   path = evaluation.home / 'review.html'
   pages.write(
@@ -44,25 +44,25 @@ def write_review(
     total=len(evaluation.rows),
     tints=overlays.TINTS,
     file=f'review_{name}.csv',
-    # Decisions on true masks hold for every checkpoint on the same data.
+    # Decisions concern the true masks, so all checkpoints share them.
     key=f'{evaluation.summary["data"]["fingerprint"]} {name}',
   )
   return path
 
 
 def _choose(evaluation) -> list[tuple[int, str]]:
-  """Indices and why they are shown, the worst first."""
+  """Indices of the shown images, each with the reason; worst first."""
   ranked = evaluation.ranked()
   worst, others = ranked[:_CASES], sorted(ranked[_CASES:])
   rng = np.random.default_rng(0)
   drawn = rng.permutation(others)[:_CASES].tolist()
-  return [(i, f'{n}. worst by IoU') for n, i in enumerate(worst, 1)] + [
+  return [(i, f'lowest IoU, rank {n}') for n, i in enumerate(worst, 1)] + [
     (i, 'drawn at random') for i in drawn
   ]
 
 
-def _case(evaluation, data, index, place, kind) -> dict[str, object]:
-  image, truth = data.images[place], data.masks[place]
+def _case(evaluation, data, index, data_index, kind) -> dict[str, object]:
+  image, truth = data.images[data_index], data.masks[data_index]
   predicted = evaluation.prediction(index)
   row = evaluation.rows[index]
   white, black = overlays.TRUE_OUTLINE, overlays.PREDICTED_OUTLINE

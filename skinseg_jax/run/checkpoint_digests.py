@@ -1,6 +1,7 @@
-"""SHA-256 of the files of a checkpoint, so that damage to them is noticed.
+"""Stores SHA-256 digests of a checkpoint's files to detect damage.
 
-Orbax notices what it cannot decode; a flipped bit in the values it would load.
+Orbax only detects files that it cannot decode. It would load values with a
+flipped bit.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ _NAME = 'digests.json'
 
 
 def write(folder: pathlib.Path) -> None:
-  """Records the digests of all files in a folder, in a file of its own."""
+  """Writes the digests of all files in a folder to an extra file there."""
   found = _digests(folder, [path.name for path in folder.iterdir()])
   temporary = folder / f'{_NAME}.tmp'
   temporary.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
@@ -22,23 +23,24 @@ def write(folder: pathlib.Path) -> None:
 
 
 def write_missing(folder: pathlib.Path) -> None:
-  """Does the same, unless they were recorded before."""
+  """Writes the digests unless they are already there."""
   if not (folder / _NAME).exists():
     write(folder)
 
 
 def check(folder: pathlib.Path, parts: Sequence[str]) -> None:
-  """Compares files with their digests, where these were recorded.
+  """Compares files with their recorded digests.
 
-  They are not where the process ended between the last file and its record,
-  nor in checkpoints of earlier versions: such a folder passes.
+  A folder without digests passes. They are missing if the process ended before
+  it wrote them, and in checkpoints of earlier versions.
 
   Args:
-    folder: Of a checkpoint.
-    parts: Files in it that are compared, and folders, with all in them.
+    folder: Folder of a checkpoint.
+    parts: Files and folders in it to compare; folders with all their files.
 
   Raises:
-    InputError: If a file is missing, new or differs, or the record is damaged.
+    InputError: If a file is missing, new or different, or the digests are
+      damaged.
   """
   if not (folder / _NAME).exists():
     return
@@ -53,14 +55,14 @@ def check(folder: pathlib.Path, parts: Sequence[str]) -> None:
     name = next(
       n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n)
     )
-    raise _damaged(folder, f'{name!r} is not as it was written')
+    raise _damaged(folder, f'{name!r} differs from what was written')
 
 
 def _damaged(folder: pathlib.Path, why: str) -> errors.InputError:
   return errors.InputError(
-    f'the checkpoint {folder} is damaged, or its run is just removing it'
-    f' ({why}). Try again; if it stays so, remove its folder to fall back on'
-    ' another one.'
+    f'the checkpoint {folder} is damaged, or its run is removing it right now'
+    f' ({why}). Try again; if the error stays, remove the folder to fall back'
+    ' on another checkpoint.'
   )
 
 

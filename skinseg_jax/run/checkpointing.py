@@ -1,4 +1,4 @@
-"""Checkpoints: model, optimiser, input position and progress, kept apart."""
+"""Saves and restores model, optimiser, input position and progress."""
 
 import contextlib
 import dataclasses
@@ -18,21 +18,21 @@ from skinseg_jax.runtime import errors
 
 _policies = ocp.training.preservation_policies
 
-# Score by which the best checkpoint is chosen; saved with each.
+# Score that selects the best checkpoint; saved with each.
 BEST_METRIC = 'validation/dice'
 _ASIDE = '.replaced-'
-_METADATA = '_CHECKPOINT_METADATA'  # Orbax's, beside the parts.
+_METADATA = '_CHECKPOINT_METADATA'  # Orbax writes it next to the parts.
 
 
 @dataclasses.dataclass
 class Checkpoint:
-  """What is saved at a step.
+  """Everything that is saved at one step.
 
   Attributes:
     model: State of the model: parameters and running statistics.
     optimizer: State of the optimiser.
     data: State of the input iterator.
-    progress: Python numbers that the loop carries from step to step.
+    progress: Python numbers that the training loop carries between steps.
   """
 
   model: Any
@@ -42,30 +42,30 @@ class Checkpoint:
 
 
 class Checkpoints:
-  """The checkpoints of one run; the last and the best are kept.
+  """The checkpoints of one run; keeps the last and the best.
 
-  A checkpoint is written under another name and renamed when it is whole. What
-  goes, goes after the new one is there: it may be found half removed, but is
-  then neither the last nor the best.
+  A checkpoint is written under a temporary name and renamed when it is
+  complete. Old ones are removed only after that. A partly removed checkpoint
+  may therefore exist, but it is neither the last nor the best.
   """
 
   def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
     """Opens a directory.
 
     Args:
-      directory: Of the checkpoints of one run; made if missing.
-      read_only: Make and remove nothing: the run may be training just now.
+      directory: Folder of one run's checkpoints; created if missing.
+      read_only: Create and remove nothing, because the run may be training.
 
     Raises:
-      InputError: If the directory is missing, where it is only to be read, or
-        its checkpoints cannot be listed, or the scores of one are damaged.
+      InputError: If the directory is missing with `read_only`, its checkpoints
+        cannot be listed, or the scores of one are damaged.
     """
     self._directory = directory.absolute()
     self._saving, self._read_only = False, read_only
     if read_only and not directory.is_dir():
       raise self._nothing_there()
     if not read_only:
-      _once(self._undo_replacements)
+      _in_process_0(self._undo_replacements)
     with self._listing():
       self._checkpointer = ocp.training.Checkpointer(
         self._directory,
@@ -85,21 +85,21 @@ class Checkpoints:
         cleanup_tmp_directories=not read_only,
       )
     if not read_only:
-      self.best_step()  # By damaged scores it would remove the wrong one.
+      self.best_step()  # Damaged scores would make it remove the wrong one.
 
   def save(
     self, step: int, checkpoint: Checkpoint, metrics: dict[str, float] | None
   ) -> None:
-    """Saves; writing to disk goes on while training does.
+    """Saves a checkpoint; writing to disk continues in the background.
 
     Args:
-      step: Number of updates made. What was saved there before has no scores,
-        and is replaced.
+      step: Number of updates made. An earlier checkpoint of this step, which
+        has no scores, is replaced.
       checkpoint: What to save.
-      metrics: Scores by which to choose the best; None without an evaluation.
+      metrics: Scores that select the best; None without an evaluation.
 
     Raises:
-      InputError: If this or the save before it cannot be written.
+      InputError: If this checkpoint or the one before cannot be written.
     """
     self.wait()
     with self._writing():
@@ -117,28 +117,28 @@ class Checkpoints:
     self._saving = True
     if before:
       self.wait()
-      _once(shutil.rmtree, before)
+      _in_process_0(shutil.rmtree, before)
 
   @property
   def latest_step(self) -> int | None:
-    """Step of the last checkpoint, also of one that is being written."""
+    """Step of the last checkpoint, even if it is still being written."""
     latest = self._checkpointer.latest
     return latest and latest.step
 
   def check(self) -> None:
-    """Learns how the last save went, if it is done; does not wait for it.
+    """Raises an error if the last save has failed; does not wait for it.
 
     Raises:
-      InputError: If it could not be written.
+      InputError: If the checkpoint could not be written.
     """
     if self._saving and not self._checkpointer.is_saving_in_progress():
       self.wait()
 
   def restore_latest(self, like: Checkpoint) -> tuple[int, Checkpoint] | None:
-    """Loads the last whole checkpoint, or None if there is none.
+    """Loads the last complete checkpoint; returns None if there is none.
 
     Args:
-      like: Arrays or shapes with the sharding to restore to.
+      like: Arrays or shapes, with the sharding that the result gets.
     """
     latest = self._checkpointer.latest
     if latest is None:
@@ -154,13 +154,13 @@ class Checkpoints:
       },
     )
     if jax.process_index() == 0:
-      # Killed after a save, a process leaves one without.
+      # A process that was killed after a save leaves one without digests.
       for checkpoint in self._checkpointer.checkpoints:
         checkpoint_digests.write_missing(self._directory / str(checkpoint.step))
     return step, Checkpoint(**items)
 
   def restore_model(self, step: int, like: Any) -> Any:
-    """Loads the model's state alone.
+    """Loads only the model's state.
 
     Raises:
       InputError: If the checkpoint does not fit `like` or is damaged.
@@ -168,7 +168,7 @@ class Checkpoints:
     return self._load(step, {'model': like})['model']
 
   def resolve(self, which: str) -> int:
-    """The step of 'best', 'last' or a number.
+    """Returns the step that 'best', 'last' or a number stands for.
 
     Raises:
       InputError: If there is no such checkpoint.
@@ -189,7 +189,7 @@ class Checkpoints:
     )
 
   def best_step(self) -> int | None:
-    """The step of the best checkpoint; None where none has a score.
+    """Returns the step of the best checkpoint; None if none has a score.
 
     Raises:
       InputError: If a score is damaged.
@@ -202,37 +202,40 @@ class Checkpoints:
       }
     for step in scored:
       folder = self._directory / str(step)
-      if (folder / 'metrics').exists():  # Not one that is being removed.
+      if (folder / 'metrics').exists():  # Missing while it is being removed.
         checkpoint_digests.check(folder, ['metrics/metrics'])
-    # Of equals the later, as the policy above does.
+    # On a tie take the later one, as the policy above does.
     return max(scored, key=lambda s: (scored[s], s)) if scored else None
 
   @contextlib.contextmanager
   def _listing(self) -> Iterator[None]:
-    """Turns what Orbax raises over damaged scores into an `InputError`."""
+    """Turns Orbax's errors about damaged scores into an `InputError`."""
     try:
       yield
     except Exception as error:
       raise errors.InputError(
         f'the checkpoints in {self._directory} cannot be listed ({error!r});'
         ' the scores of one may be damaged. Remove its folder to fall back on'
-        ' another one.'
+        ' another checkpoint.'
       ) from error
 
   def _nothing_there(self) -> errors.InputError:
     if list(self._directory.glob(f'{_ASIDE}*')):
-      remedy = 'a run is just replacing it, or was cut off: start that again'
+      remedy = (
+        'a run is replacing it right now, or was interrupted: start that run'
+        ' again'
+      )
     else:
       remedy = 'train first, with `python -m skinseg_jax.main`'
     return errors.InputError(f'no checkpoint in {self._directory}; {remedy}.')
 
   def metrics(self, step: int) -> dict[str, float]:
-    """The scores that were saved with a checkpoint."""
+    """Returns the scores that were saved with a checkpoint."""
     found = [c for c in self._checkpointer.checkpoints if c.step == step]
     return found[0].metrics or {}
 
   def wait(self) -> None:
-    """Returns when all saves are on disk.
+    """Waits until all checkpoints are on disk.
 
     Raises:
       InputError: If one could not be written.
@@ -244,7 +247,7 @@ class Checkpoints:
         checkpoint_digests.write(self._directory / str(self.latest_step))
 
   def close(self) -> None:
-    """Waits for the saves and ends the threads."""
+    """Waits until all checkpoints are on disk and ends the threads."""
     self.wait()
     with self._writing():
       self._checkpointer.close()
@@ -253,30 +256,31 @@ class Checkpoints:
   def _writing(self) -> Iterator[None]:
     try:
       yield
-    except Exception as error:  # Orbax raises whatever its parts raise.
-      # Threads of the save that was cut off would print tracebacks.
+    except Exception as error:  # Orbax may raise any type.
+      # Threads of the interrupted save would print tracebacks.
       logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL)
       if not self._read_only:
         for partial in self._directory.glob('*.orbax-checkpoint-tmp'):
-          shutil.rmtree(partial, ignore_errors=True)  # It may fill the disk.
+          shutil.rmtree(partial, ignore_errors=True)  # Frees a full disk.
         if jax.process_index() == 0:
           with contextlib.suppress(OSError):
             self._undo_replacements()
       raise errors.InputError(
         f'a checkpoint cannot be written to {self._directory}'
-        f' ({_first_line(error)}); those there are whole. Make room or mend'
-        ' the folder; the same command goes on from the last one.'
+        f' ({_first_line(error)}); earlier ones are intact. Free some space or'
+        ' make the folder writable, then run the same command again to resume'
+        ' from the last checkpoint.'
       ) from error
 
   def _set_aside(self, step: int) -> pathlib.Path:
-    """Renames a checkpoint, so that another can take its place."""
+    """Renames a checkpoint so that another can take its place."""
     aside = self._directory / f'{_ASIDE}{step}'
-    _once((self._directory / str(step)).rename, aside)
+    _in_process_0((self._directory / str(step)).rename, aside)
     self._checkpointer.reload()
     return aside
 
   def _undo_replacements(self) -> None:
-    """Takes back what was set aside for a save that was cut off."""
+    """Restores checkpoints set aside for a save that was interrupted."""
     for aside in self._directory.glob(f'{_ASIDE}*'):
       path = self._directory / aside.name.removeprefix(_ASIDE)
       if path.exists():
@@ -289,7 +293,7 @@ class Checkpoints:
     checkpoint_digests.check(path, [*like, _METADATA])
     try:
       saved = self._checkpointer.checkpointables_metadata(step).metadata
-      if saved['model'] is None:  # Orbax logs what it cannot read.
+      if saved['model'] is None:  # Orbax only logs that it cannot read it.
         raise ValueError('no list of arrays')
       _check_fits(path, saved['model'], like['model'])
       abstract = {
@@ -299,15 +303,15 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(step, abstract)
     except errors.InputError:
       raise
-    except Exception as error:  # Orbax raises whatever its parts raise.
+    except Exception as error:  # Orbax may raise any type.
       raise errors.InputError(
         f'the checkpoint {path} cannot be read ({type(error).__name__}); it'
-        ' may be damaged. Remove its folder to fall back on another one.'
+        ' may be damaged. Remove its folder to fall back on another checkpoint.'
       ) from error
 
 
-def _once(action: Callable[..., Any], *args: Any) -> None:
-  """Does it in one process; when any goes on, it is done."""
+def _in_process_0(action: Callable[..., Any], *args: Any) -> None:
+  """Calls `action` in process 0; all processes wait until it is done."""
   if jax.process_index() == 0:
     action(*args)
   if jax.process_count() > 1:
@@ -319,12 +323,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_fits(path: pathlib.Path, saved: Any, like: Any) -> None:
-  """Compares the shapes of all arrays of the model."""
+  """Raises an `InputError` if the shapes of the model's arrays differ."""
   shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
   if shapes(saved) != shapes(like):
     size = lambda tree: sum(math.prod(shape) for shape in shapes(tree))
     raise errors.InputError(
       f'the checkpoint {path} holds another model ({size(saved):,} values)'
-      f' than the config describes ({size(like):,}); set model.width to what'
-      ' it was trained with, or choose another --workdir.'
+      f' than the config describes ({size(like):,}); set model.width to the'
+      ' value it was trained with, or choose another --workdir.'
     )

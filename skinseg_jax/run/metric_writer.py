@@ -1,6 +1,6 @@
-"""Scalars to `metrics.jsonl`, always, and to TensorBoard where it can be.
+"""Writes scalars to `metrics.jsonl` and, if it is installed, to TensorBoard.
 
-Pictures go to TensorBoard alone: they are files already.
+Pictures go only to TensorBoard, because they already exist as files.
 """
 
 import io
@@ -20,8 +20,8 @@ from skinseg_jax.runtime import distributed, errors
 class MetricWriter:
   """Writes the same scalars to `metrics.jsonl` and to an event file.
 
-  clu's writer needs TensorFlow. Without it one line on stderr says that
-  TensorBoard is off. Process 0 alone writes.
+  clu's writer needs TensorFlow. Without it, one line on stderr says that
+  TensorBoard is off. Only process 0 writes.
 
   Attributes:
     lines: Number of lines in `metrics.jsonl`.
@@ -32,8 +32,8 @@ class MetricWriter:
 
     Args:
       workdir: Folder of the run.
-      lines: How many of the lines there to keep; what was written after the
-        checkpoint that is gone on from will come again.
+      lines: Number of existing lines to keep. Later lines were written after
+        the checkpoint that the run resumes from; they will be written again.
     """
     self.lines = lines
     self._file = self._summaries = None
@@ -55,7 +55,7 @@ class MetricWriter:
     except ImportError as error:
       print(
         f'TensorBoard is off ({error}); metrics.jsonl has every number.'
-        ' `pip install tensorflow-cpu tensorboard` turns it on.',
+        ' `pip install "skinseg_jax[train]"` turns it on, up to Python 3.13.',
         file=sys.stderr,
       )
 
@@ -69,7 +69,7 @@ class MetricWriter:
       self._summaries.write_scalars(step, scalars)
 
   def flush(self) -> None:
-    """Hands everything to the operating system."""
+    """Flushes everything to the operating system."""
     if self._summaries:
       self._summaries.flush()
 
@@ -84,10 +84,10 @@ class MetricWriter:
 def write_images(
   directory: pathlib.Path, step: int, files: Mapping[str, bytes]
 ) -> None:
-  """Writes pictures for TensorBoard; without TensorFlow, nothing.
+  """Writes pictures for TensorBoard; does nothing without TensorFlow.
 
   Args:
-    directory: Folder of the event file, a run of its own to TensorBoard.
+    directory: Folder of the event file; TensorBoard shows it as a separate run.
     step: Step to show them under.
     files: PNG files by name.
   """
@@ -102,7 +102,7 @@ def write_images(
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """All whole lines of a run's `metrics.jsonl`; none if there is no file.
+  """Reads all complete lines of a run's `metrics.jsonl`; none if missing.
 
   Raises:
     InputError: If a line is damaged.
@@ -118,7 +118,7 @@ def read(workdir: pathlib.Path) -> list[dict[str, float]]:
       int(record['step'])
   except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
     raise errors.InputError(
-      f'{path} is damaged ({error!r}); restore it, or remove it to go on'
+      f'{path} is damaged ({error!r}); restore it, or remove it to continue'
       ' without the curves so far.'
     ) from error
   return records
@@ -140,8 +140,8 @@ def _keep_events(
 ) -> None:
   """Merges event files into the first; keeps each of the scalars once.
 
-  A reader of the folder would show all that it holds, also what was written
-  twice because a run was killed and went on from an earlier step.
+  TensorBoard shows everything in the folder. That includes values written twice
+  because a run was killed and resumed from an earlier step.
   """
   if not paths:
     return
@@ -154,7 +154,7 @@ def _keep_events(
   with temporary.open('wb') as file:
     writer = record_writer.RecordWriter(file)
     for path in paths:
-      # Ends at a record that was cut.
+      # The loader ends at a truncated record.
       for record in event_file_loader.RawEventFileLoader(str(path)).Load():
         event = event_pb2.Event.FromString(record)
         found = {(event.step, value.tag) for value in event.summary.value}
@@ -167,7 +167,7 @@ def _keep_events(
 
 
 def _summary_writer(workdir: pathlib.Path):
-  # TensorFlow only writes files here: no notes on how it would compute.
+  # TensorFlow only writes files here, so hide its notes on computing.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   from clu import metric_writers

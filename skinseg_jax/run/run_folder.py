@@ -1,4 +1,4 @@
-"""The files that say what a run is: config, environment, split."""
+"""Reads and writes a run's config, environment and split files."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -51,18 +51,18 @@ _PACKAGES = (
 
 
 def checkpoints_dir(workdir: pathlib.Path) -> pathlib.Path:
-  """Where a run keeps its checkpoints."""
+  """Returns the folder of a run's checkpoints."""
   return workdir / 'checkpoints'
 
 
 def evaluation_dir(workdir: pathlib.Path, subset: str) -> pathlib.Path:
-  """Where a run keeps the scores on one subset."""
+  """Returns the folder of a run's scores on one subset."""
   return workdir / 'evaluation' / subset
 
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path) -> Iterator[None]:
-  """Makes the folder, and keeps a second run out of it; a crash frees it.
+  """Creates the folder and locks it against a second run; a crash unlocks it.
 
   Raises:
     InputError: If the folder is in use or cannot be written.
@@ -74,12 +74,12 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     raise _unwritable(workdir, error) from error
   with file:
     try:
-      # Of several processes the first speaks for all.
+      # Process 0 holds the lock for all processes.
       if jax.process_index() == 0:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise errors.InputError(
-        f'another process trains in {workdir}; wait for its end, or choose'
+        f'another process trains in {workdir}; wait until it ends, or choose'
         ' another --workdir.'
       ) from None
     yield
@@ -97,14 +97,23 @@ def begin(
   config: config_lib.Config,
   source: interface.Source,
   split: splits.Split,
+  initial_weights: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes what the run is, or checks that it is the one begun there before.
+  """Writes the files that describe the run, or checks the existing ones.
 
-  Process 0 writes; the others, after it, check that theirs is the same run.
+  Process 0 writes. The other processes then check that theirs is the same run.
+
+  Args:
+    workdir: Folder of the run.
+    config: Config of the run.
+    source: Its images and masks.
+    split: Which images train and which validate.
+    initial_weights: What a new run starts from besides its seed, see
+      `initial_weights`.
 
   Raises:
-    InputError: If the folder holds a run of another config, data or split,
-      naming what differs; or if it cannot be written.
+    InputError: If the folder holds a run with another config, data or split
+      (the message names what differs), or if it cannot be written.
   """
   if not distributed.is_primary():
     _check_joined(workdir, config, source)
@@ -115,20 +124,32 @@ def begin(
       _check_same_run(workdir, config, source, split)
     else:
       splits.write_split(split, workdir / 'split.csv')
-      write_json(workdir / 'environment.json', _environment(source, split))
-    # Last: a folder with a config is a whole one. It is written anew where a
-    # run is gone on with, for it may train longer; how it began stays.
+      environment = _environment(source, split)
+      environment['initial_weights'] = dict(initial_weights or {})
+      write_json(workdir / 'environment.json', environment)
+    # Written last: a folder with a config is complete. A resumed run writes the
+    # config again because it may train longer; the other files stay.
     write_json(workdir / 'config.json', config_lib.to_dict(config))
   except OSError as error:
     raise _unwritable(workdir, error) from error
 
 
+def initial_weights(workdir: pathlib.Path) -> dict[str, Any]:
+  """What a run starts from besides its seed; empty: nothing.
+
+  Raises:
+    InputError: If the run folder is damaged.
+  """
+  environment = read_json(workdir / 'environment.json')
+  return environment.get('initial_weights', {})
+
+
 def _check_joined(workdir, config, source) -> None:
-  """Refuses to train beside a process 0 that does something else."""
+  """Checks that process 0 has the same config and data."""
   path = workdir / 'config.json'
   if not path.exists():
     raise errors.InputError(
-      f'{path} is not there, though process 0 wrote it; --workdir must be on a'
+      f'{path} is missing, although process 0 wrote it; --workdir must be on a'
       ' file system that all processes share.'
     )
   before, now = map(config_lib.flat, (config_lib.load(path), config))
@@ -139,14 +160,14 @@ def _check_joined(workdir, config, source) -> None:
   ]
   if differing:
     raise errors.InputError(
-      'all processes must have one config; they differ in\n'
+      'all processes must have the same config; they differ in\n'
       + errors.listing(differing)
     )
   check_data(workdir, source)
 
 
 def check_data(workdir: pathlib.Path, source: interface.Source) -> None:
-  """Refuses data that is not what the run was trained on.
+  """Checks that the data is what the run was trained on.
 
   Raises:
     InputError: If images, masks or ids changed.
@@ -154,7 +175,7 @@ def check_data(workdir: pathlib.Path, source: interface.Source) -> None:
   if not _same_data(workdir, source):
     raise errors.InputError(
       f'the data of source {source.name!r} is not what {workdir} was trained'
-      ' on: images, masks or ids differ. Restore them, or train anew.'
+      ' on: images, masks or ids differ. Restore them, or train again.'
     )
 
 
@@ -164,10 +185,10 @@ def _same_data(workdir: pathlib.Path, source: interface.Source) -> bool:
 
 
 def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
-  """Reads an object that holds `keys`.
+  """Reads a JSON object that must hold `keys`.
 
   Raises:
-    InputError: If the file is missing, damaged or lacks one.
+    InputError: If the file is missing or damaged, or lacks a key.
   """
   try:
     found = json.loads(path.read_text('utf-8'))
@@ -177,13 +198,13 @@ def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
       raise ValueError(f'no {", ".join(missing)}')
   except (OSError, ValueError, RecursionError) as error:
     raise errors.InputError(
-      f'{path} is not what a run writes ({error}); restore it, or train anew.'
+      f'{path} is not what a run writes ({error}); restore it, or train again.'
     ) from error
   return found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes indented JSON, whole or not at all; process 0 alone does."""
+  """Writes indented JSON atomically, in process 0 only."""
   if not distributed.is_primary():
     return
   temporary = path.with_suffix('.tmp')
@@ -196,7 +217,7 @@ def _check_same_run(workdir, config, source, split) -> None:
   now = config_lib.flat(config)
   free = _FREE_FIELDS
   if config.train.schedule != 'constant':
-    free -= {'train.epochs'}  # A schedule is drawn over the whole training.
+    free -= {'train.epochs'}  # The schedule depends on the number of epochs.
   differing = [
     f'{name}: {before[name]!r} there, {now[name]!r} now'
     for name in now
@@ -237,7 +258,7 @@ def _environment(source, split) -> dict[str, Any]:
 
 
 def _commit() -> str:
-  """The commit of the code, '' where it is not known."""
+  """Returns the commit of the code, '' if it is not known."""
   root = pathlib.Path(__file__).parents[2]
   try:
     done = subprocess.run(
@@ -249,5 +270,5 @@ def _commit() -> str:
   except (OSError, subprocess.CalledProcessError):
     return ''
   top, commit = done.stdout.splitlines()
-  # Installed in an environment inside another repository, it is not that one's.
+  # If the package is installed inside another repository, ignore its commit.
   return commit if pathlib.Path(top) == root.resolve() else ''

@@ -1,4 +1,4 @@
-"""The images that a run was trained on, opened from its folder."""
+"""Opens the images of a run from its folder."""
 
 import dataclasses
 import pathlib

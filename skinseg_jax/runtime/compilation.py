@@ -1,4 +1,4 @@
-"""Compiles with XLA options that help on the platform."""
+"""Compiles functions with the XLA options that suit the platform."""
 
 import functools
 import os
@@ -9,20 +9,22 @@ import jax
 
 from skinseg_jax.runtime import errors
 
-# What 'auto' means. docs/performance.md says what each gains.
+# The options behind 'auto'. docs/explanation/performance.md lists what each one
+# gains.
 _OPTIONS: dict[str, dict[str, str | bool]] = {
   'cpu': {
-    # Matrix products by the YNN library: kernel gradients take a third.
+    # Matrix products use the YNN library: kernel gradients take a third of the
+    # time.
     'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
   },
 }
 
 
 def make_deterministic() -> None:
-  """Has XLA take only what gives the same bits every time.
+  """Restricts XLA to operations that give the same bits every time.
 
-  On a CPU that is all it has; on a GPU some convolutions and scatters add up in
-  the order that threads finish in. Must come before JAX starts its devices.
+  On a CPU all of them do. On a GPU some convolutions and scatters sum in the
+  order in which threads finish. Call this before JAX starts its devices.
   """
   flags = os.environ.get('XLA_FLAGS', '')
   os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
@@ -32,17 +34,17 @@ def compile_step(step: Any, *args: Any, xla_options: str, **static: Any) -> Any:
   """Compiles a jitted function for arguments of these shapes.
 
   Args:
-    step: What `jax.jit` returned.
+    step: Result of `jax.jit`.
     *args: Arrays, or `jax.ShapeDtypeStruct` with a sharding.
     xla_options: 'auto', or names and values, 'a=1,b=2'; '' for none.
     **static: Static arguments by name.
 
   Returns:
-    The executable: called without the static arguments, it never compiles
+    The executable. Call it without the static arguments; it never compiles
     again.
 
   Raises:
-    InputError: If XLA does not know an option that was named.
+    InputError: If XLA does not know one of the named options.
   """
   lowered = step.lower(*args, **static)
   if xla_options == 'auto':
@@ -58,9 +60,9 @@ def compile_step(step: Any, *args: Any, xla_options: str, **static: Any) -> Any:
 def jit(
   function: Callable[..., Any], *, static_argnames: str
 ) -> Callable[..., Any]:
-  """`jax.jit` with the options that 'auto' means."""
+  """Wraps `jax.jit` with the options that 'auto' selects."""
 
-  # At the first call, for to ask for the platform is to start it.
+  # Deferred to the first call, because asking for the platform starts it.
   @functools.cache
   def jitted():
     return jax.jit(
@@ -84,7 +86,7 @@ def _automatic() -> dict[str, str | bool]:
   except jax.errors.JaxRuntimeError as error:
     if 'No such compile option' not in str(error):
       raise
-    return {}  # Another release of XLA: slower, but the same result.
+    return {}  # Another release of XLA lacks them: slower, same result.
   return options
 
 

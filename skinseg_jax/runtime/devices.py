@@ -1,4 +1,4 @@
-"""Which kind of device a program runs on, and what to do without one."""
+"""Selects the kind of device and explains what to do if there is none."""
 
 import pathlib
 import shutil
@@ -8,9 +8,9 @@ import jax
 
 from skinseg_jax.runtime import errors
 
-# Where drivers show their devices.
+# Drivers list their devices here.
 _DEV = pathlib.Path('/dev')
-# What makes JAX see each kind.
+# How to install support for each kind.
 _REMEDIES = {
   'gpu': 'pip install "skinseg_jax[cuda]" (NVIDIA, Linux)',
   'tpu': 'pip install "jax[tpu]", on a machine with a TPU',
@@ -18,12 +18,13 @@ _REMEDIES = {
 
 
 def use(kind: str) -> None:
-  """Makes JAX use one kind of device; call before it has touched any.
+  """Makes JAX use one kind of device; call it before JAX touches any.
 
-  With 'auto', says on stderr where an NVIDIA GPU is there and not used.
+  With 'auto', warns on stderr if the machine has an NVIDIA GPU that JAX does
+  not use.
 
   Args:
-    kind: 'cpu', 'gpu' or 'tpu'; 'auto' takes what JAX prefers.
+    kind: 'cpu', 'gpu' or 'tpu'; 'auto' takes the kind that JAX prefers.
 
   Raises:
     InputError: If there is no device of that kind.
@@ -32,9 +33,9 @@ def use(kind: str) -> None:
     jax.config.update('jax_platforms', 'cpu')
   try:
     found = jax.default_backend()
-  except RuntimeError as error:  # JAX_PLATFORMS names what is not there.
+  except RuntimeError as error:  # JAX_PLATFORMS names a missing platform.
     raise errors.InputError(
-      f'JAX finds no device ({error}); unset JAX_PLATFORMS, or make it cpu.'
+      f'JAX finds no device ({error}); unset JAX_PLATFORMS, or set it to cpu.'
     ) from error
   if kind not in ('auto', found):
     raise errors.InputError(
@@ -51,12 +52,12 @@ def use(kind: str) -> None:
 
 
 def remedy(kind: str) -> str:
-  """What to type to have a kind of device."""
+  """Returns the command that installs support for a kind of device."""
   return f'For a {kind.upper()}: {_REMEDIES[kind]}'
 
 
 def unused_gpu(platform: str) -> bool:
-  """Whether JAX runs on the CPU of a machine that seems to have a GPU."""
+  """Returns whether JAX runs on the CPU although there seems to be a GPU."""
   return platform == 'cpu' and bool(
     shutil.which('nvidia-smi') or any(_DEV.glob('nvidia[0-9]*'))
   )

@@ -1,8 +1,8 @@
-"""One run by several processes: how they meet, take turns and fail together.
+"""Coordinates several processes of one run: joining, ordering and failures.
 
-What crosses from process to process here goes over JAX's coordination service,
-not over the devices: it may take an hour until a data set is built, and
-collectives give up sooner.
+The processes exchange messages through JAX's coordination service, not through
+collectives on the devices: building a data set may take an hour, and
+collectives time out sooner.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from jax._src import distributed as jax_distributed
 from skinseg_jax.runtime import errors
 
 _T = TypeVar('_T')
-# Ask JAX itself, whatever this module recognises.
+# Always ask JAX itself, even where this module recognises no cluster.
 AUTO = 'auto'
-# A process that dies is noticed by its missing heartbeats, long before.
+# Missing heartbeats reveal a dead process long before this timeout.
 _PATIENCE_MS = 24 * 3600 * 1000
 _stages = itertools.count()
 
@@ -33,20 +33,20 @@ _stages = itertools.count()
 def joined(
   coordinator: str, num_processes: int | None, process_id: int | None
 ) -> Iterator[None]:
-  """Joins the other processes of the run, if there are any; leaves at the end.
+  """Joins the other processes of the run, if any, and leaves at the end.
 
-  Must come before JAX touches a device. In all processes but process 0 nothing
-  is printed to stdout.
+  Enter it before JAX touches a device. Only process 0 prints to stdout.
 
   Args:
-    coordinator: 'HOST:PORT' where process 0 can be reached; 'auto' has JAX
-      find everything out; '' joins where the environment tells of a cluster.
+    coordinator: 'HOST:PORT' where process 0 can be reached. With 'auto', JAX
+      detects everything. With '', joins only if the environment describes a
+      cluster.
     num_processes: Number of processes; with HOST:PORT only.
     process_id: 0 to `num_processes` - 1; with HOST:PORT only.
 
   Raises:
-    InputError: If the arguments do not go together, or the processes do not
-      meet.
+    InputError: If the arguments do not go together, or the processes cannot
+      connect.
   """
   _check(coordinator, num_processes, process_id)
   if not coordinator and not _cluster(os.environ):
@@ -67,10 +67,11 @@ def joined(
       stack.enter_context(contextlib.redirect_stdout(null))
     try:
       yield
-    except errors.StoppedError:  # They all stopped, at one step.
+    except errors.StoppedError:  # All processes stopped at the same step.
       _leave()
       raise
-  # After a failure nobody waits: the others fail, too, or lose this process.
+  # Not reached after any other failure, which needs no waiting: the other
+  # processes fail as well, or notice that this one is gone.
   _leave()
 
 
@@ -80,18 +81,18 @@ def _leave() -> None:
 
 
 def is_primary() -> bool:
-  """Whether this is process 0, which alone writes files and prints."""
+  """Returns whether this is process 0, the only one that writes and prints."""
   return jax_distributed.global_state.process_id == 0
 
 
 def primary_first(function: Callable[[], _T]) -> _T:
   """Calls `function` in process 0, then in all others at once.
 
-  What process 0 prepares the others find. Every process must call this as
-  often and in the same order.
+  The others find the files that process 0 has prepared. All processes must
+  make the same calls in the same order.
 
   Args:
-    function: What to do; its result may differ from process to process.
+    function: Its result may differ from process to process.
 
   Raises:
     InputError: In every process, if `function` raised it in any of them.
@@ -118,7 +119,7 @@ def primary_first(function: Callable[[], _T]) -> _T:
 
 
 def _problems(stage: str) -> list[str]:
-  """What went wrong in which process, each message once."""
+  """Lists each error message once, with the processes that raised it."""
   entries = _client().key_value_dir_get(f'{stage}/problem/')
   by_message: dict[str, list[str]] = {}
   for key, message in sorted(entries):
@@ -141,7 +142,7 @@ def _client() -> Any:
 def _check(
   coordinator: str, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Refuses flags that do not go together."""
+  """Rejects flags that do not go together."""
   explicit = coordinator not in ('', AUTO)
   if explicit != (num_processes is not None) or explicit != (
     process_id is not None
@@ -156,8 +157,8 @@ def _check(
     return
   if not re.fullmatch(r'.+:\d{1,5}', coordinator):
     raise errors.InputError(
-      f'--coordinator {coordinator}: allowed is HOST:PORT, where process 0 can'
-      ' be reached by all, such as 10.0.0.1:1234.'
+      f'--coordinator {coordinator}: allowed is HOST:PORT, where all processes'
+      ' can reach process 0, such as 10.0.0.1:1234.'
     )
   if num_processes < 1 or not 0 <= process_id < num_processes:
     raise errors.InputError(
@@ -167,11 +168,11 @@ def _check(
 
 
 def _cluster(environ: Mapping[str, str]) -> str:
-  """Name of the cluster that started several processes; '' if none did.
+  """Returns the cluster that started several processes, '' if there is none.
 
-  The variables are those by which JAX's own detection goes (jax/_src/clusters)
-  and those that tell the number of processes: one process alone keeps all its
-  devices and needs nobody.
+  Reads the variables that JAX's own detection uses (jax/_src/clusters) and
+  those that hold the number of processes. A single process keeps all its
+  devices and has nothing to join.
   """
   number = lambda name: int(environ.get(name, '1'))
   if 'SLURM_STEP_TASKS_PER_NODE' in environ and number('SLURM_NTASKS') > 1:
@@ -186,8 +187,8 @@ def _cluster(environ: Mapping[str, str]) -> str:
     if importlib.util.find_spec('kubernetes'):
       return 'Kubernetes'
     print(
-      'In an indexed Kubernetes job, but this process trains alone: to join'
-      ' the others, pip install "jax[k8s]", or give --coordinator,'
+      'This process is part of an indexed Kubernetes job, but trains alone: to'
+      ' join the others, pip install "jax[k8s]", or give --coordinator,'
       ' --num_processes and --process_id.',
       file=sys.stderr,
     )
@@ -195,15 +196,15 @@ def _cluster(environ: Mapping[str, str]) -> str:
 
 
 def _check_slurm(environ: Mapping[str, str]) -> None:
-  """Refuses GPUs that no task would use: JAX gives each task one."""
+  """Rejects a job with unused GPUs: JAX gives each task only one."""
   # '4', or '4(x2),3' on several nodes.
   tasks = int(re.split(r'\D', environ['SLURM_STEP_TASKS_PER_NODE'])[0])
   gpus = int(environ.get('SLURM_GPUS_ON_NODE', '0'))
   if gpus > tasks and 'JAX_LOCAL_DEVICE_IDS' not in environ:
     raise errors.InputError(
       f'SLURM gave this node {gpus} GPUs and {tasks} tasks, and each task uses'
-      f' one GPU; start a task for each: srun --ntasks-per-node={gpus}, or'
-      ' name them: export JAX_LOCAL_DEVICE_IDS='
+      f' one GPU; start one task per GPU: srun --ntasks-per-node={gpus}, or'
+      ' name the GPUs: export JAX_LOCAL_DEVICE_IDS='
       + ','.join(map(str, range(gpus)))
     )
 
@@ -213,8 +214,8 @@ def _initialize(**arguments) -> None:
     jax.distributed.initialize(**arguments)
   except (RuntimeError, ValueError, OSError) as error:
     raise errors.InputError(
-      f'the processes of this run did not meet: {error}\nGive every process'
-      ' the same --coordinator HOST:PORT, where process 0 can be reached and'
-      ' the port is free, the same --num_processes, and a --process_id of its'
-      ' own.'
+      f'the processes of this run could not connect: {error}\nGive every'
+      ' process the same --coordinator HOST:PORT, where process 0 can be'
+      ' reached and the port is free, the same --num_processes, and a different'
+      ' --process_id.'
     ) from error

@@ -1,4 +1,4 @@
-"""What ends a program with one message and an exit code, no traceback."""
+"""Errors that end a program with one message and an exit code, no traceback."""
 
 import os
 import sys
@@ -6,26 +6,26 @@ from collections.abc import Callable, Sequence
 
 
 class InputError(ValueError):
-  """Something the user gave does not fit; the message names the remedy."""
+  """The user's input is invalid; the message says how to fix it."""
 
   exit_code = 2
 
 
 class DivergenceError(ArithmeticError):
-  """Training left the finite numbers."""
+  """The loss or the weights are no longer finite."""
 
   exit_code = 3
 
 
 class StoppedError(BaseException):
-  """A signal asked the program to end; the same command goes on."""
+  """A signal asked the program to end; the same command resumes it."""
 
-  # EX_TEMPFAIL of sysexits.h: what a scheduler may start again.
+  # EX_TEMPFAIL of sysexits.h: a scheduler may start the program again.
   exit_code = 75
 
 
 def listing(items: Sequence[str], *, most: int = 20) -> str:
-  """Formats offenders one a line, indented; counts those beyond `most`."""
+  """Formats items one per line, indented; only counts those beyond `most`."""
   lines = [f'  {item}' for item in items[:most]]
   if len(items) > most:
     lines.append(f'  ... and {len(items) - most} more')
@@ -33,7 +33,7 @@ def listing(items: Sequence[str], *, most: int = 20) -> str:
 
 
 def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
-  """Runs `main(argv)`; our own errors become one message and an exit code."""
+  """Runs `main(argv)`; turns our errors into one message and an exit code."""
   try:
     main(argv)
   except (InputError, DivergenceError) as error:
@@ -42,6 +42,6 @@ def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
   except StoppedError as stop:
     sys.stdout.flush()
     print(stop, file=sys.stderr, flush=True)
-    # All is saved; who sent the signal may not wait for libraries to be torn
-    # down, which takes a second or two.
+    # Everything is saved. Libraries take a second or two to shut down, and the
+    # sender of the signal may not wait that long.
     os._exit(stop.exit_code)

@@ -1,4 +1,4 @@
-"""Turns errors of disk and memory into messages for the user."""
+"""Turns disk and memory errors into messages for the user."""
 
 import contextlib
 import pathlib
@@ -11,22 +11,23 @@ from skinseg_jax.runtime import errors
 
 @contextlib.contextmanager
 def explained(workdir: pathlib.Path) -> Iterator[None]:
-  """Turns what disk and memory raise into an `InputError`."""
+  """Turns disk and memory errors into an `InputError`."""
   try:
     yield
   except OSError as error:
     raise errors.InputError(
-      f'{workdir} cannot be written ({error}); what was saved is intact. Make'
-      ' room or mend the folder; the same command goes on from there.'
+      f'{workdir} cannot be written ({error}); saved files are intact. Free'
+      ' some space or make the folder writable, then run the same command'
+      ' again to resume.'
     ) from error
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     raise errors.InputError(
       f'out of memory: {str(error).splitlines()[0]}\n'
-      'From the least change to the greatest: train.remat=true;'
-      ' train.accumulation_steps=2 or more (the batch in parts); a smaller'
+      'Try these, smallest change first: train.remat=true;'
+      ' train.accumulation_steps=2 or more (splits the batch); a smaller'
       ' train.batch_size or evaluation.batch_size;'
       " model.compute_dtype='bfloat16'; a smaller model.width or"
-      ' data.image_size. What was saved is intact.'
+      ' data.image_size. Saved files are intact.'
     ) from None

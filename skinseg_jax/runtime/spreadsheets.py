@@ -1,17 +1,17 @@
-"""Cells of csv files that a spreadsheet must not take for formulas.
+"""Protects csv cells from being read as formulas by a spreadsheet.
 
 https://owasp.org/www-community/attacks/CSV_Injection
 """
 
-# With these a formula begins; the apostrophe is how a guarded cell does.
+# A formula starts with one of these; a guarded cell with an apostrophe.
 _FORMULA = tuple('=+-@\t\r')
 _GUARDED = (*_FORMULA, "'")
 
 
 def guard(cell: str) -> str:
-  """Puts ' before a cell that a spreadsheet would take for a formula.
+  """Puts ' before a cell that a spreadsheet would read as a formula.
 
-  Numbers stay as they are, with a sign, too.
+  Numbers stay unchanged, even with a sign.
   """
   if not cell.startswith(_GUARDED):
     return cell
@@ -23,6 +23,6 @@ def guard(cell: str) -> str:
 
 
 def bare(cell: str) -> str:
-  """The inverse of `guard`."""
+  """Inverts `guard`."""
   guarded = cell.startswith("'") and cell[1:].startswith(_GUARDED)
   return cell[1:] if guarded else cell

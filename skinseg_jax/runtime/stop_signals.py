@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a program in order; a second one ends it at once."""
+"""Stops a program cleanly on SIGTERM or SIGINT; a second one kills it."""
 
 import contextlib
 import os
@@ -17,13 +17,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-  """Catches both signals from `with` to its end, in the main thread.
+  """Context manager that catches both signals in the main thread.
 
-  Of several processes none catches them itself: JAX hears SIGTERM, and has all
-  of them stop at one step.
+  In a run of several processes it catches nothing itself: JAX receives SIGTERM
+  and makes all processes stop at the same step.
 
   Attributes:
-    requested: Name of the signal that came, '' before one does.
+    requested: Name of the signal that arrived, '' before one arrives.
   """
 
   def __init__(self):
@@ -57,12 +57,12 @@ class StopSignals:
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
-    """In here a signal is only noted: what is under way must be saved first.
+    """Delays `StoppedError` to the end of the block, so that work can be saved.
 
-    Elsewhere it raises a `StoppedError`.
+    Outside such a block a signal raises a `StoppedError` at once.
 
     Raises:
-      StoppedError: At the end, if a signal came and nobody heeded it.
+      StoppedError: At the end, if a signal arrived and was not handled.
     """
     self._deferred = True
     try:
@@ -72,26 +72,26 @@ class StopSignals:
     self.check()
 
   def check(self) -> None:
-    """Does nothing, unless a signal came.
+    """Raises an error if a signal has arrived.
 
     Raises:
-      StoppedError: If one did.
+      StoppedError: If one has.
     """
     if self.requested:
       raise errors.StoppedError(
-        f'stopped by {self.requested}; the same command goes on from the last'
-        ' checkpoint.'
+        f'stopped by {self.requested}; run the same command again to resume'
+        ' from the last checkpoint.'
       )
 
   def reached(self, step: int) -> bool:
-    """Whether to stop after `step` updates, the same in every process."""
+    """Returns whether to stop after `step` updates, same in every process."""
     if jax.process_count() > 1 and not self.requested:
       agreed = multihost_utils.reached_preemption_sync_point(step)
       self.requested = 'SIGTERM' if agreed else ''
     return bool(self.requested)
 
   def heeded(self, items: Iterable[Any]) -> Iterator[Any]:
-    """The same items, but a `StoppedError` before the next if a signal came."""
+    """Yields the items; raises `StoppedError` once a signal has arrived."""
     for item in items:
       self.check()
       yield item
@@ -103,16 +103,16 @@ class StopSignals:
       self.check()
 
   def _watch(self) -> None:
-    """Heeds signals at once, also while the main thread waits for a step."""
+    """Reacts at once to signals, even while the main thread waits."""
     came = 0
     while byte := os.read(self._pipe[0], 1):
       if byte[0] in _SIGNALS:
         came += 1
         if came == 2:
-          os._exit(128 + byte[0])  # What a shell says of one so killed.
+          os._exit(128 + byte[0])  # A shell's exit code for this signal.
         name = signal.Signals(byte[0]).name
         print(
-          f'\n{name}: ending after this step; a second one ends at once.',
+          f'\n{name}: stopping after this step; send it again to stop at once.',
           file=sys.stderr,
           flush=True,
         )

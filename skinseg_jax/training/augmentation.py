@@ -1,8 +1,9 @@
 """Random changes of image and mask together, on the device.
 
-One affine resampling does all of the geometry: image bilinear, mask nearest;
-colours come after it. What is drawn depends on seed, step and the image's place
-in the global batch alone, so that one device and eight see the same batch.
+One affine resampling does all of the geometry: bilinear for the image, nearest
+pixel for the mask. Colour changes follow. The random draws depend only on the
+seed, the step and the image's place in the global batch, so that one device
+and eight see the same batch.
 """
 
 import jax
@@ -12,16 +13,17 @@ import numpy as np
 from skinseg_jax import config as config_lib
 from skinseg_jax.training import colour
 
-# Turns by 90, 180 and 270 degrees, free of rounding.
+# Rotations by 90, 180 and 270 degrees, without rounding errors.
 _QUARTER_TURNS = np.array(
   [[[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], np.float32
 )
-# Numbers of the draws: a key folded with one is that draw's own.
+# Each random draw folds its number into the image's key, so that draws are
+# independent.
 _QUARTER, _WHICH, _SCALE, _SHEAR, _TRANSLATION, _COLOUR = range(100, 106)
 
 
 def rotation(degrees: jax.Array) -> jax.Array:
-  """Matrix [2, 2] that turns (row, column) offsets by `degrees`."""
+  """Matrix [2, 2] that rotates (row, column) offsets by `degrees`."""
   cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
   return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
 
@@ -37,11 +39,12 @@ def image_keys(seed: int, step: jax.Array, batch_size: int) -> jax.Array:
 def random_matrix(
   key: jax.Array, config: config_lib.AugmentationConfig
 ) -> jax.Array:
-  """Draws the map of one image.
+  """Draws the linear map of one image.
 
   Returns:
-    Matrix [2, 2] from offsets (row, column) to the centre in the output to
-    offsets in the input: flips @ rotation @ shear @ scale @ quarter turn.
+    Matrix [2, 2] that maps an offset (row, column) from the centre of the
+    output to the offset in the input: flips @ rotation @ shear @ scale @
+    quarter turn.
   """
   angle_key, horizontal_key, vertical_key = jax.random.split(key, 3)
   degrees = config.rotation_degrees * jax.random.uniform(
@@ -73,7 +76,7 @@ def random_matrix(
 def random_shift(
   key: jax.Array, config: config_lib.AugmentationConfig
 ) -> jax.Array:
-  """Draws the translation of one image, [2], as shares of height and width."""
+  """Draws the translation of one image, [2], as fractions of height, width."""
   if not config.translation:
     return jnp.zeros(2)
   return config.translation * jax.random.uniform(
@@ -82,7 +85,7 @@ def random_shift(
 
 
 def _uniform(key: jax.Array, draw: int) -> jax.Array:
-  """A number from -1 to 1 that belongs to this draw alone."""
+  """A uniform number in [-1, 1) for the draw with this number."""
   return jax.random.uniform(
     jax.random.fold_in(key, draw), minval=-1.0, maxval=1.0
   )
@@ -103,7 +106,7 @@ def resample(
     mask: uint8 [H, W] in {0, 1}.
     matrix: [2, 2], see `random_matrix`; the centre is ((H-1)/2, (W-1)/2).
     shift: [2], see `random_shift`; where the output's centre lies in the input,
-      less the centre.
+      relative to the centre of the input.
     border: 'mirror' reflects without repeating the edge (scipy's `mirror`,
       OpenCV's BORDER_REFLECT_101); 'constant' is 0 beyond the edge.
 
@@ -139,7 +142,7 @@ def augment(
   Args:
     images: uint8 [B, H, W, 3].
     masks: uint8 [B, H, W] in {0, 1}.
-    step: Number of the update, an integer scalar.
+    step: Number of updates before this one, an integer scalar.
     seed: Seed of the run.
     config: Ranges and probabilities.
 
@@ -173,18 +176,18 @@ def _source_coordinates(matrix_row, height, width, centre) -> jax.Array:
 
 
 def _mirror(coordinates: jax.Array, size: int) -> jax.Array:
-  """Reflects at 0 and at size - 1 until inside."""
+  """Reflects coordinates at 0 and at size - 1 until they lie between them."""
   last = max(size - 1, 1)
   return last - jnp.abs(coordinates % (2 * last) - last)
 
 
 def _pick(values: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  """values[rows, columns], 0 where that lies outside."""
+  """values[rows, columns], or 0 where the position lies outside."""
   height, width = values.shape[:2]
   inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
   rows = jnp.clip(rows, 0, height - 1).astype(jnp.int32)
   columns = jnp.clip(columns, 0, width - 1).astype(jnp.int32)
-  # One flat index gathers faster than two.
+  # Gathering with one flat index is faster than with two.
   flat = jnp.asarray(values).reshape(height * width, *values.shape[2:])
   picked = flat.at[rows * width + columns].get(mode='promise_in_bounds')
   inside = inside.reshape(inside.shape + (1,) * (values.ndim - 2))

@@ -1,9 +1,9 @@
-"""Moving averages of a model's weights, which predict better than the last.
+"""Moving averages of a model's weights, which predict better than the latest.
 
-After Polyak and Juditsky, 1992; with decaying weights as in Tarvainen and
-Valpola, 2017 (arXiv:1703.01780). The running statistics of batch norm are
-averaged by the same rule; `scripts/studies/recipe.py` scores each average with
-statistics worked out anew for it, too.
+Averaging follows Polyak and Juditsky, 1992; the exponential decay follows
+Tarvainen and Valpola, 2017 (arXiv:1703.01780). The running statistics of batch
+norm are averaged by the same rule. `scripts/studies/recipe.py` also scores each
+average with statistics that it recomputes for the averaged weights.
 """
 
 import jax
@@ -12,14 +12,14 @@ from flax import nnx
 
 
 def decay_at(update: jax.Array, decay: float) -> jax.Array:
-  """The decay of one update: small at first, so that old weights fade sooner.
+  """The decay for one update: small at first, so that old weights fade sooner.
 
   Args:
-    update: Its number, from 1.
-    decay: Reached in the end, in (0, 1).
+    update: Number of the update, from 1.
+    decay: Final value, in (0, 1).
 
   Returns:
-    min(decay, (1 + update) / (10 + update)), as TensorFlow's
+    min(decay, (1 + update) / (10 + update)), as in TensorFlow's
     ExponentialMovingAverage.
   """
   return jnp.minimum(decay, (1 + update) / (10 + update))
@@ -28,11 +28,11 @@ def decay_at(update: jax.Array, decay: float) -> jax.Array:
 def update_average(
   average: nnx.Module, model: nnx.Module, update: jax.Array, decay: float
 ) -> None:
-  """Moves each value of `average` towards that of `model`.
+  """Moves each value of `average` towards the value in `model`.
 
   Args:
-    average: Changed in place: weights and running statistics.
-    model: Of the same shape, as the update has left it.
+    average: Its weights and running statistics are changed in place.
+    model: The model after the update, with the same shapes.
     update: Number of the update, from 1.
     decay: See `decay_at`.
   """

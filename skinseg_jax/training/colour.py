@@ -1,8 +1,8 @@
-"""Random changes of colour, sharpness and hair of one image, on the device.
+"""Random changes of colour and sharpness, and random hair, on the device.
 
-Brightness, contrast, saturation, hue and light are each an affine map of RGB:
-they are composed first and applied once. Only what a config switches on is
-computed.
+Brightness, contrast, saturation, hue and light are each an affine map of RGB.
+They are composed first and applied once. Only the changes that the config
+enables are computed.
 """
 
 import jax
@@ -11,14 +11,15 @@ import numpy as np
 
 from skinseg_jax import config as config_lib
 
-# Weights of red, green and blue in the grey of ITU-R BT.601.
+# Weights of red, green and blue in grey, by ITU-R BT.601.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# Hairs of an image that has any, their thickness and greatest length as shares
-# of its height.
+# Most hairs in an image; range of their thickness, and their greatest length,
+# as fractions of the image height.
 _HAIRS = 6
 _THICKNESS, _LENGTH = (0.004, 0.012), 1.2
 _BROWN = np.array([1.0, 0.8, 0.65], np.float32)
-# Numbers of the draws: a key folded with one is that draw's own.
+# Each random draw folds its number into the image's key, so that draws are
+# independent.
 (
   _BRIGHTNESS,
   _CONTRAST,
@@ -38,9 +39,9 @@ def random_colour(
   """Changes one image: hair, colour, gamma, blur, noise, in this order.
 
   Args:
-    key: Of this image and step.
+    key: Random key for this image and step.
     image: Float32 [H, W, 3] in [0, 1].
-    config: Ranges; 0 leaves a change out.
+    config: Ranges; 0 disables a change.
 
   Returns:
     Float32 [H, W, 3] in [0, 1].
@@ -67,11 +68,11 @@ def random_colour(
 def random_affine(
   key: jax.Array, image: jax.Array, config: config_lib.AugmentationConfig
 ) -> tuple[jax.Array, jax.Array]:
-  """Draws the map of RGB of one image: x becomes matrix @ x + offset.
+  """Draws the RGB map of one image: x becomes matrix @ x + offset.
 
   Returns:
-    Matrix [3, 3] and offset [3]: of light, then hue, saturation, contrast
-    about the image's mean grey, and brightness.
+    Matrix [3, 3] and offset [3]. They combine, in this order, light, hue,
+    saturation, contrast about the image's mean grey, and brightness.
   """
   matrix, offset = jnp.eye(3), jnp.zeros(3)
   if config.colour_constancy:
@@ -95,7 +96,7 @@ def random_affine(
 
 
 def hue_turn(degrees: jax.Array) -> jax.Array:
-  """Matrix [3, 3] that turns RGB about the axis of greys (Rodrigues)."""
+  """Matrix [3, 3] that rotates RGB about the grey axis (Rodrigues' formula)."""
   cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
   axis = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32)
   cross = axis / np.sqrt(3)
@@ -105,7 +106,7 @@ def hue_turn(degrees: jax.Array) -> jax.Array:
 
 
 def saturate(factor: jax.Array) -> jax.Array:
-  """Matrix [3, 3] that scales the distance from grey of the same luma."""
+  """Matrix [3, 3] that scales a colour's distance from grey of equal luma."""
   grey = jnp.broadcast_to(_LUMA[None], (3, 3))
   return factor * jnp.eye(3) + (1 - factor) * grey
 
@@ -114,19 +115,19 @@ def apply_affine(
   image: jax.Array, matrix: jax.Array, offset: jax.Array
 ) -> jax.Array:
   """Maps each pixel x to matrix @ x + offset; image is [H, W, 3]."""
-  # Elementwise: three channels are too few for a matrix product to pay.
+  # Elementwise, because a matrix product of three channels is slower.
   channels = [image[..., i, None] * matrix[:, i][None, None] for i in range(3)]
   return sum(channels, offset[None, None])
 
 
 def blur(image: jax.Array, sigma: jax.Array, most: float) -> jax.Array:
-  """Gaussian blur, the edge repeated beyond itself (scipy's `nearest`).
+  """Gaussian blur; edge pixels are repeated outwards (scipy's `nearest`).
 
   Args:
     image: Float32 [H, W, 3].
     sigma: Standard deviation in pixels; 0 changes nothing.
-    most: Its greatest value, which sets where all Gaussians are cut: at three
-      times it.
+    most: Greatest possible `sigma`. Every Gaussian is cut at three times this
+      value.
   """
   radius = int(3 * most + 0.5)
   offsets = jnp.arange(-radius, radius + 1)
@@ -149,9 +150,9 @@ def draw_hair(
   """Draws dark curved lines over an image, or none.
 
   Args:
-    key: Of this draw.
+    key: Random key for this draw.
     image: Float32 [H, W, 3] in [0, 1].
-    probability: That there is any hair.
+    probability: Probability that the image gets any hair.
   """
   height, width = image.shape[:2]
   draws = jax.random.uniform(key, (_HAIRS + 1, 7))
@@ -164,7 +165,7 @@ def draw_hair(
     down, right = jnp.sin(jnp.pi * angle), jnp.cos(jnp.pi * angle)
     y, x = rows - row, columns - column * width / height
     along, across = y * down + x * right, y * right - x * down
-    # A parabola is near enough to a bent hair.
+    # A parabola approximates a bent hair well enough.
     distance = jnp.abs(across - (bend - 0.5) * along**2)
     half = (_THICKNESS[0] + thickness * (_THICKNESS[1] - _THICKNESS[0])) / 2
     line = jnp.clip((half - distance) * height + 0.5, 0, 1)
@@ -185,7 +186,7 @@ def _has_affine(config: config_lib.AugmentationConfig) -> bool:
 
 
 def _uniform(key: jax.Array, draw: int) -> jax.Array:
-  """A number from -1 to 1 that belongs to this draw alone."""
+  """A uniform number in [-1, 1) for the draw with this number."""
   return jax.random.uniform(
     jax.random.fold_in(key, draw), minval=-1.0, maxval=1.0
   )

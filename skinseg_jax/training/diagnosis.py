@@ -1,4 +1,4 @@
-"""Says why a training fails: values that are not finite, one-sided answers."""
+"""Explains failed training runs: non-finite values and constant masks."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ def divergence(
   image_ids: Sequence[str],
   last_checkpoint: int | None,
 ) -> errors.DivergenceError:
-  """What to say of a loss or weights that are not finite.
+  """Makes the error for a loss or weights that are not finite.
 
   Args:
-    steps: The first and the last update that were looked at together.
-    bad_step: The first of them after which it was so.
-    image_ids: Of that update's batch.
-    last_checkpoint: Step of the last checkpoint; None where there is none.
+    steps: First and last update of the group that was checked together.
+    bad_step: First update of the group with a non-finite loss or weight.
+    image_ids: Images in the batch of `bad_step`.
+    last_checkpoint: Step of the last checkpoint; None if there is none.
   """
   kept = (
     'no checkpoint was saved yet'
@@ -35,11 +35,11 @@ def divergence(
 
 
 def count_one_sided(counts: Mapping[str, int], before: int) -> int:
-  """Epochs in a row that gave every pixel one answer; the second is told.
+  """Counts consecutive epochs with constant masks; warns at the second.
 
   Args:
     counts: Pooled over the validation images.
-    before: What this returned for the epoch before.
+    before: Result of this function for the previous epoch.
   """
   lesion, skin = counts['tp'] + counts['fp'], counts['tn'] + counts['fn']
   if lesion and skin:

@@ -3,13 +3,15 @@
 import contextlib
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.data import cache, splits
+from skinseg_jax.data import cache, input_pipeline, mask_checks, splits
 from skinseg_jax.data.sources import catalog
 from skinseg_jax.inference import trained_model
 from skinseg_jax.run import run_folder, stored_data
@@ -23,10 +25,10 @@ class Experiment:
   """An experiment whose data and folder are ready.
 
   Attributes:
-    config: Of the run.
-    workdir: Its folder.
-    run_data: The images that train and validate.
-    stop: Heeds SIGTERM and SIGINT.
+    config: Config of the run.
+    workdir: Folder of the run.
+    run_data: The images for training and validation.
+    stop: Handles SIGTERM and SIGINT.
   """
 
   config: config_lib.Config
@@ -42,43 +44,68 @@ def prepared(
   """Prepares what is missing; locks the run folder until the block ends.
 
   Args:
-    config: The experiment.
-    workdir: Folder of the run; made if missing.
+    config: Config of the experiment.
+    workdir: Folder of the run; created if missing.
 
   Raises:
-    InputError: If config, data or folder do not fit, or, from within the
-      block, if disk or memory run out.
-    StoppedError: If SIGTERM or SIGINT came.
+    InputError: If config, data or folder do not fit. Also raised from within
+      the block, if disk or memory run out.
+    StoppedError: If SIGTERM or SIGINT arrived.
   """
   config_rules.validate(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(resource_errors.explained(workdir))
     stop = stack.enter_context(stop_signals.StopSignals())
-    # Process 0 prepares; the other processes find what it wrote. A run that
-    # has begun never downloads its data set again.
+    # Process 0 prepares the files; the other processes then read them. A run
+    # that has started never downloads its data set again.
     begun = (workdir / 'config.json').exists()
     source = distributed.primary_first(
       lambda: catalog.open_source(config.data, download=not begun)
     )
+    initial: dict[str, Any] = {}
+    if not begun:
+      initial = distributed.primary_first(
+        lambda: train_state.find_initial_weights(config)
+      )
     split = distributed.primary_first(
       lambda: splits.make_split(config.data, source.metadata)
     )
     distributed.primary_first(
       lambda: stack.enter_context(run_folder.locked(workdir))
     )
-    distributed.primary_first(
-      lambda: run_folder.begin(workdir, config, source, split)
-    )
-    table = splits.report(split, source.metadata)
-    run_folder.write_json(workdir / 'split.json', table.as_dict())
-    print(table.table(), flush=True)
     data = distributed.primary_first(
       lambda: cache.open_cache(
         source, config.data.image_size, pathlib.Path(config.data.data_dir)
       )
     )
     images = stored_data.RunData(source, data, split)
+    # Before the run begins: its config cannot change afterwards.
+    masks = _check_masks(images)
+    distributed.primary_first(
+      lambda: run_folder.begin(workdir, config, source, split, initial)
+    )
+    table = splits.report(split, source.metadata)
+    run_folder.write_json(
+      workdir / 'split.json',
+      {**table.as_dict(), 'mask_check': masks.as_dict()},
+    )
+    print(table.table(), flush=True)
     yield Experiment(config, workdir, images, stop)
+
+
+def _check_masks(images: stored_data.RunData) -> mask_checks.MaskCheck:
+  """Looks at all masks of the split; prints what looks wrong.
+
+  Raises:
+    InputError: If nothing can be learned from them.
+  """
+  split = images.split
+  indices = input_pipeline.select(images.data, split.train + split.validation)
+  found = mask_checks.examine(images.data, indices, mask_checks.TRAINING)
+  found.refuse_useless()
+  if found.findings and distributed.is_primary():
+    print(found.warning(), file=sys.stderr, flush=True)
+  return found
 
 
 def train(experiment: Experiment) -> trained_model.TrainedModel:
@@ -89,7 +116,7 @@ def train(experiment: Experiment) -> trained_model.TrainedModel:
 
   Raises:
     DivergenceError: If loss or weights are no longer finite.
-    StoppedError: If SIGTERM or SIGINT came; what was done is saved.
+    StoppedError: If SIGTERM or SIGINT arrived; the progress so far is saved.
   """
   config, images = experiment.config, experiment.run_data
   trainer = trainer_lib.Trainer(
@@ -106,7 +133,7 @@ def train(experiment: Experiment) -> trained_model.TrainedModel:
 
 
 def _describe(experiment: Experiment, trainer: trainer_lib.Trainer) -> None:
-  """Writes the list of parameters; prints their number and the updates."""
+  """Writes the list of parameters; prints the sizes of model and epoch."""
   if distributed.is_primary():
     parameters = train_state.overview(trainer.model_state)
     path = experiment.workdir / 'parameters.txt'

@@ -1,4 +1,4 @@
-"""A run folder that starts from the weights of a PyTorch model."""
+"""Creates a run folder that starts from the weights of a PyTorch model."""
 
 import pathlib
 
@@ -16,13 +16,13 @@ from skinseg_jax.weights import tensor_files, torch_layouts
 def import_run(
   weights: pathlib.Path, config: config_lib.Config, workdir: pathlib.Path
 ) -> None:
-  """Makes a run folder whose checkpoint of step 0 holds the weights.
+  """Creates a run folder with the weights in its checkpoint of step 0.
 
-  It can be evaluated, used to predict, and trained further.
+  The run can be evaluated, used to predict, and trained further.
 
   Raises:
-    InputError: If weights, config or data do not fit, or the folder cannot be
-      made or holds a file already.
+    InputError: If weights, config or data do not fit, or if the folder cannot
+      be created or is not empty.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -63,5 +63,5 @@ def import_run(
   checkpoints = checkpointing.Checkpoints(run_folder.checkpoints_dir(workdir))
   checkpoints.save(0, checkpoint, None)
   checkpoints.close()
-  # Last, for a folder with a config is a whole one.
+  # Last, because a folder with a config counts as complete.
   run_folder.begin(workdir, config, source, split)

@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""Loss functions for training."""
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +6,20 @@ import numpy as np
 
 from skinseg_jax.metrics import cross_entropy
 
-# Added to both sides of a ratio of pixels, so that empty masks have one.
+# Added to numerator and denominator, so that the ratio exists for empty masks.
 _ONE_PIXEL = 1.0
-# Focal Tversky's constants, as in its paper: weight of a missed lesion pixel,
-# weight of a false one, and the exponent 1 / gamma for gamma = 4 / 3.
+# Constants of focal Tversky, as in its paper: weight of a missed lesion pixel,
+# weight of a false lesion pixel, and exponent 1 / gamma for gamma = 4 / 3.
 _MISSED, _FALSE, _EXPONENT = 0.7, 0.3, 0.75
 
 
 def bce_dice_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
-  """Cross-entropy plus one minus the soft Dice of each image.
+  """Cross-entropy plus (1 - soft Dice) of each image.
 
-  The sum is that of nnU-Net (Isensee et al., 2021, doi:10.1038/
-  s41592-020-01008-z), the soft Dice that of Drozdzal et al., 2016
-  (arXiv:1608.04117): 2 sum(p t) / (sum(p) + sum(t)), a pixel added to both.
+  The sum follows nnU-Net (Isensee et al., 2021, doi:10.1038/
+  s41592-020-01008-z). The soft Dice follows Drozdzal et al., 2016
+  (arXiv:1608.04117): 2 sum(p t) / (sum(p) + sum(t)), with one pixel added to
+  numerator and denominator.
 
   Args:
     logits: Model output before the sigmoid, float, [B, H, W, 1].
@@ -38,9 +39,9 @@ def bce_dice_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
 def focal_tversky_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
   """(1 - T) ** (3 / 4) of each image's Tversky index T.
 
-  After Abraham and Khan, 2019 (arXiv:1810.07842), T = TP / (TP + 0.7 FN +
-  0.3 FP) in soft counts, a pixel added to both: what is missed weighs more
-  than what is too much.
+  As in Abraham and Khan, 2019 (arXiv:1810.07842), T = TP / (TP + 0.7 FN +
+  0.3 FP) in soft counts, with one pixel added to numerator and denominator.
+  Missed lesion pixels weigh more than false ones.
 
   Args:
     logits: Model output before the sigmoid, float, [B, H, W, 1].
@@ -54,11 +55,11 @@ def focal_tversky_with_logits(logits: jax.Array, masks: jax.Array) -> jax.Array:
   """
   hit, missed, false = _soft_counts(logits, masks)
   wrong = _MISSED * missed + _FALSE * false
-  # The slope at 0 is infinite; nothing is gained below a millionth.
+  # The slope at 0 is infinite, so values below a millionth are cut off.
   return jnp.maximum(wrong / (hit + wrong + _ONE_PIXEL), 1e-6) ** _EXPONENT
 
 
-# By the name in `config.train.loss`; each maps logits and masks to [B].
+# Losses by their name in `config.train.loss`; each returns one value per image.
 BY_NAME = {
   'bce': cross_entropy.bce_with_logits,
   'bce_dice': bce_dice_with_logits,
@@ -67,12 +68,13 @@ BY_NAME = {
 
 
 def soften(masks: jax.Array, sigma: float) -> jax.Array:
-  """Blurs masks, so that the loss is milder where outlines are uncertain.
+  """Blurs masks, so that the loss is lower where outlines are uncertain.
 
   Args:
     masks: In {0, 1}, [B, H, W].
-    sigma: Standard deviation of the Gaussian, in pixels, cut at three of them;
-      the edge is repeated beyond itself (scipy's `nearest`). 0 changes nothing.
+    sigma: Standard deviation of the Gaussian in pixels; 0 changes nothing. The
+      Gaussian is cut at three standard deviations. Edge pixels are repeated
+      outwards (scipy's `nearest`).
 
   Returns:
     float32 [B, H, W] in [0, 1].

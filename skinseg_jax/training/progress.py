@@ -1,4 +1,4 @@
-"""What the loop carries from update to update beside arrays."""
+"""Numbers that the training loop keeps between updates, besides arrays."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from skinseg_jax.metrics import confusion
 
 @dataclasses.dataclass
 class Totals:
-  """Sums over updates, exact, from which means and ratios follow."""
+  """Exact sums over updates; means and ratios are computed from them."""
 
   steps: int = 0
   seconds: float = 0.0
@@ -39,15 +39,15 @@ class Totals:
 
 @dataclasses.dataclass
 class Progress:
-  """What a checkpoint needs so that the log goes on without gap or double.
+  """What a checkpoint needs so that the log resumes without gaps or repeats.
 
   Attributes:
-    window: Sums over the updates that no line of the log holds yet.
+    window: Sums over the updates that are not in the log yet.
     epoch: Sums over the updates of the epoch. After its last update they stay
       until the epoch is scored.
-    lines: Lines in the log.
-    one_sided: Epochs in a row after which every validation pixel was called
-      lesion, or every one background.
+    lines: Number of lines in the log.
+    one_sided: Number of consecutive epochs, up to now, after which the model
+      called every validation pixel lesion, or every one background.
   """
 
   window: Totals = dataclasses.field(default_factory=Totals)

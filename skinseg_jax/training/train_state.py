@@ -1,30 +1,35 @@
 """Model and optimiser, as a static graph and a state of arrays.
 
-There are two layouts: (model, optimizer), and, where a moving average of the
-weights predicts, (average, (model, optimizer)). The first part always predicts;
-the second is what else training needs.
+The usual layout is (model, optimizer). With a moving average of the weights it
+is (average, (model, optimizer)). The first part is always the model that
+predicts; the second part is what training needs in addition.
 """
 
 import dataclasses
 import functools
+import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 from flax import nnx
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.inference import trained_model
 from skinseg_jax.models import build
+from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import pretrained
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """What a training step works on.
+  """The structures and arrays that a training step uses.
 
   Attributes:
     graphdef: Static structure of all parts, in training mode.
-    eval_graphdef: Static structure of a model alone, in evaluation mode.
+    eval_graphdef: Static structure of only the model, in evaluation mode.
     state: Arrays of all parts; `state[0]` is the model that predicts.
   """
 
@@ -39,31 +44,48 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
   """Adam or AdamW with PyTorch's constants: 0.9 and 0.999, epsilon 1e-8.
 
-  AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) decays kernels alone,
-  neither biases nor the scales of batch norm. The same config and number of
-  updates give the same object, so that a step compiled for it serves again.
+  AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) decays only kernels,
+  not biases or the scales of batch norm. The same config and number of updates
+  give the same object, so that a compiled training step is reused.
   """
   rate = config.learning_rate
   if config.schedule == 'cosine':
     rate = cosine(config, num_updates)
   match config.optimizer:
     case 'adam':
-      return optax.adam(rate)
+      optimizer = optax.adam(rate)
     case 'adamw':
       kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
-      return optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels)
-  raise ValueError(f"optimizer must be 'adam' or 'adamw': {config.optimizer!r}")
+      optimizer = optax.adamw(
+        rate, weight_decay=config.weight_decay, mask=kernels
+      )
+    case _:
+      raise ValueError(
+        f"optimizer must be 'adam' or 'adamw': {config.optimizer!r}"
+      )
+  if config.encoder_rate == 1:
+    return optimizer
+  slower = optax.masked(optax.scale(config.encoder_rate), _in_encoder)
+  return optax.chain(optimizer, slower)
+
+
+def _in_encoder(params: Any) -> Any:
+  """Whether each parameter is one of the encoder."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[0].key == 'encoder', params
+  )
 
 
 def cosine(config: config_lib.TrainConfig, num_updates: int) -> optax.Schedule:
-  """Step size of each update, numbered from 0.
+  """Learning rate of each update, numbered from 0.
 
-  A line from 0 over the warm-up, then half a cosine to 0 after the last update
-  (Loshchilov and Hutter, 2017, arXiv:1608.03983).
+  It rises linearly from 0 during the warm-up, then falls along half a cosine
+  to 0 after the last update (Loshchilov and Hutter, 2017, arXiv:1608.03983).
 
   Args:
-    config: Its highest step size and share of warm-up.
-    num_updates: Length of the whole training.
+    config: Its `learning_rate` is the highest rate; its `warmup` is the
+      fraction of updates spent on the warm-up.
+    num_updates: Number of updates of the whole training.
   """
   rate = config.learning_rate
   rising = round(config.warmup * num_updates)
@@ -80,16 +102,16 @@ def create(
   *,
   num_updates: int,
 ) -> TrainState:
-  """Makes the state of step 0, a copy on every device of `sharding`'s mesh.
+  """Creates the state of step 0, with a copy on every device of the mesh.
 
   Args:
-    config: Model and optimiser.
-    sharding: Of the batches.
-    num_updates: Length of the whole training, which a schedule needs; who only
-      predicts may give 1.
+    config: Config of model and optimiser.
+    sharding: Sharding of the batches; the state is copied to its whole mesh.
+    num_updates: Number of updates of the whole training, for the schedule; 1
+      is enough if the state is only used to predict.
   """
   shapes = abstract(config, sharding, num_updates=num_updates)
-  # On the CPU, so that every kind of device starts from the same weights.
+  # Computed on the CPU, so that all kinds of devices start from equal weights.
   platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
   has_cpu = not platforms or 'cpu' in platforms
   cpu = jax.local_devices(backend='cpu')[0] if has_cpu else None
@@ -107,7 +129,7 @@ def abstract(
   *,
   num_updates: int,
 ) -> TrainState:
-  """What `create` makes, with shapes in place of arrays: takes no memory."""
+  """Returns the result of `create` with shapes in place of arrays."""
   parts = nnx.eval_shape(lambda: _build(config, num_updates))
   return TrainState(
     graphdef=nnx.graphdef(parts),
@@ -127,20 +149,101 @@ def _build(config: config_lib.Config, num_updates: int) -> tuple:
   return nnx.clone(model), (model, optimizer)
 
 
-# One compiled program: op by op it takes twice as long.
+# Compiled as one program, because op by op it takes twice as long.
 @functools.partial(jax.jit, static_argnames='config')
 def _init(config: config_lib.Config) -> Any:
-  # The length of training is no part of the arrays.
+  # The arrays do not depend on the number of updates.
   return nnx.state(_build(config, num_updates=1))
 
 
 def start_from(state: Any, model_state: Any) -> Any:
-  """The state of step 0 with other weights, in the average and out of it."""
+  """The state of step 0 with other weights, also in the moving average."""
   like = jax.tree.structure(state)
   rest = state[1]
-  if 0 in rest:  # (model, optimizer); an optimiser's own parts have names.
+  if 0 in rest:  # (model, optimizer); the parts of an optimiser have names.
     rest = {0: model_state, 1: rest[1]}
   return jax.tree.unflatten(like, jax.tree.leaves((model_state, rest)))
+
+
+def find_initial_weights(config: config_lib.Config) -> dict[str, Any]:
+  """What a run starts from besides its seed, to be written down.
+
+  Downloads a pretrained encoder if need be.
+
+  Returns:
+    Empty, or `encoder_weights` with `file` and `sha256`, or `init_from` with
+    the `workdir` and `step` of a checkpoint.
+
+  Raises:
+    InputError: If a file or folder is missing or not what it should be.
+  """
+  model, train = config.model, config.train
+  if train.init_from:
+    source = _checkpoint_of(config)
+    return {'init_from': {'workdir': train.init_from, 'step': source.step}}
+  if model.encoder_weights:
+    found = _encoder_file(config)
+    return {
+      'encoder_weights': {'file': str(found.path), 'sha256': found.sha256}
+    }
+  return {}
+
+
+def with_initial_weights(
+  static: TrainState, config: config_lib.Config, recorded: dict[str, Any]
+) -> Any:
+  """The state of step 0 with the weights that a run starts from.
+
+  Args:
+    static: What `create` made.
+    config: Of the run.
+    recorded: What `find_initial_weights` returned when the run began.
+
+  Raises:
+    InputError: If they are no longer what was recorded.
+  """
+  if not recorded:
+    return static.state
+  if 'init_from' in recorded:
+    source = _checkpoint_of(config, str(recorded['init_from']['step']))
+    model_state = source.state
+  else:
+    found = _encoder_file(config)
+    found = found._replace(sha256=recorded['encoder_weights']['sha256'])
+    model = nnx.merge(static.eval_graphdef, static.state[0])
+    nnx.update(model.encoder, pretrained.read(found, model.encoder))
+    model_state = nnx.state(model)
+  # Copied: a training step takes the buffers of each part.
+  return jax.tree.map(jnp.copy, start_from(static.state, model_state))
+
+
+def _encoder_file(config: config_lib.Config) -> pretrained.WeightsFile:
+  model, data_dir = config.model, pathlib.Path(config.data.data_dir)
+  return pretrained.find(model.encoder, model.encoder_weights, data_dir)
+
+
+def _checkpoint_of(
+  config: config_lib.Config, checkpoint: str | None = None
+) -> trained_model.TrainedModel:
+  """The best checkpoint of the run that `train.init_from` names, or another."""
+  workdir = paths.user_path(config.train.init_from)
+  loaded = trained_model.load(workdir, checkpoint or 'last')
+  names = ('architecture', 'encoder', 'width')
+  differing = [
+    f'model.{name}: {getattr(loaded.config.model, name)!r} there,'
+    f' {getattr(config.model, name)!r} now'
+    for name in names
+    if getattr(loaded.config.model, name) != getattr(config.model, name)
+  ]
+  if differing:
+    raise errors.InputError(
+      f'train.init_from: {workdir} holds another network:\n'
+      + errors.listing(differing)
+      + '\nSet these fields to what they are there.'
+    )
+  if checkpoint is None and loaded.best:
+    return trained_model.load(workdir, str(loaded.best['step']))
+  return loaded
 
 
 def overview(model_state: Any) -> str:

@@ -24,18 +24,18 @@ def train_step(
   *,
   config: config_lib.Config,
 ) -> tuple[Any, dict[str, jax.Array]]:
-  """One update.
+  """Makes one update.
 
   Args:
     graphdef: Static structure of all parts, see `train_state`.
     state: Their arrays; the buffers are reused for the result.
     batch: `image`, uint8 [B, H, W, 3], and `mask`, uint8 [B, H, W].
-    config: Its `augmentation` and `train` are used.
+    config: Only `augmentation` and `train` are used.
 
   Returns:
-    The new state, and scalars: `loss`, the mean, and `tp`, `fp`, `fn`, `tn`,
-    int32, over the pixels of the batch as augmented; `finite`, bool: whether
-    the loss and all of the new model are.
+    The new state, and a dict of scalars. `loss` is the mean over the augmented
+    batch. `tp`, `fp`, `fn` and `tn`, int32, count its pixels. `finite`, bool,
+    is true if the loss and all values of the model that predicts are finite.
   """
   train = config.train
   parts = nnx.merge(graphdef, state)
@@ -83,10 +83,11 @@ def dropout_key(seed: int, step: jax.Array) -> jax.Array:
 
 
 def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
-  """Does to a batch in equal parts what `grad_fn` does to it as a whole.
+  """Makes a function that applies `grad_fn` to a batch in equal parts.
 
-  Losses and gradients are the means of the parts', counts the sums. Batch norm
-  sees a part at a time, and its running statistics move once for each.
+  It returns the means of the parts' losses and gradients and the sums of their
+  counts. Batch norm sees one part at a time, and its running statistics are
+  updated once per part.
   """
 
   def whole(model, key, *batch):
@@ -101,7 +102,7 @@ def _in_parts(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
       rest, result = one_part(carry[0], part)
       return (rest, jax.tree.map(jnp.add, carry[1], result)), None
 
-    # Part i takes images i, i + parts, ...: those of a device stay there.
+    # Part i takes images i, i + parts, ...: each image stays on its device.
     split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in batch]
     split = [jax.random.split(key, parts), *split]
     _, shapes = jax.eval_shape(one_part, rest, [x[0] for x in split])

@@ -1,4 +1,4 @@
-"""The state of a run between updates, and how it goes from epoch to epoch."""
+"""Trains a model epoch by epoch and saves its state."""
 
 import dataclasses
 import functools
@@ -19,9 +19,9 @@ from skinseg_jax.run import checkpointing, metric_writer, run_folder
 from skinseg_jax.runtime import compilation, errors, stop_signals
 from skinseg_jax.training import diagnosis, progress, train_state, train_step
 
-# From this many seconds on, an update is waited for before the next is handed
-# over: the device idles for a small share of it, and a signal to stop need not
-# wait for two.
+# If an update takes longer than this, in seconds, the loop waits for it before
+# it starts the next. The device is then idle for a small share of the time, but
+# a signal to stop waits for only one update, not two.
 _LONG_STEP = 0.1
 
 
@@ -30,7 +30,7 @@ class Trainer:
 
   Attributes:
     step: Number of updates made.
-    steps_per_epoch: Whole batches in the training images.
+    steps_per_epoch: Number of whole batches in the training images.
   """
 
   def __init__(
@@ -65,24 +65,25 @@ class Trainer:
       num_updates=config.train.epochs * self.steps_per_epoch,
     )
     self._state = self._static.state
-    # No second copy on the device once a checkpoint has taken its place.
+    # Keep no second reference: a checkpoint may replace the state below.
     self._static = dataclasses.replace(self._static, state=None)
     self._train_step = self._compile(sharding)
     self._iterator = iter(batches)
     self.step = 0
     self._progress = progress.Progress()
-    with stop.deferred():  # Orbax would take it for damage.
+    with stop.deferred():  # Orbax would report an interrupted read as damage.
       self._checkpoints = checkpointing.Checkpoints(
         run_folder.checkpoints_dir(workdir)
       )
-      self._restore()
+      if not self._restore():
+        self._state = self._initial_state(workdir)
     self._writer = metric_writer.MetricWriter(
       workdir, lines=self._progress.lines
     )
 
   @property
   def epochs_done(self) -> int:
-    """Number of epochs that were trained and scored."""
+    """Number of epochs that are trained and scored."""
     return (self.step - self._progress.epoch.steps) // self.steps_per_epoch
 
   @property
@@ -113,8 +114,8 @@ class Trainer:
     """Trains to the end of the current epoch, scores it and saves.
 
     Raises:
-      StoppedError: If a signal came; what was done is saved.
-      DivergenceError: If loss or weights leave the finite numbers.
+      StoppedError: If a signal arrived; the progress so far is saved.
+      DivergenceError: If loss or weights are no longer finite.
     """
     train, epoch = self._config.train, self.epochs_done + 1
     end = epoch * self.steps_per_epoch
@@ -144,7 +145,7 @@ class Trainer:
     return min(end, *((self.step // n + 1) * n for n in intervals))
 
   def _train_until(self, step: int, bar: tqdm.tqdm) -> None:
-    """Makes updates up to `step` or a signal, waits for them, sums them up."""
+    """Makes updates until `step` or a signal, then adds up their results."""
     first, began, pending, long = self.step, time.perf_counter(), [], True
     with jax.transfer_guard('disallow'):
       while self.step < step and not self._stop.reached(self.step):
@@ -239,7 +240,8 @@ class Trainer:
   def score_validation(self) -> dict[str, np.ndarray]:
     """Scores all validation images with the weights as they are now.
 
-    One view of each: averages over more are for the final scores.
+    Each image is predicted from one view; test-time augmentation is only used
+    for the final scores.
     """
     return scoring.score(
       self._static.eval_graphdef,
@@ -250,7 +252,7 @@ class Trainer:
     )
 
   def trained_model(self) -> trained_model.TrainedModel:
-    """The model as it is now."""
+    """The model in its current state."""
     self._checkpoints.wait()
     return trained_model.TrainedModel(
       config=self._config,
@@ -261,13 +263,13 @@ class Trainer:
     )
 
   def close(self) -> None:
-    """Ends all threads; what was saved is on disk after this."""
+    """Ends all threads; afterwards, everything saved is on disk."""
     self._iterator.close()
     self._checkpoints.close()
     self._writer.close()
 
   def _save(self, scores: dict[str, float] | None) -> None:
-    """Saves what was done so far; the log up to here comes first."""
+    """Saves the progress so far; first writes the log up to this step."""
     self._writer.flush()
     self._progress.lines = self._writer.lines
     self._checkpoints.save(
@@ -290,16 +292,26 @@ class Trainer:
     self._stop.check()
     raise AssertionError('a stop was requested, so check() raises')
 
-  def _restore(self) -> None:
+  def _restore(self) -> bool:
     """Continues from the last checkpoint of this folder, if there is one."""
     restored = self._checkpoints.restore_latest(
       checkpointing.Checkpoint(self._state[0], self._state[1], None, None)
     )
     if restored is None:
-      return
+      return False
     self.step, checkpoint = restored
     leaves = jax.tree.leaves((checkpoint.model, checkpoint.optimizer))
     self._state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
     self._iterator.set_state(checkpoint.data)
     self._progress = progress.Progress.from_dict(checkpoint.progress)
     print(f'resuming at step {self.step}', flush=True)
+    return True
+
+  def _initial_state(self, workdir: pathlib.Path) -> Any:
+    """The state of step 0, from what the run folder says it starts from."""
+    recorded = run_folder.initial_weights(workdir)
+    return train_state.with_initial_weights(
+      dataclasses.replace(self._static, state=self._state),
+      self._config,
+      recorded,
+    )

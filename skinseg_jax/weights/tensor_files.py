@@ -1,6 +1,6 @@
-"""Files of named tensors: .safetensors, and PyTorch's .pt, .pth and .pth.tar.
+"""Reads and writes named tensors: .safetensors, .pt, .pth and .pth.tar files.
 
-PyTorch is imported for its own files alone, when one is read or written.
+PyTorch is imported only to read or write its own file formats.
 """
 
 import collections
@@ -19,7 +19,7 @@ import numpy as np
 
 from skinseg_jax.runtime import errors
 
-# By their names in a safetensors file.
+# Types by their names in a safetensors file.
 _DTYPES = {
   'F64': np.float64,
   'F32': np.float32,
@@ -32,12 +32,12 @@ _DTYPES = {
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Reads the tensors of a .safetensors, .pt, .pth or .pth.tar file by name.
 
-  What nn.DataParallel, DistributedDataParallel and torch.compile put before
-  the names is taken off.
+  Removes the prefixes that nn.DataParallel, DistributedDataParallel and
+  torch.compile add to names.
 
   Raises:
-    InputError: If the file cannot be read or is damaged, holds no tensors or
-      two of one name, or needs PyTorch where there is none.
+    InputError: If the file cannot be read, is damaged, holds no tensors or two
+      with the same name, or needs PyTorch and it is not installed.
   """
   try:
     file = path.open('rb')
@@ -60,14 +60,15 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _without_prefixes(
   path: pathlib.Path, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  # They nest: torch.compile around DistributedDataParallel gives both.
+  # Prefixes nest: torch.compile around DistributedDataParallel adds both.
   names = {
     name: re.sub(r'^((module|_orig_mod)\.)+', '', name) for name in tensors
   }
   counts = collections.Counter(names.values())
   if doubles := [name for name in names if counts[names[name]] > 1]:
     raise errors.InputError(
-      f'{path} holds tensors that differ by "module." or "_orig_mod." alone:\n'
+      f'{path} holds tensors whose names differ only by "module." or'
+      ' "_orig_mod.":\n'
       + errors.listing(doubles)
       + '\nSave the weights of one network.'
     )
@@ -75,11 +76,11 @@ def _without_prefixes(
 
 
 def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
-  """Writes a .safetensors, .pt or .pth file, whole or not at all.
+  """Writes a .safetensors, .pt or .pth file atomically.
 
   Raises:
-    InputError: If the name ends otherwise, PyTorch is needed and missing, or
-      the file cannot be written.
+    InputError: If the name ends in something else, PyTorch is needed and
+      missing, or the file cannot be written.
   """
   match path.suffix:
     case '.safetensors':
@@ -94,7 +95,7 @@ def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
     temporary.replace(path)
   except OSError as error:
     with contextlib.suppress(OSError):
-      temporary.unlink()  # Half a file may have filled the disk.
+      temporary.unlink()  # A partial file may have filled the disk.
     raise errors.InputError(
       f'cannot write {path}: {error.strerror}; give --export a name in a folder'
       ' that exists and can be written to.'
@@ -103,7 +104,7 @@ def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
 
 def _unknown_format(path: pathlib.Path, of_torch: str) -> errors.InputError:
   return errors.InputError(
-    f'{path}: allowed are names that end in .safetensors, {of_torch}.'
+    f'{path}: the name must end in .safetensors, {of_torch}.'
   )
 
 
@@ -128,8 +129,8 @@ def _read_safetensors(
       ValueError, KeyError, TypeError, AttributeError, RecursionError
   ) as error:  # fmt: skip
     raise errors.InputError(
-      f'{path} is no whole safetensors file of'
-      f' {", ".join(_DTYPES)} ({error!r}); get it again.'
+      f'{path} is not a complete safetensors file with tensors of type'
+      f' {", ".join(_DTYPES)} ({error!r}); download or save it again.'
     ) from error
   return tensors
 
@@ -146,7 +147,7 @@ def _safetensors(state_dict: Mapping[str, np.ndarray]) -> bytes:
     }
     begin = end
   text = json.dumps(header).encode()
-  text += b' ' * (-len(text) % 8)  # The format asks for aligned data.
+  text += b' ' * (-len(text) % 8)  # The format requires aligned data.
   bodies = [values.tobytes() for values in state_dict.values()]
   return b''.join([len(text).to_bytes(8, 'little'), text, *bodies])
 
@@ -165,7 +166,7 @@ def _import_torch(path: pathlib.Path):
 def _torch(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> bytes:
   torch = _import_torch(path)
   file = io.BytesIO()
-  # Copied, for PyTorch warns of arrays that it must not write to.
+  # Copied, because PyTorch warns about read-only arrays.
   torch.save({n: torch.tensor(v) for n, v in state_dict.items()}, file)
   return file.getvalue()
 
@@ -174,34 +175,37 @@ def _read_torch(path: pathlib.Path, file: BinaryIO) -> dict[str, np.ndarray]:
   torch = _import_torch(path)
   try:
     _check_stored(file)
-    # Without weights_only a file could run any program.
+    # Without weights_only, loading a file could run arbitrary code.
     loaded = torch.load(file, map_location='cpu', weights_only=True)
     if isinstance(loaded, Mapping):
-      loaded = loaded.get('state_dict', loaded)  # As checkpoints nest it.
+      loaded = loaded.get('state_dict', loaded)  # Checkpoints nest it.
     items = loaded.items() if isinstance(loaded, Mapping) else ()
     tensors = {
       str(name): value.detach().float().numpy()
       for name, value in items
       if isinstance(value, torch.Tensor)
     }
-  except Exception as error:  # A damaged one raises whatever it runs into.
+  except Exception as error:  # A damaged file can raise any exception.
     raise errors.InputError(
-      f'{path} is no PyTorch file of tensors alone ({type(error).__name__});'
-      ' save one by torch.save(model.state_dict(), file).'
+      f'{path} is not a PyTorch file that holds only tensors'
+      f' ({type(error).__name__}); save one with'
+      ' torch.save(model.state_dict(), file).'
     ) from error
   if not tensors:
     raise errors.InputError(
-      f'{path} holds no tensors by name; save them by'
+      f'{path} holds no named tensors; save them with'
       ' torch.save(model.state_dict(), file).'
     )
   return tensors
 
 
 def _check_stored(file: BinaryIO) -> None:
-  """Refuses what would unpack to more than the file holds: PyTorch's does not.
+  """Rejects compressed files, which could expand to far more than their size.
+
+  PyTorch writes uncompressed files.
 
   Raises:
-    ValueError: If a part is compressed.
+    ValueError: If a member of the file is compressed.
   """
   if zipfile.is_zipfile(file):
     with zipfile.ZipFile(file) as parts:

@@ -1,11 +1,11 @@
-"""Turns PyTorch state_dicts into our state, and back.
+"""Converts PyTorch state_dicts to our state, and back.
 
 Each network has a twin in PyTorch, named in its class, and parts that are named
 like the twin's. The paper's U-Net can also be read and written by the names of
 two public models.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,12 +14,10 @@ from flax import nnx
 
 from skinseg_jax.models import unet
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import torch_names
 
-# Names and list indices that lead to one of our modules or arrays.
-_Path = tuple[Any, ...]
-
-# Place of our parts in the public models' nn.Sequential.
-_PLACES = {'conv1': 0, 'norm1': 1, 'conv2': 3, 'norm2': 4}
+# The first kernel of the U-Net, whose shape tells the width.
+_FIRST_KERNEL = ('downs', 0, 'conv1', 'kernel')
 _TENSORS = {
   'kernel': 'weight',
   'scale': 'weight',
@@ -30,62 +28,17 @@ _TENSORS = {
 # A convolution's [height, width, in, out] is [out, in, height, width] there, a
 # transposed one's [height, width, out, in] is [in, out, height, width].
 _TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)
-_COUNTER = 'num_batches_tracked'  # Used by torch for momentum=None alone.
+_COUNTER = 'num_batches_tracked'  # PyTorch uses it only if momentum is None.
 
 
-def _skinseg(path: _Path) -> str:
-  return '.'.join(map(str, path))
-
-
-def _aladdinpersson(path: _Path) -> str:
-  match path:
-    case ('downs', level, part):
-      return f'downs.{level}.conv.{_PLACES[part]}'
-    case ('bottleneck', part):
-      return f'bottleneck.conv.{_PLACES[part]}'
-    case ('ups', level):
-      return f'ups.{2 * level}'
-    case ('up_blocks', level, part):
-      return f'ups.{2 * level + 1}.conv.{_PLACES[part]}'
-    case ('head',):
-      return 'final_conv'
-  raise ValueError(f'no place for {path} in the U-Net')
-
-
-def _milesial(path: _Path) -> str:
-  match path:
-    case ('downs', 0, part):
-      return f'inc.double_conv.{_PLACES[part]}'
-    case ('downs', level, part):
-      return f'down{level}.maxpool_conv.1.double_conv.{_PLACES[part]}'
-    case ('bottleneck', part):
-      return f'down4.maxpool_conv.1.double_conv.{_PLACES[part]}'
-    case ('ups', level):
-      return f'up{level + 1}.up'
-    case ('up_blocks', level, part):
-      return f'up{level + 1}.conv.double_conv.{_PLACES[part]}'
-    case ('head',):
-      return 'outc.conv'
-  raise ValueError(f'no place for {path} in the U-Net')
-
-
-# Namings of the paper's U-Net: ours, as in its twin scripts/torch_reference.py,
-# and those of two public models. Each turns the path of a module into a name.
-_OF_UNET: dict[str, Callable[[_Path], str]] = {
-  'skinseg': _skinseg,
-  'aladdinpersson': _aladdinpersson,
-  'milesial': _milesial,
-}
-# 'twin' is for every network.
-NAMINGS = ('twin', *_OF_UNET)
-
-
-def tensor_names(model: nnx.Module, naming: str = 'twin') -> dict[_Path, str]:
+def tensor_names(
+  model: nnx.Module, naming: str = 'twin'
+) -> dict[torch_names.Path, str]:
   """Names in PyTorch of all values of a model's state, by their paths.
 
   Args:
     model: May hold shapes in place of arrays.
-    naming: One of the `NAMINGS`.
+    naming: One of the `torch_names.NAMINGS`.
 
   Raises:
     InputError: If the naming is one of the paper's U-Net and the model is not.
@@ -95,39 +48,41 @@ def tensor_names(model: nnx.Module, naming: str = 'twin') -> dict[_Path, str]:
       f"--naming {naming} is of the paper's U-Net, this is a"
       f' {type(model).__name__}; use --naming twin.'
     )
-  paths = [path for path, _ in nnx.to_flat_state(nnx.state(model))]
+  flat = nnx.to_flat_state(nnx.state(model))
+  paths: list[torch_names.Path] = [path for path, _ in flat]
   if naming == 'twin':
     return {path: _twin_name(model, path) for path in paths}
-  module = _OF_UNET[naming]
+  module = torch_names.OF_UNET[naming]
   return {path: f'{module(path[:-1])}.{_TENSORS[path[-1]]}' for path in paths}
 
 
-def _twin_name(model: nnx.Module, path: _Path) -> str:
+def _twin_name(model: nnx.Module, path: torch_names.Path) -> str:
   """Attributes joined by dots, as `TORCH_NAMES` of their classes say it."""
-  node, names = model, []
+  node: Any = model
+  names: list[str] = []
   *modules, value = path
   for part in modules:
     names.append(_torch_name(node, part, str(part)))
     listed = isinstance(node, nnx.List | nnx.Dict)
     node = node[part] if listed else getattr(node, part)
-  names.append(_torch_name(node, value, _TENSORS.get(value, value)))
+  names.append(_torch_name(node, value, _TENSORS.get(value, str(value))))
   return '.'.join(filter(None, names))
 
 
-def _torch_name(node: nnx.Module, attribute: str | int, default: str) -> str:
+def _torch_name(node: Any, attribute: Any, default: str) -> str:
   return getattr(type(node), 'TORCH_NAMES', {}).get(attribute, default)
 
 
 def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
-  """Turns a PyTorch state_dict into the state of our model.
+  """Converts a PyTorch state_dict to the state of our model.
 
-  Two things that our U-Net does without become part of what it has, which
-  changes no output: biases before a batch norm are taken off its running mean,
-  and of two classes (background, lesion) the difference is our one logit. What
-  `num_batches_tracked` counted is lost.
+  Two things that our U-Net lacks are folded into other weights, which does not
+  change the outputs. Biases before a batch norm are subtracted from its running
+  mean. The logits of two classes (background, lesion) become one logit, their
+  difference. The values of `num_batches_tracked` are dropped.
 
   Args:
-    state_dict: Arrays by name, in any of the `NAMINGS`.
+    state_dict: Arrays by name, in any of the `torch_names.NAMINGS`.
     model: Gives the structure, and the devices of the result.
 
   Returns:
@@ -141,7 +96,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
   if isinstance(model, unet.UNet):
     naming = _detect(state_dict)
   names = tensor_names(model, naming)
-  with np.errstate(over='ignore'):  # What overflows is refused by name.
+  with np.errstate(over='ignore'):  # `_check_finite` reports overflows.
     found = {
       name: np.asarray(values, np.float32)
       for name, values in state_dict.items()
@@ -151,7 +106,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
   if isinstance(model, unet.UNet):
     _take_in_extras(found, names)
   flat = nnx.to_flat_state(nnx.state(model))
-  _check(found, {names[p]: _torch_shape(x.shape) for p, x in flat}, model)
+  shapes = {names[path]: _torch_shape(leaf.shape) for path, leaf in flat}
+  _check(found, shapes, model, names.get(_FIRST_KERNEL, ''))
 
   def convert(path, leaf):
     values = found[names[path]]
@@ -167,10 +123,10 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
 def from_flax(
   model: nnx.Module, *, naming: str = 'twin'
 ) -> dict[str, np.ndarray]:
-  """Turns our model into a PyTorch state_dict.
+  """Converts our model to a PyTorch state_dict.
 
   Returns:
-    Arrays by name, float32; `num_batches_tracked`, int64, is 0 throughout.
+    Arrays by name, float32; `num_batches_tracked`, int64, is always 0.
 
   Raises:
     InputError: If the naming does not fit the model.
@@ -186,7 +142,9 @@ def from_flax(
   return {**state_dict, **zeros}
 
 
-def by_name(state: Any, names: Mapping[_Path, str]) -> dict[str, np.ndarray]:
+def by_name(
+  state: Any, names: Mapping[torch_names.Path, str]
+) -> dict[str, np.ndarray]:
   """Arrays in PyTorch's layout: of a state, or of a part such as gradients."""
   arrays = {}
   for path, leaf in nnx.to_flat_state(state):
@@ -204,15 +162,16 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
   """The naming of the U-Net whose last convolution is there."""
   heads = {
-    name: f'{module(("head",))}.weight' for name, module in _OF_UNET.items()
+    name: f'{module(("head",))}.weight'
+    for name, module in torch_names.OF_UNET.items()
   }
   for naming, head in heads.items():
     if head in state_dict:
       return naming
   raise errors.InputError(
-    "these are no weights of the paper's U-Net. Known namings of it hold\n"
+    "these weights are not of the paper's U-Net. They must hold one of\n"
     + errors.listing([f'{head} ({naming})' for naming, head in heads.items()])
-    + '\nbut these hold\n'
+    + '\nbut hold only\n'
     + errors.listing(sorted(state_dict), most=10)
     + '\nFor weights of another network, set model.architecture and'
     ' model.encoder to theirs.'
@@ -220,7 +179,7 @@ def _detect(state_dict: Mapping[str, np.ndarray]) -> str:
 
 
 def _take_in_extras(
-  found: dict[str, np.ndarray], names: Mapping[_Path, str]
+  found: dict[str, np.ndarray], names: Mapping[torch_names.Path, str]
 ) -> None:
   """Replaces convolution biases and a second class; see `to_flax`."""
   for path, name in names.items():
@@ -229,11 +188,11 @@ def _take_in_extras(
     norm = (*path[:-2], str(path[-2]).replace('conv', 'norm'), 'mean')
     bias, mean = name.removesuffix('weight') + 'bias', names[norm]
     # Other shapes are left for `_check` to name.
-    if bias in found and np.shape(found.get(mean)) == found[bias].shape:
+    if {bias, mean} <= set(found) and found[mean].shape == found[bias].shape:
       found[mean] = found[mean] - found.pop(bias)
   head = names['head', 'kernel'], names['head', 'bias']
   # Two classes have two of both.
-  if all(np.shape(found.get(name))[:1] == (2,) for name in head):
+  if all(name in found and found[name].shape[:1] == (2,) for name in head):
     for name in head:
       found[name] = found[name][1:] - found[name][:1]
 
@@ -252,8 +211,9 @@ def _check(
   found: Mapping[str, np.ndarray],
   shapes: Mapping[str, tuple[int, ...]],
   model: nnx.Module,
+  first_kernel: str,
 ) -> None:
-  """Compares names and shapes, all of them."""
+  """Compares names and shapes; reports all differences at once."""
   problems = [f'{name}: missing' for name in shapes if name not in found]
   problems += [f'{name}: unknown' for name in found if name not in shapes]
   problems += [
@@ -267,15 +227,18 @@ def _check(
     f"the weights do not fit the config's network ({type(model).__name__}):\n"
     + errors.listing(problems)
     + '\n'
-    + _remedy(found, shapes, model)
+    + _remedy(found, first_kernel, model)
   )
 
 
-def _remedy(found, shapes, model) -> str:
+def _remedy(found, first_kernel, model) -> str:
   if not isinstance(model, unet.UNet):
     return 'Set model.architecture, model.encoder and model.width to theirs.'
-  first = found.get(next(iter(shapes)))
+  first = found.get(first_kernel)
   width = (
     f' These look like model.width={len(first)}.' if np.ndim(first) == 4 else ''
   )
-  return f'Set model.width to theirs; the U-Net must have four levels.{width}'
+  return (
+    'Set model.width to the width of these weights; the U-Net must have four'
+    f' levels.{width}'
+  )

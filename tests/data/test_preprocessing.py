@@ -198,7 +198,7 @@ def test_masks_of_one_value(value, lesion):
     ([0, 254], 'the grey values 0, 254;'),
     ([1, 255], 'the grey values 1, 255;'),
     ([0, 1, 255], 'the grey values 0, 1, 255;'),
-    ([7], 'the grey values 7;'),
+    ([7], 'the grey value 7;'),
     (range(100), r'100 grey values \(0, 1, 2, 3, ...\);'),
   ],
 )
@@ -275,10 +275,8 @@ def test_truncated_files_are_refused(file_format, share):
   ('data', 'message'),
   [
     (b'', 'x: .*empty'),
-    (b'a text', 'x: no JPEG, PNG, BMP, TIFF or WebP file'),
-    (encode(random_image(3, 4), 'GIF'), 'x: no JPEG, PNG'),
-    (encode(np.zeros((3, 4), np.float32), 'TIFF'), 'x: 32 bits a pixel'),
-    (encode(np.zeros((3, 4), np.int32), 'TIFF'), 'x: 32 bits a pixel'),
+    (b'a text', 'x: no JPEG, PNG, BMP, TIFF, WebP, GIF'),
+    (encode(random_image(3, 4), 'PPM'), 'x: no JPEG, PNG'),
     (b'\x89PNG\r\n\x1a\nnonsense' * 9, 'x: cannot be decoded'),
     (b'\xff\xd8\xff\xe0nonsense', 'x: cannot be decoded'),
     (b'RIFF\x00\x00\x01\x00WAVEfmt ', 'x: cannot be decoded'),

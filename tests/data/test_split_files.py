@@ -54,10 +54,10 @@ def test_ids_unfit_for_csv_are_refused(tmp_path, image_id):
   ('content', 'message'),
   [
     (None, 'cannot be read: .*No such file'),
-    (b'', 'lacks the column image_id and subset'),
+    (b'', 'cannot be read: .*empty'),
     (b'image_id,set\na,train\n', 'lacks the column subset'),
-    (b'image_id,subset\n\xff,train\n', 'cannot be read: .*utf-8'),
-    (b'image_id,subset\n"a,train\n', 'cannot be read: unexpected end'),
+    (b'PK\x03\x04', 'cannot be read: .*save it as csv'),
+    (b'image_id,subset\n"a,train\n', 'cannot be read: .*unexpected end'),
   ],
 )
 def test_unreadable_split_files_are_refused(tmp_path, content, message):

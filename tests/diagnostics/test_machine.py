@@ -51,8 +51,8 @@ def test_all_is_well(data_dir, raw_dir, without_gpu):
   text = '\n'.join(finding.what for finding in found)
   assert f'jax {jax.__version__}' in text
   assert f'JAX runs on 1 x {jax.devices()[0].device_kind}' in text
-  assert f'4 images with masks and rows in {raw_dir}' in text
-  assert f'HAM10000 in {data_dir}: 4 images, whole' in text
+  assert f'4 images with masks and metadata in {raw_dir}' in text
+  assert f'HAM10000 in {data_dir}: 4 images, complete' in text
 
 
 def test_what_was_named_and_is_missing(tmp_path, capsys, without_gpu):
@@ -67,7 +67,7 @@ def test_what_was_named_and_is_missing(tmp_path, capsys, without_gpu):
   assert out.count('BAD') == 2
   assert 'lacks' in out
   assert f'prepare_ham10000.py --data_dir {tmp_path / "no"}' in out
-  assert not (tmp_path / 'no').exists()  # Nothing was downloaded or made.
+  assert not (tmp_path / 'no').exists()  # Nothing was downloaded or created.
 
 
 def test_damage_is_found(data_dir, raw_dir, without_gpu):
@@ -105,7 +105,7 @@ def test_unused_gpu_is_said_once_and_not_where_the_cpu_was_asked_for(
 ):
   devices.use('auto')
   assert not capsys.readouterr().err
-  (tmp_path / 'nvidia0').touch()  # Taken for /dev.
+  (tmp_path / 'nvidia0').touch()  # The fixture uses tmp_path as /dev.
   devices.use('auto')
   assert capsys.readouterr().err.count('skinseg_jax[cuda]') == 1
   devices.use('cpu')

@@ -1,4 +1,4 @@
-"""One pass over the images measures what the parts measure one by one."""
+"""One pass over the images measures the same as its parts one by one."""
 
 import cv2
 import fake_model
@@ -29,7 +29,7 @@ def _assess(model, own, **changes):
 
 
 def _predictions(own):
-  """Images, true masks and probabilities of the validation side."""
+  """Images, true masks and probabilities of the validation images."""
   places = input_pipeline.select(own.data, own.split.validation)
   images, masks = own.data.images[places], own.data.masks[places]
   return images, masks, fake_model.probabilities(images)
@@ -83,7 +83,7 @@ def test_native_size_against_opencv(model, own):
   for i, place in enumerate(places):
     truth = own.source[int(place)]['mask']
     resized = cv2.resize(probabilities[i].astype(np.float32), truth.shape[::-1])
-    # A pixel just at the threshold may fall either way.
+    # A pixel at the threshold may be lesion or skin.
     unsure = np.abs(resized - 0.5) < 1e-6
     expected = _counts((resized > 0.5)[None], truth[None])
     for name in confusion.COUNTS:

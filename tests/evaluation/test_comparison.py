@@ -1,4 +1,4 @@
-"""Two runs side by side: equal, different, and not to be compared."""
+"""Comparison of two runs: equal, different, and not comparable."""
 
 import csv
 import dataclasses
@@ -79,7 +79,7 @@ def test_values_and_differences(make_run):
     if i:
       for row in (pooled, means):
         difference = row.differences[i - 1]
-        # To the first run: above 0 where the other is better.
+        # Difference from the first run: above 0 if the other is better.
         assert difference.value == pytest.approx(row.values[i] - row.values[0])
         assert difference.low <= difference.value <= difference.high
   text = comparison.table(['a', 'b', 'c'], list(rows.values()))
@@ -100,7 +100,8 @@ def test_a_difference_in_every_image_is_marked(make_run):
     row.differences for row in rows if row.name == 'pooled specificity'
   )
   assert difference.high < 0
-  # Smallest error level of 2,000 draws without a 0, widened for few lesions.
+  # No draw reaches 0, so the p-value is the smallest possible for 2,000 draws,
+  # widened for few lesions.
   assert difference.p_value < 0.05
   lines = comparison.table(['a', 'b'], rows).splitlines()
   marked = {line.split('  ')[0] for line in lines[1:-1] if '*' in line}
@@ -117,7 +118,7 @@ def test_table_marks_nothing_where_nothing_differs(make_run):
 
 def test_other_images_are_refused(make_run):
   runs = [make_run('a'), make_run('b', validation=slice(9, 15))]
-  with pytest.raises(errors.InputError, match='1 images are in only one'):
+  with pytest.raises(errors.InputError, match='1 images are in only one run'):
     comparison.compare(runs, 'validation')
 
 

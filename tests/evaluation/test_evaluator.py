@@ -1,4 +1,4 @@
-"""Own data, other data and expert reviews, by a model whose answer is known."""
+"""Evaluates a model with known answers: own data, other data, reviews."""
 
 import dataclasses
 import json
@@ -62,14 +62,14 @@ def test_threshold_is_chosen_on_training_images_alone(workdir, model, own):
   assert point['threshold'] == best
   assert point['chosen_on'] == 'train'
   assert point['train_images'] == 8
-  # Scored at that threshold, on the validation images.
+  # The validation images are scored at that threshold.
   index = round(best * calibration.BINS)
   above = calibration.counts_above(_histogram(own, own.split.validation))
   scores = confusion.ratios({name: n[index] for name, n in above.items()})
   assert point['pooled']['dice'] == scores['dice']
   of_train = {n: c[index] for n, c in calibration.counts_above(train).items()}
   assert point['train_dice'] == confusion.ratios(of_train)['dice']
-  # The images that are reported would have had another one.
+  # The best threshold on the validation images is another one.
   assert best != calibration.best_threshold(
     _histogram(own, own.split.validation)
   )
@@ -120,8 +120,8 @@ def test_summary_says_what_was_scored(workdir, model, own):
   assert summary['checkpoint_step'] == 10
   assert summary['data']['fingerprint'] == own.source.fingerprint
   assert len(summary['data']['split_sha256']) == 64
-  # Images 6 and 7 of four show one lesion: it is on both sides only if the
-  # split runs between them; 8 is a multiple of four.
+  # Each group of four images ends with two images of one lesion. The lesion is
+  # on both sides only if the split divides such a pair; 8 is a multiple of 4.
   assert summary['leakage']['leaked_images'] == 0
   assert summary['leakage']['images'] == {'train': 8, 'validation': 7}
 
@@ -142,20 +142,22 @@ def test_other_data_beside_the_training_images(workdir, model, own):
   assert sum(summary['counts'].values()) == 5 * 32 * 32
   assert summary['data']['split'] is None
   assert summary['leakage'] is None
-  # Generated images are numbered: these five, too, bear ids of training ones.
+  # Generated images are numbered, so these five share ids with training images.
   assert summary['trained_on'] == 5
   stored = training_images.stored_point(workdir, model.step)
   assert summary['operating_point']['threshold'] == stored['threshold']
   shift = summary['shift']
   assert shift['training']['image_sizes'] == {'40 x 48': 8}
   assert shift['here']['image_sizes'] == {'64 x 64': 5}
-  assert any('64 x 64 here, 40 x 48 there' in note for note in shift['notes'])
+  assert any(
+    '64 x 64 here and 40 x 48 in training' in note for note in shift['notes']
+  )
   read = result_files.read(workdir, 'clinic')
   assert read.image_ids == _other().image_ids
 
 
 def test_other_data_without_the_training_images(workdir, model, own, capsys):
-  shutil.rmtree(workdir)  # No split.csv: nothing of the run's own data.
+  shutil.rmtree(workdir)  # No split.csv, so nothing about the run's own data.
   workdir.mkdir()
   summary = evaluator.evaluate_source(
     workdir, model, _other(), name='clinic', options=_FAST
@@ -173,7 +175,7 @@ def test_name_taken_by_other_data_is_refused(workdir, model):
     workdir, model, source, name='images', options=options
   )
   score(_other())
-  score(_other())  # The same again.
+  score(_other())  # A second time on the same data.
   with pytest.raises(errors.InputError, match='--name'):
     score(_other(seed=10))
 
@@ -217,7 +219,7 @@ def test_rejected_truths_are_left_out_while_saying_so(
   assert summary['review']['excluded'] == [rejected]
   assert summary['review']['counts']['reject'] == 1
   assert summary['num_images'] == 6
-  # Beside the scores on all images, which stay as they were.
+  # The scores on all images are still there, unchanged.
   read = result_files.read(workdir, 'validation')
   assert read.summary == whole
   left = result_files.read(workdir, 'validation_reviewed')

@@ -24,7 +24,7 @@ def test_reads_what_was_scored(run):
   for i, truth in enumerate(data.masks):
     predicted = evaluation.prediction(i)
     assert predicted.shape == (16, 32)
-    # The counts of the csv follow from the unpacked masks.
+    # The unpacked masks give the counts in the csv file.
     tp, fp = np.sum(predicted & truth), np.sum(predicted & ~truth & 1)
     assert evaluation.column('tp')[i] == tp
     assert evaluation.column('fp')[i] == fp
@@ -73,7 +73,7 @@ def test_files_of_two_evaluations_are_refused(run):
   path = workdir / 'evaluation' / 'validation' / 'per_image.csv'
   lines = path.read_text().splitlines(keepends=True)
   path.write_text(''.join([lines[0], lines[2], lines[1], *lines[3:]]))
-  with pytest.raises(errors.InputError, match='list other images'):
+  with pytest.raises(errors.InputError, match='list different images'):
     result_files.read(workdir, 'validation')
 
 

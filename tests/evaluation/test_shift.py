@@ -1,4 +1,4 @@
-"""Profiles of two collections and what is said of their difference."""
+"""Profiles of two collections, and the text about their differences."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _profile(images, masks, own_masks, indices):
 
 
 def _two():
-  """Two images of 2 x 2; one half lesion, one quarter. Own sizes differ."""
+  """Two images of 2 x 2, half and a quarter lesion; original sizes differ."""
   first = np.full((2, 2, 3), (10, 20, 30), np.uint8)
   second = np.full((2, 2, 3), (10, 40, 30), np.uint8)
   second[0, 0] = (50, 40, 30)
@@ -33,7 +33,7 @@ def _two():
 def test_profile_by_hand():
   images, masks, own = _two()
   found = _profile(images, masks, own, [0, 1])
-  # Red: seven pixels of 10, one of 50: mean 15, mean square 400.
+  # Red: seven pixels of 10 and one of 50, so mean 15 and mean square 400.
   red = found['colour']['red']
   assert red['mean'] == 15
   assert red['sd'] == pytest.approx((400 - 15**2) ** 0.5)
@@ -79,7 +79,7 @@ def test_differences_are_named():
   colour, size, area = shift.notes(training, here)
   # 60 is twelve times the standard deviation of the means, 5.
   assert 'red is 60 of 255 higher' in colour
-  assert '12.0 times' in colour
-  assert '40 x 30 here, 60 x 45 there' in size
+  assert '12.0 standard deviations' in colour
+  assert '40 x 30 here and 60 x 45 in training' in size
   assert '100.0%' in area
   assert '37.5%' in area

@@ -34,14 +34,14 @@ def test_contrast_equals_opencv():
   rng = np.random.default_rng(0)
   mask = disc()
   for colours in rng.integers(0, 256, (8, 2, 3)):
-    # OpenCV's float conversion takes sRGB in [0, 1] to CIELAB (D65).
+    # OpenCV's float conversion maps sRGB in [0, 1] to CIELAB (D65).
     lab = cv2.cvtColor(np.float32(colours[None] / 255), cv2.COLOR_RGB2Lab)[0]
     found = subgroups.measure(picture(mask, *colours), mask)['contrast']
     assert found == pytest.approx(np.linalg.norm(lab[0] - lab[1]), abs=0.3)
 
 
 def test_contrast_looks_at_the_ring_alone():
-  # 5 % of 224 is 11 pixels: what lies further off does not count.
+  # 5 % of 224 is 11 pixels; pixels farther away do not count.
   mask = disc(radius=40)
   far = disc(radius=60) == 0
   image = picture(mask)
@@ -62,7 +62,7 @@ def test_what_has_no_value():
 
 
 def hair_by_scipy(image, mask):
-  """The definition, with SciPy's closing and each piece looked at by itself."""
+  """The definition, with SciPy's closing and a loop over the pieces."""
   side = min(mask.shape)
   size = round(0.04 * side) // 2 * 2 + 1
   grey = (image @ np.float32([0.299, 0.587, 0.114])).astype(np.uint8)
@@ -95,15 +95,15 @@ def test_hair_equals_scipy(shape):
 
 
 def test_hair_by_hand():
-  # One dark line, 2 x 100 pixels, on skin of 224 x 224 less the lesion.
+  # One dark line of 2 x 100 pixels; the skin is 224 x 224 minus the lesion.
   mask = disc(radius=30)
   image = picture(mask)
   image[20:22, 50:150] = 40
   skin = 224 * 224 - mask.sum()
   found = subgroups.measure(image, mask)['hair']
   assert found == pytest.approx(200 / skin)
-  # Neither a speck of 8 x 8, nor a wide bar, nor a hair on the lesion, nor a
-  # dark edge counts.
+  # These do not count: a speck of 8 x 8, a wide bar, a hair on the lesion, and
+  # a dark edge.
   image[200:208, 200:208] = 40
   image[50:70, 20:220] = 40
   image[112, 90:134] = 0
@@ -240,13 +240,13 @@ def failure(counts, measured=None, num_pieces=1):
   ('counts', 'measured', 'num_pieces', 'reason'),
   [
     ((0, 0, 9, 91), {'contrast': 4}, 0, 'nothing predicted (low contrast)'),
-    ((0, 9, 9, 82), {}, 1, 'predicted elsewhere'),
+    ((0, 9, 9, 82), {}, 1, 'prediction misses the lesion entirely'),
     (
       (10, 20, 0, 70),
       {'touches_border': 1, 'hair': 0.1},
       3,
       'predicted 3 times the true area, in 3 pieces'
-      ' (touches the border, much hair)',
+      ' (lesion touches the border, much hair)',
     ),
     (
       (1, 1, 3, 95),
@@ -254,14 +254,19 @@ def failure(counts, measured=None, num_pieces=1):
       1,
       'predicted 0.5 times the true area (small lesion)',
     ),
-    ((8, 1, 2, 89), {}, 1, '20% of the lesion missed, 10% too much'),
+    (
+      (8, 1, 2, 89),
+      {},
+      1,
+      '20% of the lesion missed, false area of 10% of the lesion',
+    ),
     (
       (0, 5, 0, 95),
       {'lesion_area': 0, 'contrast': np.nan},
       2,
-      '5.0% of the image predicted where there is no lesion',
+      '5.0% of the image predicted, but there is no lesion',
     ),
-    ((0, 0, 0, 9), {'lesion_area': 0}, 0, 'right: no lesion'),
+    ((0, 0, 0, 9), {'lesion_area': 0}, 0, 'correct: no lesion'),
   ],
 )
 def test_reasons(counts, measured, num_pieces, reason):

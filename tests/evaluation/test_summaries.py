@@ -1,4 +1,4 @@
-"""Files of an evaluation: what they hold, and that they are whole."""
+"""Files of an evaluation: their content, and that they are complete."""
 
 import dataclasses
 import json
@@ -81,7 +81,8 @@ def test_curve_is_thinned_but_keeps_its_ends():
   histogram = np.ones((2, 16384), np.int64)
   curve = summaries._curve(histogram)
   assert 2 < len(curve['recall']) <= 200
-  # From the highest bin alone, one of 16,384 lesion pixels, to all of them.
+  # Recall starts with only the highest bin, 1 of 16,384 lesion pixels, and ends
+  # with all of them.
   assert (curve['recall'][0], curve['recall'][-1]) == (1 / 16384, 1)
   assert curve['precision'] == pytest.approx([0.5] * len(curve['recall']))
 
@@ -130,7 +131,7 @@ def test_interrupted_writing_leaves_no_summary(assessed, tmp_path, monkeypatch):
   monkeypatch.setattr(np, 'savez_compressed', lambda *x, **y: 1 / 0)
   with pytest.raises(ZeroDivisionError):
     result_files.write(tmp_path, summary, made, metadata)
-  # Old scores must not stand beside new tables.
+  # Old scores must not stay next to new tables.
   assert not (tmp_path / 'summary.json').exists()
 
 

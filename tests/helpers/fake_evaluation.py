@@ -1,6 +1,6 @@
 """A run folder with one evaluation, made without a model.
 
-Its predictions are the true masks of generated lesions, seen through noise.
+The predictions are the true masks of generated lesions with added noise.
 """
 
 import json
@@ -32,7 +32,7 @@ def write_run(
   split='lesion',
   rename=lambda image_id: image_id,
 ):
-  """Writes the folder; returns the images and masks as `cache` gives them."""
+  """Writes the folder; returns images and masks in the form of `cache`."""
   source = synthetic.SyntheticSource(num_images=num_images, size=size, seed=0)
   examples = [source[i] for i in range(num_images)]
   metadata = [
@@ -92,12 +92,12 @@ def _write_run_files(workdir, size, split):
 
 
 def _logits(masks):
-  """True masks moved and roughened: what a middling model might say."""
+  """Logits from shifted, noisy true masks, like those of a mediocre model."""
   rng = np.random.default_rng(1)
   noise = rng.normal(size=masks.shape).astype(np.float32)
   noise = ndimage.gaussian_filter(noise, (0, 4, 4)) * 14
   level = rng.normal(-0.3, 0.6, (len(masks), 1, 1))
-  level[:2] = -9  # Two lesions are not found at all.
+  level[:2] = -9  # Two lesions are missed completely.
   soft = ndimage.gaussian_filter(masks.astype(np.float32), (0, 2, 2))
   return (8 * (soft - 0.5) + noise + level).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""A small stand-in for the HAM10000 files, in the layouts they come in."""
+"""Small generated files in the layouts in which HAM10000 is published."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ CLASSES = ('nv', 'mel', 'bkl', 'bcc', 'akiec', 'vasc', 'df')
 
 @dataclasses.dataclass
 class FakeImage:
-  """One image: what its files hold, and the mask they must be read as."""
+  """One image: the content of its files, and the mask that must be read."""
 
   image_id: str
   image: bytes
@@ -30,8 +30,8 @@ def make_images(
   """Images from ISIC_0024306 on, of `size` (height, width) in pixels.
 
   Every second lesion has two images. The masks of images 1 and 2 are palette
-  files with inverted indices, as 402 of the real ones are; image 3 is all
-  lesion; the others are grey files of 0 and 255.
+  files with inverted indices, like 402 of the real masks. The mask of image 3
+  is all lesion. The other masks are grey files with values 0 and 255.
   """
   rng = np.random.default_rng(seed)
   return [_make_image(index, size, rng) for index in range(num_images)]
@@ -77,7 +77,7 @@ def grey_png(values: np.ndarray) -> bytes:
 
 
 def palette_png(lesion: np.ndarray) -> bytes:
-  """Index 0 is white and means lesion; index 1 is black and means skin."""
+  """A palette PNG: index 0 is white, lesion; index 1 is black, skin."""
   image = Image.fromarray((~lesion.astype(bool)).astype(np.uint8), mode='P')
   image.putpalette([255, 255, 255, 0, 0, 0])
   return encode(image, 'PNG')
@@ -86,7 +86,7 @@ def palette_png(lesion: np.ndarray) -> bytes:
 def write_zips(
   directory: pathlib.Path, images: list[FakeImage], *, parts: int = 2
 ) -> pathlib.Path:
-  """The Dataverse files, with the images in any number of parts."""
+  """Writes the Dataverse files, with the images in any number of parts."""
   directory.mkdir(parents=True, exist_ok=True)
   for part in range(parts):
     path = directory / f'HAM10000_images_part_{part + 1}.zip'
@@ -111,7 +111,7 @@ def write_folders(
   *,
   mask_folder: str = f'{MASK_FOLDER}/{MASK_FOLDER}',
 ) -> pathlib.Path:
-  """The unpacked Dataverse files; with `mask_folder`, as Kaggle has them."""
+  """Writes unpacked Dataverse files; with `mask_folder`, Kaggle's layout."""
   for index, image in enumerate(images):
     folder = directory / f'HAM10000_images_part_{1 + index % 2}'
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def write_folders(
 
 
 def write_metadata(directory: pathlib.Path, images: list[FakeImage]) -> None:
-  """Rows in another order than that of the ids, as the real ones are."""
+  """Writes rows that are not in the order of ids, like the real metadata."""
   path = directory / 'HAM10000_metadata.csv'
   with path.open('w', newline='') as file:
     writer = csv.DictWriter(file, list(images[0].row))

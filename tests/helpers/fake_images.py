@@ -1,4 +1,4 @@
-"""Images of random pixels, the same each time."""
+"""Images of random pixels, the same in every call."""
 
 import numpy as np
 

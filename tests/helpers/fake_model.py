@@ -1,4 +1,4 @@
-"""A model whose answer is known: dark pixels are lesion. Compiles nothing."""
+"""A model with known answers: dark pixels are lesion. Compiles nothing."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from skinseg_jax.data.sources import synthetic
 from skinseg_jax.inference import forward_pass, trained_model
 from skinseg_jax.run import stored_data
 
-# Grey value at which the probability is one half, and per unit of logit.
+# Grey value at which the probability is one half, and grey values per logit.
 MIDDLE, SCALE = 128, 16
 
 
@@ -36,7 +36,7 @@ def make(monkeypatch, data_dir, *, image_size=(32, 32), step=10):
 
 
 def run_data(model, *, num_images=19, size=(48, 40)):
-  """Generated images; the first 8 train, 7 validate, the rest are left out."""
+  """Generated images: 8 for training, 7 for validation, the rest unused."""
   source = synthetic.SyntheticSource(num_images=num_images, size=size, seed=3)
   data = cache.open_cache(
     source,

@@ -1,4 +1,4 @@
-"""What tests read of a run, and how they vary its config."""
+"""Functions that read the files of a run and vary its config."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from skinseg_jax.training import train_state
 
 
 def checkpoint(workdir, config):
-  """Model, optimiser and position of the last checkpoint, as numpy arrays."""
+  """Model, optimiser and data position of the last checkpoint, in numpy."""
   state = train_state.create(
     config, input_pipeline.data_sharding(), num_updates=1
   ).state

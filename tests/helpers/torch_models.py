@@ -1,19 +1,19 @@
-"""What the tests against PyTorch share: the reference, and public layouts.
+"""Shared by the tests against PyTorch: the reference, and public layouts.
 
-Importing this skips the importing module where PyTorch or OpenCV is missing.
+Importing this module skips the importing tests if PyTorch or OpenCV is missing.
 """
 
 import numpy as np
 import pytest
 
-# Before torch, whose waiting threads it sends to sleep.
+# Imported before torch: it makes the waiting threads of torch sleep.
 pytest.importorskip('torch_reference')
 torch = pytest.importorskip('torch')
 nn = torch.nn
 
 
 def randomise(module, seed=0):
-  """Sets every weight and statistic to something that shows where it is."""
+  """Sets all weights and statistics to random values, so that mix-ups show."""
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for name, values in module.state_dict().items():
@@ -62,7 +62,7 @@ def aladdinpersson(width):
 def milesial(width, *, bias=False, classes=1):
   """Modules named as UNet(bilinear=False) of milesial/Pytorch-UNet.
 
-  Older versions of it have convolutions with bias.
+  In older versions, the convolutions have biases.
   """
   widths = [width * 2**level for level in range(5)]
   block = lambda i, o: _named(double_conv=_double_conv(i, o, bias))
@@ -82,7 +82,7 @@ def milesial(width, *, bias=False, classes=1):
 
 
 def aladdinpersson_parts(net):
-  """Convolutions down, bottleneck, steps up, convolutions up, last one."""
+  """Blocks down, bottleneck, upsampling, blocks up, last convolution."""
   return (
     [block.conv for block in net.downs],
     net.bottleneck.conv,
@@ -93,7 +93,7 @@ def aladdinpersson_parts(net):
 
 
 def milesial_parts(net):
-  """As `aladdinpersson_parts`."""
+  """The same parts as `aladdinpersson_parts`."""
   downs = [net[f'down{i}'].maxpool_conv[1].double_conv for i in range(1, 5)]
   ups = [net[f'up{i}'] for i in range(1, 5)]
   return (
@@ -107,7 +107,7 @@ def milesial_parts(net):
 
 @torch.no_grad()
 def forward(parts, images):
-  """Runs a U-Net's parts: images [B, H, W, 3] to logits [B, H, W, classes]."""
+  """Runs the parts of a U-Net: images [B, H, W, 3] to logits [B, H, W, C]."""
   downs, bottleneck, ups, blocks, head = parts
   x = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
   skips = []

@@ -7,7 +7,7 @@ from skinseg_jax.inference import forward_pass
 
 
 class _Uneven(nnx.Module):
-  """Logits that depend on where a pixel is, so that views differ."""
+  """Logits that depend on the position of a pixel, so that views differ."""
 
   def __init__(self, size):
     rng = np.random.default_rng(0)

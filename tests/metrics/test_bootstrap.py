@@ -11,7 +11,7 @@ DATA_SETS = 1000
 
 
 def simulate(rng, data_sets, lesions, runs=1):
-  """Draws data sets of one to four images a lesion, alike within a lesion.
+  """Draws data sets of one to four similar images per lesion.
 
   Returns counts (tp, fp, fn, tn), float [runs, data_sets, lesions, 4, 4], and
   which of the four images of each lesion exist.
@@ -23,7 +23,7 @@ def simulate(rng, data_sets, lesions, runs=1):
     + image * rng.normal(size=(*more, data_sets, lesions, 4))
   )
   area = np.clip(np.rint(8000 * np.exp(draw(0.7, 0.2))), 50, 40_000)
-  # How hard a lesion is for every run, and what each run adds to that.
+  # Difficulty of a lesion for all runs, and the additional part of each run.
   quality = 1.6 + draw(0.8, 0.5) + draw(0.6, 0.3, runs)
   tp = np.rint(area / (1 + np.exp(-quality)))
   fp, fn = np.rint(tp * np.exp(-quality - 0.5)), area - tp
@@ -36,7 +36,7 @@ def as_counts(table):
 
 
 def lesion_sums(counts, exists):
-  """Sums within each lesion: counts and, last, Dice and number of images."""
+  """Sums within each lesion: four counts, then Dice and number of images."""
   dice = confusion.ratios(as_counts(counts))['dice'] * exists
   return np.concatenate(
     [
@@ -49,7 +49,7 @@ def lesion_sums(counts, exists):
 
 
 def pooled_and_mean_dice(sums):
-  """Of sums over images, [..., 6], to [..., 2]."""
+  """Pooled and mean Dice, [..., 2], from sums over images, [..., 6]."""
   pooled = confusion.ratios(as_counts(sums[..., :4]))['dice']
   return np.stack([pooled, sums[..., 4] / sums[..., 5]], axis=-1)
 
@@ -73,7 +73,7 @@ def drawn():
   counts, exists = simulate(np.random.default_rng(5), DATA_SETS, LESIONS, 2)
   sums = lesion_sums(counts, exists)
   weights = bootstrap.resample(range(LESIONS)).weights
-  # All data sets at once: what `pooled` and `means` do for one.
+  # The same as `pooled` and `means`, but for all data sets at once.
   resampled = np.tensordot(weights, sums, axes=(1, 2))
   return counts, exists, pooled_and_mean_dice(resampled)
 
@@ -86,7 +86,7 @@ def test_clustered_interval_covers_and_naive_does_not(truth, drawn):
   assert np.all((coverage >= 0.93) & (coverage <= 0.97)), coverage
 
   naive_hits, wider = [], []
-  for i in range(0, DATA_SETS, 4):  # A quarter of them, to be quick.
+  for i in range(0, DATA_SETS, 4):  # A quarter of them, to save time.
     images = as_counts(counts[0, i][exists[i]])
     each = bootstrap.resample(range(exists[i].sum()))
     dice_of = {'dice': confusion.ratios(images)['dice']}
@@ -125,7 +125,7 @@ def test_draws_are_whole_clusters_and_follow_the_seed():
 
 
 def test_draws_are_multinomial():
-  # Each of 10 clusters is held 1 time on average, with variance .9.
+  # Each of 10 clusters is drawn once on average, with variance .9.
   weights = bootstrap.resample(range(10), replicates=20_000).weights
   assert weights.mean(axis=0) == pytest.approx(np.ones(10), abs=0.03)
   assert weights.var(axis=0) == pytest.approx(np.full(10, 0.9), abs=0.04)
@@ -164,13 +164,13 @@ def test_scores_of_draws_equal_those_of_repeated_images(images):
 
 
 def test_interval_by_hand():
-  # 5 clusters: t(4) = 2.776, times sqrt(5 / 4) = 3.104, normal tail .000954;
-  # of 0 to 100,000 that is 95 and, from above, 99,905.
+  # 5 clusters: t(4) = 2.776, times sqrt(5 / 4) = 3.104, normal tail .000954.
+  # In 0 to 100,000 this gives 95 and, from above, 99,905.
   low, high = bootstrap.interval(np.arange(100_001.0), 5)
   tail = stats.norm.cdf(stats.t.ppf(0.025, 4) * 1.25**0.5)
   assert (low, high) == pytest.approx((1e5 * tail, 1e5 * (1 - tail)))
   assert low == pytest.approx(95, abs=1)
-  # Very many clusters: the plain percentiles.
+  # For very many clusters, these are the plain percentiles.
   low, high = bootstrap.interval(np.arange(100_001.0), 10**9)
   assert (low, high) == pytest.approx((2500, 97500), abs=0.1)
 
@@ -197,7 +197,7 @@ def test_paired_difference_is_narrower_than_two_intervals():
   assert found.value == pytest.approx(alone.value - other.value)
   assert 0 < found.low < found.value < found.high
   assert found.p_value < 0.05
-  # Alone they overlap: the pairing tells them apart.
+  # The single intervals overlap; only the pairing separates the runs.
   assert alone.low < other.high
   scores = lambda table: {'dice': confusion.ratios(as_counts(table))['dice']}
   mean = bootstrap.mean_difference(resampling, scores(counts), scores(worse))

@@ -19,7 +19,7 @@ def histogram_of(true, bins):
 
 
 def pixels(seed, num=20_000, spread=4.0):
-  """Truth and bins of probabilities that are badly calibrated."""
+  """Truth and bins of badly calibrated probabilities."""
   rng = np.random.default_rng(seed)
   true = rng.random(num) < 0.3
   probabilities = 1 / (1 + np.exp(-rng.normal(4.0 * true - 1, spread)))
@@ -34,7 +34,7 @@ def logits_of(seed, shape=(5, 16, 16)):
 
 
 def test_edges_and_extremes_by_hand():
-  # sigmoid: 0 (underflow), .5, next above .5, 1, no number at all.
+  # sigmoid: 0 (underflow), .5, the next number above .5, 1, NaN.
   logits = jnp.array([-200.0, 0.0, 2e-7, 200.0, jnp.nan])
   logits = logits.reshape(1, 1, 5, 1)
   masks = jnp.array([0, 1, 1, 1, 0], jnp.uint8).reshape(1, 1, 5)
@@ -54,7 +54,7 @@ def test_edges_and_extremes_by_hand():
 @hypothesis.settings(deadline=None, max_examples=30)
 def test_counts_above_an_edge_are_the_confusion_counts(seed, edge):
   logits, masks = logits_of(seed)
-  # Some logits whose probability is the edge itself, or next to it.
+  # Some logits with a probability at the edge, or next to it.
   at_edge = np.float32(np.log(edge / (BINS - edge)))
   near = at_edge + np.arange(-8, 8, dtype=np.float32) * np.spacing(at_edge)
   logits = logits.at[0, 0, :, 0].set(near)
@@ -102,7 +102,7 @@ def test_brier_score_equals_scikit_learn():
 
 
 def test_brier_sums_do_not_lose_small_images():
-  # Summed in float32 the ones would vanish beside 2^24.
+  # A sum in float32 would lose the ones next to 2^24.
   squared = np.array([2.0**24, *[1.0] * 16], np.float32)
   assert calibration.brier_score(squared, 2**24) == 1 + 2.0**-20
 
@@ -131,8 +131,8 @@ def test_reliability_equals_scikit_learn(spread):
 
 
 def test_calibration_error_by_hand():
-  # 300 pixels near .25 of which 75 are lesion, 100 near 1 of which 80 are:
-  # (0 * 300 + .2 * 100) / 400 = .05, but for half a bin.
+  # Of 300 pixels near .25, 75 are lesion; of 100 near 1, 80 are lesion:
+  # (0 * 300 + .2 * 100) / 400 = .05, up to half a bin.
   histogram = np.zeros((2, BINS), np.int64)
   histogram[:, BINS // 4] = 225, 75
   histogram[:, -1] = 20, 80
@@ -141,7 +141,7 @@ def test_calibration_error_by_hand():
 
 
 def test_perfect_probabilities_are_calibrated():
-  # In every bin as many lesion pixels as its centre says.
+  # In every bin, the share of lesion pixels is the centre of the bin.
   lesion = 2 * np.arange(BINS) + 1
   histogram = np.stack([2 * BINS - lesion, lesion])
   found = calibration.expected_calibration_error(histogram)
@@ -154,7 +154,7 @@ def test_precision_recall_equals_scikit_learn(seed):
   histogram = histogram_of(true, bins)
   precision, recall, threshold = calibration.precision_recall(histogram)
   expected = sk.precision_recall_curve(true, CENTRES[bins])
-  # They go from the lowest threshold up, and end with the point (1, 0).
+  # scikit-learn starts at the lowest threshold and ends with the point (1, 0).
   assert precision[::-1] == pytest.approx(expected[0][:-1])
   assert recall[::-1] == pytest.approx(expected[1][:-1])
   assert threshold[::-1] == pytest.approx(expected[2] - 0.5 / BINS)
@@ -196,19 +196,19 @@ def test_no_threshold_is_better_than_the_best(drawn):
   dice = lambda threshold: sk.f1_score(
     true, CENTRES[bins] > threshold, zero_division=1.0
   )
-  # Dice changes only at edges of bins that hold pixels.
+  # Dice changes only at the edges of bins that are not empty.
   tried = [edge / BINS for b in bins for edge in (b, b + 1) if 0 < edge < BINS]
   others = [dice(threshold) for threshold in [*tried, 0.5]]
   assert dice(best) == pytest.approx(max(others))
 
 
 def test_best_threshold_by_hand():
-  # Lesion at .3 and .8, skin at .2: any threshold between .2 and .3 is right,
-  # and that nearest to .5 is the lower edge of the bin that holds .3.
+  # Lesion at .3 and .8, skin at .2: any threshold between .2 and .3 is best.
+  # The one nearest to .5 is the lower edge of the bin that holds .3.
   bins = (np.array([0.2, 0.3, 0.8]) * BINS).astype(int)
   histogram = histogram_of(np.array([0, 1, 1]), bins)
   assert calibration.best_threshold(histogram) == bins[1] / BINS
-  # Where it makes no difference: .5.
+  # If all thresholds are equally good, the result is .5.
   histogram = histogram_of(np.array([0, 1]), np.array([0, BINS - 1]))
   assert calibration.best_threshold(histogram) == 0.5
 

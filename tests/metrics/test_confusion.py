@@ -8,8 +8,8 @@ from skinseg_jax.metrics import confusion
 
 
 def test_counts_by_hand():
-  # Probabilities .5, above, below, above on truth 1, 1, 0, 0: the first is
-  # background, since .5 itself is.
+  # Probabilities .5, above, below, above for truth 1, 1, 0, 0. The first pixel
+  # is background, because .5 is not above the threshold.
   logits = jnp.array([0.0, 1.0, -1.0, 1.0]).reshape(1, 2, 2, 1)
   masks = jnp.array([1, 1, 0, 0], jnp.uint8).reshape(1, 2, 2)
   counts = confusion.confusion_counts(logits, masks)
@@ -61,7 +61,8 @@ def test_ratios_equal_scikit_learn():
 
 
 def test_empty_masks():
-  # Columns: both empty; only the truth; only the prediction; both full.
+  # Columns: both empty; only the truth empty; only the prediction empty; both
+  # full.
   scores = confusion.ratios(
     {
       'tp': np.array([0, 0, 0, 9]),
@@ -77,8 +78,8 @@ def test_empty_masks():
 
 
 def test_mcc_by_hand_and_beyond_64_bits():
-  # (6 * 3 - 1 * 2) / sqrt(7 * 8 * 4 * 5) = 16 / sqrt(1120); the product of
-  # counts 10^8 times as large, 1120 * 10^32, is no 64-bit integer.
+  # (6 * 3 - 1 * 2) / sqrt(7 * 8 * 4 * 5) = 16 / sqrt(1120). For counts that are
+  # 10^8 times as large, the product 1120 * 10^32 does not fit in 64 bits.
   counts = {'tp': 6, 'fp': 1, 'fn': 2, 'tn': 3}
   for scale in (1, 10**8):
     scaled = {name: scale * count for name, count in counts.items()}
@@ -91,8 +92,8 @@ def test_mcc_is_minus_one_where_all_is_wrong():
 
 
 def test_isic_scores_as_the_challenge_counts_them():
-  # Truth 2 x 2 of 4 x 4; the prediction is, column by column: empty, apart,
-  # overlapping in a quarter, in a half, three quarters of it, equal, all.
+  # The truth is 2 x 2 of 4 x 4. The predictions, by column: empty, disjoint,
+  # overlapping by a quarter, by a half, three quarters of it, equal, all.
   scores = confusion.isic_scores(
     {
       'tp': np.array([0, 0, 1, 2, 3, 4, 4]),
@@ -140,8 +141,8 @@ def test_pooling_is_exact_beyond_32_bits():
 
 
 def test_baselines_of_the_papers_truth():
-  # All background is right on 75,574,373 of 100,301,824 pixels = .7535; all
-  # lesion has Dice 2 * .24653 / 1.24653 = .3955.
+  # "All background" is right on 75,574,373 of 100,301,824 pixels = .7535. "All
+  # lesion" has Dice 2 * .24653 / 1.24653 = .3955.
   baselines = confusion.baselines(paper.COUNTS)
   assert baselines['all_background']['accuracy'] == pytest.approx(
     0.7535, abs=5e-5

@@ -10,13 +10,13 @@ from skinseg_jax.metrics import surface
 
 
 def medpy_border(mask):
-  """MedPy's border: mask xor its erosion by the cross, outside background."""
+  """MedPy's border: mask xor its erosion by a cross; outside is background."""
   cross = ndimage.generate_binary_structure(2, 1)
   return mask ^ ndimage.binary_erosion(mask, cross)
 
 
 def by_transform(predicted, true):
-  """MedPy's way: a distance transform of the whole image each."""
+  """Scores as in MedPy, by distance transforms of the whole image."""
   ours, theirs = medpy_border(predicted), medpy_border(true)
   forth = ndimage.distance_transform_edt(~theirs)[ours]
   back = ndimage.distance_transform_edt(~ours)[theirs]
@@ -24,7 +24,7 @@ def by_transform(predicted, true):
 
 
 def by_brute_force(predicted, true):
-  """All distances between pixels with a side to the outside of the mask."""
+  """Scores from all distances between pixels that have a side outside."""
 
   def edge(mask):
     height, width = mask.shape
@@ -48,7 +48,7 @@ def scores_of(forth, back, shape):
   return {
     'boundary_f1': 2 * precision * recall / both if both else 0,
     'hd95': np.percentile(np.hstack([forth, back]), 95),
-    # Means of both directions, weighted with their numbers of pixels.
+    # Mean over both directions, weighted by their numbers of pixels.
     'assd': np.average(
       [forth.mean(), back.mean()], weights=[len(forth), len(back)]
     ),
@@ -112,8 +112,8 @@ def test_empty_masks():
 
 
 def test_two_pixels_by_hand():
-  # 3 down and 4 across: 5 pixels apart, beyond the tolerance of
-  # .0075 * hypot(300, 400) = 3.75; 3 apart is within it.
+  # The tolerance is .0075 * hypot(300, 400) = 3.75. Pixels 3 down and 4 across
+  # are 5 apart, which is beyond it; 3 apart is within it.
   masks = np.zeros((3, 300, 400), np.uint8)
   masks[0, 10, 10] = masks[1, 13, 14] = masks[2, 10, 13] = 1
   assert surface.tolerance((300, 400)) == pytest.approx(3.75)
@@ -126,13 +126,13 @@ def test_two_pixels_by_hand():
 
 
 def test_a_shifted_square_by_hand():
-  # A 3 x 3 square and the same one column to the right; each ring has 8 pixels
-  # and a hole.
+  # A 3 x 3 square, and the same square one column to the right. Each boundary
+  # is a ring of 8 pixels with a hole.
   mask = np.zeros((224, 224), np.uint8)
   mask[100:103, 100:103] = 255
   found = surface.surface_scores(np.roll(mask, 1, axis=1), mask)
-  # 4 of the 8 lie in both rings. The other 4, the outer column of 3 and the
-  # place of the other's hole, are 1 away from the other ring.
+  # 4 of the 8 pixels lie in both rings. The other 4 (the outer column of 3, and
+  # the pixel in the hole of the other ring) are 1 away from the other ring.
   assert found == {'boundary_f1': 1, 'hd95': 1, 'assd': 0.5}
 
 
@@ -159,7 +159,8 @@ masks = hnp.arrays(bool, (2, *[9, 7]), elements=st.booleans())
 def test_properties(pair):
   predicted, true = pair
   found = surface.surface_scores(predicted, true)
-  # Symmetric, also under mirroring and transposing; bounded; exact for itself.
+  # Scores are symmetric, unchanged by mirroring and transposing, bounded, and
+  # perfect for equal masks.
   assert surface.surface_scores(true, predicted) == pytest.approx(found)
   turned = surface.surface_scores(predicted.T[::-1], true.T[::-1])
   assert turned == pytest.approx(found)

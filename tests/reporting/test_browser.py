@@ -1,4 +1,4 @@
-"""Opens report and review in Chromium as a reader would."""
+"""Opens report and review in Chromium like a reader."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ _FLAGS = (
   '--disable-component-update',
   '--disable-sync',
 )
-# An id that would be markup to a page and a formula to a spreadsheet.
+# An id that is markup in a page and a formula in a spreadsheet if not escaped.
 _HOSTILE = '=<img src=x onerror=alert(1)>"'
 
 
@@ -52,7 +52,7 @@ def browser(tmp_path_factory):
   options.set_capability(
     'goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'}
   )
-  # The driver's path is given, so that none is looked for on the network.
+  # The path is given, so that Selenium does not search for a driver online.
   service = webdriver.ChromeService(_DRIVER)
   driver = webdriver.Chrome(options=options, service=service)
   yield driver
@@ -79,7 +79,7 @@ def _messages(browser):
 
 
 def _requested(browser):
-  """Addresses that were asked for, but for those that hold their content."""
+  """Requested addresses, except those that contain their own content."""
   lines = [entry['message'] for entry in browser.get_log('performance')]
   assert lines
   events = [json.loads(line)['message'] for line in lines]
@@ -139,7 +139,7 @@ def _press(browser, keys):
 
 
 def _downloaded(browser, folder):
-  """Waits for the one file that a click saved."""
+  """Waits for the one file that a click saves."""
   for _ in range(100):
     files = [path for path in folder.iterdir() if path.suffix == '.csv']
     if files:
@@ -167,7 +167,8 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
   _open(browser, workdir / 'review.html', 1280)
   find = lambda name: browser.find_element(By.ID, name)
   ids, link = [], '=HYPERLINK("http://x")'
-  # Keys: a comment first, whose letters are no decisions, then a decision.
+  # By keyboard: first a comment, where letters are not decisions; then a
+  # decision.
   for key, comment in (
     ('a', ''),
     ('C', link),
@@ -179,14 +180,14 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
       _press(browser, comment)
       _press(browser, Keys.ESCAPE)
     _press(browser, key)
-  # Clicks; then back, and another decision.
+  # By clicks; then back, and another decision.
   ids.append(_case(browser))
   browser.find_element(By.CSS_SELECTOR, '[data-decision=accept]').click()
   _press(browser, Keys.ARROW_LEFT)
   assert _case(browser) == ids[3]
   find('comment').send_keys('-1')
   browser.find_element(By.CSS_SELECTOR, '[data-decision=reject]').click()
-  # A comment alone is told of and not saved.
+  # A comment without a decision is reported and not saved.
   find('next').click()
   find('comment').send_keys('what is this?')
   progress = find('progress').text
@@ -204,13 +205,13 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
     },
     {'image_id': ids[3], 'decision': 'reject', 'comment': '-1'},
   ]
-  # No cell of the file itself is a formula.
+  # No cell of the saved file is a formula.
   text = path.read_text('utf-8')
   assert '"\'=HYPERLINK' in text
   assert '"\'-1"' in text
   assert any(image_id.startswith('=') for image_id in ids)
   assert '"=' not in text
-  # Opened again, nothing is lost.
+  # Nothing is lost when the page is opened again.
   _open(browser, workdir / 'review.html', 390)
   assert find('progress').text == progress
   assert _messages(browser) == []

@@ -57,8 +57,8 @@ def test_confusion_matrix_has_truth_in_rows():
   chart = figures.confusion_matrix({'tp': 3000, 'fp': 200, 'fn': 1000, 'tn': 0})
   axes = chart.axes[0]
   cells = {text.get_position(): text.get_text() for text in axes.texts}
-  # Positions are (column, row): the missed pixels are true lesion (row 0)
-  # predicted as skin (column 1); 1000 of 4000 are a quarter of that row.
+  # Positions are (column, row). Missed pixels are true lesion (row 0) that is
+  # predicted as skin (column 1): 1000 of 4000, a quarter of that row.
   assert cells == {
     (0, 0): 'TP\n3,000\n75.00% of row',
     (1, 0): 'FN\n1,000\n25.00% of row',
@@ -84,7 +84,7 @@ def test_distribution_counts_every_image():
   chart = figures.distribution(values, 'iou', at=0.65)
   axes = chart.axes[0]
   assert sum(bar.get_height() for bar in axes.patches) == 5
-  # Three of five lie below; the mean is 2.79 / 5.
+  # Three of five are below; the mean is 2.79 / 5.
   assert {'60.0% below 0.65', 'mean 55.8%', 'median 64.0%'} <= set(lines(axes))
 
 
@@ -145,6 +145,6 @@ def test_forest_draws_intervals_and_hollow_points_where_few():
 def test_names_of_groups_are_no_formulas(name):
   chart = figures.forest([row(name, 0.9, 0.8, 1.0)], 0.9, 'Kind', lowest=0.5)
   picture = Image.open(io.BytesIO(figures.to_png(chart)))
-  # Sharp at 350 pixels on a screen of two dots a pixel.
+  # Sharp at a width of 350 pixels on a screen with two dots per pixel.
   assert picture.format == 'PNG'
   assert picture.width >= 700

@@ -7,7 +7,7 @@ from PIL import Image
 
 from skinseg_jax.reporting import figures, overlays
 
-# Four columns: found, too much, missed, skin.
+# Four columns: correct, false and missed lesion, skin.
 TRUTH = np.zeros((4, 8), np.uint8)
 TRUTH[:, [0, 1, 4, 5]] = 1
 PREDICTED = np.zeros((4, 8), np.uint8)
@@ -23,7 +23,7 @@ def test_errors_have_the_colours_of_the_legend():
   row = picture[64]
   assert tuple(row[TOO_MUCH]) == overlays.TINTS['fp'][1]
   assert tuple(row[MISSED]) == overlays.TINTS['fn'][1]
-  # Half of 128 and 64 more.
+  # Half of 128, plus 64.
   assert tuple(row[SKIN]) == (128, 128, 128)
   assert row[FOUND][2] > row[FOUND][0]
 

@@ -34,7 +34,7 @@ class _Page(html.parser.HTMLParser):
 def parse(path):
   page = _Page()
   page.feed(path.read_text('utf-8'))
-  # No line breaks and no-break spaces in what is looked for.
+  # Searched text must not contain line breaks or no-break spaces.
   page.text = ' '.join(page.text.split())
   return page
 
@@ -153,13 +153,13 @@ def test_page_says_what_ran_and_on_what(run):
   for part in (
     'python skinseg_jax/main.py --config configs/quickstart.py',
     f'SHA-256 of the split {fake_evaluation.SHA}',
-    'Commit of the code not known',
+    'Commit of the code unknown',
     'jax 0.10.2',
     'data.split paper lesion',
     'Not a medical device',
     f'show one of {summary["leakage"]["leaked_lesions"]} lesions',
     'training images',
-    f'whole lesions ({summary["clusters"]})',
+    f'resamples the {summary["clusters"]} lesions',
   ):
     assert part in text, part
 
@@ -207,26 +207,28 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
   assert not (tmp_path / 'report.html').exists()
   text = parse(home / 'report.html').text
   assert '90.15' not in text
-  assert 'No other threshold than 0.5 was chosen' in text
-  assert 'Its licence is its owner’s' in text
-  assert 'own size' not in text
+  assert 'Only the threshold 0.5 was used' in text
+  assert 'Ask its owner for the licence' in text
+  assert "each image's original size" not in text
   for part in (
     'red is <higher>',
     'mean red, of 255 181 181',
-    'median area of lesions 12.3 % 12.3 %',
+    'median lesion area, share of the image 12.3 % 12.3 %',
     '600 x 450',
-    'Decisions in a&b.csv on true masks of 4 images: accept: 3, mean Dice'
+    'Decisions in a&b.csv on the true masks of 4 images: accept: 3, mean Dice'
     ' 50.00 % correct: 0 reject: 1',
-    'rejects their true masks (1): <one>',
-    '3 of these images bear the id of an image that this model was trained',
-    'are not part of the training data',
+    'rejected their true masks (1): <one>',
+    '3 of these images have the same id as a training image of this model',
+    "are not part of the run's split",
   ):
     assert part in text, part
   assert not list((home / 'figures').glob('curve_*'))
 
 
 def test_without_an_evaluation_one_message(tmp_path):
-  with pytest.raises(errors.InputError, match='holds no whole evaluation'):
+  with pytest.raises(
+    errors.InputError, match='does not contain a complete evaluation'
+  ):
     report.write_report(tmp_path, None)
 
 
@@ -244,16 +246,16 @@ def test_scores_in_words():
 
 def test_model_is_described_as_it_was_trained():
   config = config_lib.Config()
-  assert 'with Adam at 0.001 (constant) on binary cross-entropy.' in (
-    provenance.model(config)
-  )
+  assert (
+    'optimiser Adam, learning rate 0.001 (constant), loss binary cross-entropy.'
+  ) in provenance.model(config)
   assert provenance.loss_note(config) == ''
   config.train.optimizer, config.train.loss = 'adamw', 'bce_dice'
   config.train.ema = 0.9
   config.evaluation.test_time_augmentation = 'flips'
   text = provenance.model(config)
-  assert 'with AdamW' in text
+  assert 'optimiser AdamW' in text
   assert 'plus soft Dice' in text
   assert 'moving average' in text
-  assert 'means over 4 views' in text
+  assert 'averaged over 4 flipped or rotated views' in text
   assert 'do not compare' in provenance.loss_note(config)

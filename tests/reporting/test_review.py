@@ -86,7 +86,7 @@ def test_reads_rows_and_takes_guards_off(tmp_path, encoding):
       'decision': 'correct',
       'comment': '=1+1, "so"\nnext line',
     },
-    # Guarded only before what a spreadsheet takes for a formula, or a guard.
+    # A guard is added only before text that starts like a formula or a guard.
     {'image_id': 'c', 'decision': 'reject', 'comment': "'quoted'"},
     {'image_id': 'd', 'decision': 'reject', 'comment': "'quoted"},
   ]
@@ -106,11 +106,11 @@ def test_no_decision_at_all_is_no_row(tmp_path):
   [
     ('', ["no column 'image_id'", "no column 'comment'"]),
     ('image_id;decision;comment\n', ["column 'image_id;decision;comment'"]),
-    ('image_id,decision,comment,mood\n', ["unknown or doubled column 'mood'"]),
+    ('image_id,decision,comment,mood\n', ["unknown or repeated column 'mood'"]),
     ('image_id,decision\n', ["no column 'comment'"]),
     (
       'image_id,decision,decision,comment\n',
-      ["unknown or doubled column 'decision'"],
+      ["unknown or repeated column 'decision'"],
     ),
     (
       'image_id,decision,comment\n'
@@ -119,8 +119,8 @@ def test_no_decision_at_all_is_no_row(tmp_path):
         "b: unknown decision 'maybe'",
         "c: unknown decision ''",
         'row 5 has no image_id',
-        'row 6 has not 3 cells',
-        'row 7 has not 3 cells',
+        'row 6 does not have 3 cells',
+        'row 7 does not have 3 cells',
         'a: 2 rows',
         'accept, correct or reject',
       ],

@@ -1,4 +1,4 @@
-"""Only whole checkpoints are used, and the best outlives what has no score."""
+"""Only complete checkpoints are used; the best one outlives unscored ones."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ def _checkpoint(value: float) -> checkpointing.Checkpoint:
 
 
 def _save(directory, scores):
-  """Saves checkpoints 1, 2, ... with these scores, each on the disk."""
+  """Saves checkpoints 1, 2, ... with these scores and waits for the disk."""
   checkpoints = checkpointing.Checkpoints(directory)
   for step, dice in enumerate(scores, 1):
     metrics = None if dice is None else {_DICE: dice}
@@ -47,7 +47,7 @@ def _found(directory: pathlib.Path) -> list[str]:
     ((0.5, 0.9, 0.7), ['2', '3'], 2),
     ((0.5, 0.9, None, None), ['2', '4'], 2),
     ((None, None), ['2'], None),
-    ((0.5, 0.5), ['2'], 2),  # Of equals the later.
+    ((0.5, 0.5), ['2'], 2),  # Of equal scores, the later one.
   ],
 )
 def test_last_and_best_are_kept(tmp_path, scores, kept, best):
@@ -105,14 +105,14 @@ def test_replacement_that_was_cut_off_is_taken_back(tmp_path, monkeypatch):
   again = checkpointing.Checkpoints(tmp_path)
   assert again.latest_step == 1
   again.close()
-  # Cut off after the new one was whole: the new one stays.
+  # Interrupted after the new one was complete: the new one stays.
   shutil.copytree(tmp_path / '1', tmp_path / '.replaced-1')
   checkpointing.Checkpoints(tmp_path).close()
   assert _found(tmp_path) == ['1']
 
 
 def test_half_removed_checkpoint_is_never_used(tmp_path):
-  # Killed while the worst was removed, the others being there already.
+  # Killed while the worst was being removed, after the others were saved.
   _save(tmp_path, [0.5]).close()
   shutil.copytree(tmp_path / '1', tmp_path / 'copy')
   worst = tmp_path.with_name('worst')
@@ -147,9 +147,9 @@ def test_half_written_checkpoint_is_never_used(tmp_path):
   assert _found(tmp_path) == ['1']
 
 
-@pytest.mark.parametrize('step', [1, 2])  # In the place of the first, or new.
+@pytest.mark.parametrize('step', [1, 2])  # Replaces the first, or is new.
 def test_full_disk_while_saving(tmp_path, monkeypatch, step):
-  # Without a score, a newer one would displace it.
+  # Without a score, a newer checkpoint would replace it.
   checkpoints = _save(tmp_path, [None])
 
   def fill(name):
@@ -164,7 +164,7 @@ def test_full_disk_while_saving(tmp_path, monkeypatch, step):
 
   fill('rename')
   fill('replace')
-  with pytest.raises(errors.InputError, match='No space left.*are whole'):
+  with pytest.raises(errors.InputError, match='No space left.*are intact'):
     _save_and_wait(checkpoints, step)
   monkeypatch.undo()
   assert _found(tmp_path) == ['1']
@@ -181,7 +181,7 @@ def test_each_flipped_bit_is_noticed(tmp_path):
   _save(tmp_path / 'good', [0.5, 0.7]).close()
   files = sorted(p for p in (tmp_path / 'good/2').rglob('*') if p.is_file())
   names = [p.relative_to(tmp_path / 'good') for p in files]
-  # Of these only the presence counts; the record itself is tested below.
+  # Only the presence of these files matters; the record is tested below.
   names = [
     n for n in names if n.name not in ('commit_success.txt', 'digests.json')
   ]
@@ -215,7 +215,9 @@ def _read_model(directory):
 def test_missing_file_is_noticed(tmp_path):
   _save(tmp_path, [0.5]).close()
   next((tmp_path / '1/model').rglob('d/*')).unlink()
-  with pytest.raises(errors.InputError, match='model/.* not as it was written'):
+  with pytest.raises(
+    errors.InputError, match='model/.* differs from what was written'
+  ):
     _read_model(tmp_path)
 
 
@@ -246,7 +248,7 @@ def test_damaged_score_is_noticed_before_it_removes_the_best(tmp_path):
   with pytest.raises(errors.InputError, match='1 is damaged.*metrics'):
     checkpointing.Checkpoints(tmp_path)
   assert _found(tmp_path) == ['1', '2']
-  # What needs no score is not refused for another checkpoint's.
+  # Reads that need no score ignore a damaged score of another checkpoint.
   reader = checkpointing.Checkpoints(tmp_path, read_only=True)
   assert reader.resolve('last') == 2
 
@@ -265,7 +267,7 @@ def test_resuming_records_what_a_killed_process_did_not(tmp_path):
 
 
 def test_checkpoint_without_digests_loads(tmp_path):
-  # The process ended between the rename of the whole one and its record.
+  # The process ended after the checkpoint was renamed, before its record.
   _save(tmp_path, [0.5]).close()
   (tmp_path / '1/digests.json').unlink()
   checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)

@@ -51,7 +51,7 @@ def test_lines_after_the_checkpoint_and_half_lines_go(tmp_path):
 
 
 def _events(workdir):
-  """Step, name and time of each scalar in all event files, doubles too."""
+  """Step, name and time of each scalar in all event files, with duplicates."""
   loader = pytest.importorskip(
     'tensorboard.backend.event_processing.event_file_loader'
   )
@@ -71,7 +71,7 @@ def test_event_files_hold_each_scalar_once_after_resuming(tmp_path):
   before = _events(tmp_path)
   (file,) = tmp_path.glob('events.out.tfevents.*')
   os.truncate(file, file.stat().st_size - 5)  # Killed while it was written.
-  for lines in (2, 2, 3):  # From step 2 on, again, and from step 3 on.
+  for lines in (2, 2, 3):  # Twice from step 2 on, then from step 3 on.
     writer = metric_writer.MetricWriter(tmp_path, lines=lines)
     writer.write(lines + 1, {'train/loss': (lines + 1) / 4})
     writer.close()
@@ -79,7 +79,7 @@ def test_event_files_hold_each_scalar_once_after_resuming(tmp_path):
   assert [event[:2] for event in found] == [
     (step, 'train/loss') for step in (1, 2, 3, 4)
   ]
-  assert found[:2] == before[:2]  # With the time they were first written at.
+  assert found[:2] == before[:2]  # With the times of the first writing.
   assert _event_scalars(tmp_path) == {
     (step, 'train/loss'): step / 4 for step in (1, 2, 3, 4)
   }

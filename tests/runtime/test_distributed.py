@@ -1,4 +1,4 @@
-"""Devices and processes change nothing about what is learned and scored."""
+"""Training and scores do not depend on the number of devices and processes."""
 
 import json
 import os
@@ -79,9 +79,11 @@ def _join(monkeypatch, environment, coordinator=''):
   'environment', [_SLURM, _MPI, {'TPU_WORKER_HOSTNAMES': 'a,b'}]
 )
 def test_clusters_are_recognised(monkeypatch, initialised, environment):
-  with pytest.raises(errors.InputError, match='did not meet: nobody there'):
+  with pytest.raises(
+    errors.InputError, match='could not connect: nobody there'
+  ):
     _join(monkeypatch, environment)
-  assert initialised == [{}]  # JAX finds the rest out.
+  assert initialised == [{}]  # JAX detects the rest.
 
 
 @pytest.mark.parametrize(
@@ -115,12 +117,12 @@ def test_gpus_that_no_slurm_task_would_use_are_refused(
   with pytest.raises(errors.InputError, match='srun --ntasks-per-node=4'):
     _join(monkeypatch, tasks)
   monkeypatch.setenv('JAX_LOCAL_DEVICE_IDS', '0,1,2,3')
-  with pytest.raises(errors.InputError, match='did not meet'):
+  with pytest.raises(errors.InputError, match='could not connect'):
     _join(monkeypatch, tasks)
 
 
 def test_auto_asks_jax(monkeypatch, initialised):
-  with pytest.raises(errors.InputError, match='did not meet'):
+  with pytest.raises(errors.InputError, match='could not connect'):
     _join(monkeypatch, {}, coordinator='auto')
   assert initialised == [{}]
 
@@ -174,9 +176,10 @@ def _command(program, tmp_path, *flags):
 
 
 def test_topologies_agree_to_rounding_and_share_checkpoints(tmp_path):
-  """Losses in float64, counts of 7 images, checkpoints of both on both.
+  """Losses in float64, counts of 7 images, each checkpoint on each topology.
 
-  With statistics over a device's own two images, losses would part by 1e-2.
+  If statistics used only the two images of each device, losses would differ by
+  1e-2.
   """
   done = subprocess.run(
     _command(
@@ -198,7 +201,7 @@ def test_topologies_agree_to_rounding_and_share_checkpoints(tmp_path):
 
 
 def _processes(tmp_path, number, *flags):
-  """Ends of `number` processes of one run: exit code, stdout, stderr."""
+  """Runs `number` processes; returns exit code, stdout, stderr of each."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -242,7 +245,7 @@ def test_two_processes_train_one_run(tmp_path):
   )
   assert (first, second) == (0, 0), err
   assert 'epoch 1: loss' in out
-  # Gloo, which connects processes on CPUs, prints by itself.
+  # Gloo, which connects processes on CPUs, prints its own lines.
   assert all('[Gloo]' in line for line in nothing.splitlines())
   run = tmp_path / 'run'
   environment = json.loads((run / 'environment.json').read_text())

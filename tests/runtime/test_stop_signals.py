@@ -1,4 +1,4 @@
-"""Signals end a program in order, or at once."""
+"""Signals end a program cleanly, or immediately."""
 
 import os
 import signal
@@ -66,7 +66,7 @@ def _run(code: str) -> subprocess.Popen:
 
 
 def test_second_signal_ends_at_once_even_in_a_long_step():
-  # A lock that is never freed: no Python runs in the main thread.
+  # The lock is never released, so no Python code runs in the main thread.
   process = _run("""
     import threading
     from skinseg_jax.runtime import stop_signals
@@ -79,7 +79,7 @@ def test_second_signal_ends_at_once_even_in_a_long_step():
   """)
   assert process.stdout.readline() == 'ready\n'
   process.send_signal(signal.SIGTERM)
-  while 'SIGTERM: ending after this step' not in process.stderr.readline():
+  while 'SIGTERM: stopping after this step' not in process.stderr.readline():
     assert process.poll() is None
   process.send_signal(signal.SIGTERM)
   assert process.wait(60) == 128 + signal.SIGTERM

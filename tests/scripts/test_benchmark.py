@@ -66,16 +66,16 @@ def test_operations_by_hand():
   # Width 1 at 16 px, multiply-adds: down, 9 * pixels * (in * out + out * out):
   # 256 * 9 * 4, 64 * 9 * 6, 16 * 9 * 24, 4 * 9 * 96, 1 * 9 * 384; up, with w
   # channels, pixels * (2 w w + 27 w w): 29 * (256 + 64 * 4 + 16 * 16 + 4 * 64);
-  # head 256. Thrice that, less the first layer's 256 * 9 * 3; times two.
+  # head 256. Three times that, minus 256 * 9 * 3 of the first layer; times two.
   down = 9 * (256 * 4 + 64 * 6 + 16 * 24 + 4 * 96 + 384)
   macs = down + 29 * 4 * 256 + 256
   assert floor.training_flops(1, 16) == 2 * (3 * macs - 256 * 27)
 
 
 def test_bytes_by_hand():
-  # Two images of 16 px at width 1, four bytes a value. The first convolution
-  # reads 256 * 3 values an image and writes 256, with 27 weights, for two
-  # products; its norm passes five times over 2 * 256 values.
+  # Two images of 16 px at width 1, four bytes per value. The first convolution
+  # reads 256 * 3 values per image and writes 256, with 27 weights, for two
+  # products; its norm makes five passes over 2 * 256 values.
   first, second, *_ = floor.layers(1, 16)
   expected = 4 * (2 * (2 * (768 + 256) + 27) + 5 * 512)
   assert first.training_bytes(2, 4) == expected
@@ -101,7 +101,7 @@ def test_time_is_of_the_tighter_bound():
 
 
 def test_floor_has_the_weights_of_the_model():
-  # 31,037,633 parameters, less the scales and biases of 18 norms (2 * 5,888)
+  # 31,037,633 parameters, minus the scales and biases of 18 norms (2 * 5,888)
   # and the biases of transposed convolutions (960) and head (1).
   layers = floor.layers(64, 224)
   assert len(layers) == 18 + 4 + 1
@@ -109,7 +109,7 @@ def test_floor_has_the_weights_of_the_model():
 
 
 def test_ratios_are_of_turns_taken_together():
-  # Both slow down in the third turn: the ratio does not see it.
+  # Both are slower in the third turn; the ratio does not change.
   results = [
     (_row('jax', 20, compiled=True), np.array([20.0, 20, 10]), ''),
     (_row('torch', 10, compiled=False), np.array([10.0, 10, 5]), ''),
@@ -172,12 +172,12 @@ def test_full_plan_compares_with_torch_compile_in_both_precisions():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--output=x.csv'], 'must end in .json'),
+    (['--output=x.csv'], 'name must end in .json'),
     (['--quick', '--seconds=3', '--modes', 'input'], '--modes, --seconds'),
-    (['--repetitions=0'], '--repetitions: must be 1 or more'),
-    (['--batch_size=0'], '--batch_size: must be 1 or more'),
+    (['--repetitions=0'], '--repetitions: must be at least 1'),
+    (['--batch_size=0'], '--batch_size: must be at least 1'),
     (['--image_sizes', '96', '100'], 'multiples of 16'),
-    (['--seconds=0'], 'more than 0'),
+    (['--seconds=0'], 'greater than 0'),
     (['--output=/proc/x.json'], 'cannot be written'),
   ],
 )
@@ -233,7 +233,7 @@ def test_results_are_on_disk_after_each_group(tmp_path, monkeypatch):
   assert [len(rows) for rows in seen[1:]] == [0, 2, 4, 4]
   report = json.loads(output.read_text())
   assert report['environment']['failures'] == ['no memory for DIR/x.jpg']
-  assert report['environment']['num_images'] == 3  # Not 4: there are no more.
+  assert report['environment']['num_images'] == 3  # Only 3 of 4 exist.
   assert str(tmp_path) not in json.dumps(
     {**report['environment'], 'command': report['environment']['command'][3:]}
   )
@@ -277,7 +277,7 @@ def test_a_small_run_writes_results_table_and_chart(tmp_path, monkeypatch):
   ]
   frameworks = [row['framework'] for row in report['rows']]
   assert frameworks == ['jax', 'torch'] * 5 + ['jax']
-  # That of `host`, whose share of the step is told.
+  # The table gives the share of the host in the step.
   assert '% of the step.' in output.with_suffix('.md').read_text()
   assert output.with_suffix('.png').stat().st_size > 0
 
@@ -290,7 +290,7 @@ def test_terminated_it_leaves_nobody_behind(tmp_path):
   )
   children = f'/proc/{program.pid}/task/{program.pid}/children'
   stopped = []
-  while not stopped:  # Until a case stands still.
+  while not stopped:  # Until a case is paused.
     assert program.poll() is None
     time.sleep(0.05)
     with open(children) as file:
@@ -302,7 +302,7 @@ def test_terminated_it_leaves_nobody_behind(tmp_path):
 
 
 def _state(pid):
-  """As /proc has it; '' for none of that number."""
+  """State of a process in /proc; '' if there is no such process."""
   try:
     with open(f'/proc/{pid}/stat') as file:
       return file.read().rpartition(')')[2].split()[0]

@@ -15,7 +15,7 @@ reference = pytest.importorskip('torch_reference')
 
 
 class _Loader:
-  """Batches that take `seconds` each, but for those that are buffered."""
+  """Batches that take `seconds` each, except those that are buffered."""
 
   def __init__(self, seconds, buffered):
     self.seconds, self.buffered, self.steps = seconds, buffered, 0
@@ -35,7 +35,7 @@ class _Loader:
 
 
 def test_turn_ends_by_the_clock_and_leaves_out_what_was_read_ahead():
-  # The guess of a step's time is of a buffered batch, 500 times too low.
+  # The estimated step time comes from a buffered batch, 500 times too low.
   loader = _Loader(seconds=0.005, buffered=40)
   began = time.perf_counter()
   (seconds,) = cases.measure(
@@ -55,7 +55,7 @@ def test_turn_of_slow_steps_makes_one_and_trains_on_nothing_read_ahead():
 
 
 def test_device_is_waited_for_within_a_turn():
-  # Handing a step over takes no time: only waiting tells how long it takes.
+  # Dispatching a step takes no time; only waiting shows how long it takes.
   waits = []
   work = cases.Work(
     lambda: None,
@@ -70,14 +70,14 @@ def test_device_is_waited_for_within_a_turn():
 
 
 def _serve(monkeypatch, case):
-  """Serves up to the import of the framework; returns answer and policy."""
+  """Serves until the framework is imported; returns answer and policy."""
   policies = []
 
   def import_module(name):
     policies.append(os.environ.get('OMP_WAIT_POLICY'))
     raise SystemExit(f'{name}: files that do not pair up')
 
-  monkeypatch.setenv('OMP_WAIT_POLICY', '')  # Put back after the test.
+  monkeypatch.setenv('OMP_WAIT_POLICY', '')  # Restored after the test.
   monkeypatch.delenv('OMP_WAIT_POLICY')
   monkeypatch.setattr(os, 'setsid', lambda: None)
   monkeypatch.setattr(cases.importlib, 'import_module', import_module)
@@ -96,7 +96,7 @@ def test_threads_wait_asleep_only_beside_the_workers_of_a_loader(
   case = cases.Case('torch', mode, 'float32', False, 1, 16, 1)
   answer, policies = _serve(monkeypatch, case)
   assert policies == [policy]
-  # The reference's own SystemExit reaches the reader, too.
+  # The reference's own SystemExit also reaches the reader.
   assert 'benchmarks.torch_side: files that do not pair up' in answer
 
 
@@ -108,7 +108,7 @@ def test_reference_imported_leaves_threads_as_they_are(monkeypatch):
 
 
 def test_peak_memory_is_not_the_parents():
-  held = np.ones(2**26)  # 512 MB, all of it touched.
+  held = np.ones(2**26)  # 512 MB, all of it in use.
   assert cases.resident_peak() > held.nbytes
   with multiprocessing.get_context('spawn').Pool(1) as pool:
     assert pool.apply(cases.resident_peak) < held.nbytes
@@ -121,7 +121,7 @@ def test_dead_process_ends_its_group_with_one_message(monkeypatch):
   monkeypatch.setattr(process, '_signal', lambda number: None, raising=False)
   process._connection, theirs = multiprocessing.Pipe()
   theirs.close()
-  with pytest.raises(RuntimeError, match='perhaps for lack of memory'):
+  with pytest.raises(RuntimeError, match='perhaps because memory ran out'):
     process.measure(1)
 
 

@@ -50,12 +50,12 @@ def test_cases_take_each_part_alone_and_away(recipe):
   base = config_lib.Config()
   changed = {n: recipe.with_parts(base, parts) for n, parts in cases.items()}
   assert base == config_lib.Config()
-  # No part does nothing.
+  # Every part changes the config; only the paper's recipe equals the base.
   assert sum(config == base for config in changed.values()) == 1
 
 
 def test_validation_is_a_fifth_of_the_training_images_by_lesion(recipe):
-  # Lesions of five images each; the paper's validation images are the last.
+  # Each lesion has five images; the paper's validation images come last.
   rows = [
     {
       'image_id': f'ISIC_{24306 + i:07d}',
@@ -91,7 +91,7 @@ def test_table_by_hand(recipe, tmp_path):
   text = recipe.table([tmp_path], list(counts), ['a', 'b'])
   paper, cosine = text.splitlines()[2:]
   # Pooled 2 * 8 / (16 + 4) = .8; per image 12 / 14 and 4 / 6, mean .7619;
-  # IoU .75 and .5, of which .65 and more count: .375.
+  # IoU .75 and .5; values below .65 count as 0: mean .375.
   assert paper == '| paper | 0.8000 |  | 0.7619 |  | 0.3750 |  |'
   assert cosine.startswith('| paper with cosine | 1.0000 | +0.2000 (')
   assert '| 1.0000 | +0.2381 (' in cosine
@@ -118,14 +118,14 @@ def test_the_whole_recipe_is_compared_with_the_papers_its_parts_with_it(
   pooled = [line.split(' | ')[1:3] for line in text.splitlines()[2:]]
   # 16 lesion pixels in two seeds: 2 * 7 / (7 + 16), 2 * 11 / 27, 2 * 13 / 29.
   assert [row[0] for row in pooled] == ['0.6087', '0.8148', '0.8966']
-  # Both images are alike: every draw of them gives the same.
+  # Both images are equal, so every draw gives the same result.
   assert pooled[1][1] == '+0.2061 (+0.2061 to +0.2061)*'
   assert pooled[2][1] == '+0.0817 (+0.0817 to +0.0817)*'
 
 
 @pytest.fixture(scope='module')
 def tiny(tiny_config):
-  """A config of one epoch without changes of images, source and split."""
+  """A one-epoch config without augmentation, its source and its split."""
   config = dataclasses.replace(
     tiny_config,
     train=dataclasses.replace(tiny_config.train, epochs=1, ema=0.9),
@@ -134,7 +134,7 @@ def tiny(tiny_config):
   return config, source, splits.make_split(config.data, source.metadata)
 
 
-def test_statistics_anew_are_those_of_the_images(recipe, tiny, monkeypatch):
+def test_recomputed_statistics_belong_to_the_images(recipe, tiny, monkeypatch):
   config, source, _ = tiny
   data = cache.open_cache(
     source, config.data.image_size, pathlib.Path(config.data.data_dir)
@@ -149,8 +149,9 @@ def test_statistics_anew_are_those_of_the_images(recipe, tiny, monkeypatch):
     best=None,
   )
   monkeypatch.setattr(recipe, '_BATCH_SIZE', 9)
-  state = recipe.statistics_anew(model, data, data.image_ids)
-  # Three whole batches of 28 images; the first layer sees the images alone.
+  state = recipe.recomputed_statistics(model, data, data.image_ids)
+  # Three whole batches of 28 images. The input of the first layer does not
+  # depend on other layers.
   chosen = [i * 28 // 27 for i in range(27)]
   images = np.asarray(data.images[chosen], np.float64) / 255
   kernel = np.asarray(state['downs'][0]['conv1']['kernel'][...], np.float64)
@@ -163,11 +164,11 @@ def test_statistics_anew_are_those_of_the_images(recipe, tiny, monkeypatch):
       for i in range(3)
     ).reshape(3, -1)
     np.testing.assert_allclose(norm['mean'][feature], maps.mean(), rtol=1e-4)
-    # The mean of the three batches' own variances.
+    # The mean of the variances of the three batches.
     np.testing.assert_allclose(
       norm['var'][feature], maps.var(axis=1).mean(), rtol=1e-4
     )
-  # What was learned is as it was.
+  # The learned weights are unchanged.
   assert np.array_equal(
     kernel, made.state[0]['downs'][0]['conv1']['kernel'][...]
   )
@@ -195,7 +196,7 @@ def test_cases_that_predict_differently_share_a_training(
     'Trainer',
     lambda *args: started.append(args) or trainer(*args),
   )
-  # Of no whole batch of 32 can statistics be taken.
+  # There is no whole batch of 32 images to compute statistics from.
   monkeypatch.setattr(recipe, '_BATCH_SIZE', 4)
   recipe.measure({'one': config, 'views': views}, tmp_path, source)
   assert len(started) == 1

@@ -12,7 +12,7 @@ from scipy import ndimage
 from skinseg_jax import config as config_lib
 from skinseg_jax.training import augmentation
 
-_MODES = {'mirror': 'mirror', 'constant': 'grid-constant'}  # Ours: scipy's.
+_MODES = {'mirror': 'mirror', 'constant': 'grid-constant'}  # Ours to scipy's.
 
 
 def _example(height=48, width=64, seed=0):
@@ -25,7 +25,7 @@ def _example(height=48, width=64, seed=0):
 @pytest.mark.parametrize('border', ['mirror', 'constant'])
 @pytest.mark.parametrize('degrees', [0.0, 17.3, -35.0, 90.0, 123.4])
 def test_rotation_equals_scipy(degrees, border):
-  # Square: at 90 degrees every coordinate would lie on a tie otherwise.
+  # Square at 90 degrees; otherwise every coordinate would be a tie.
   image, mask = _example(48, 48 if degrees == 90 else 64)
   got_image, got_mask = augmentation.resample(
     image, mask, augmentation.rotation(degrees), jnp.zeros(2), border=border
@@ -83,7 +83,8 @@ def test_ranges_of_scale_shear_and_translation():
   assert np.array_equal(matrices[:, 0, 1], np.zeros(2000))
   sizes = np.log(matrices[:, 0, 0])
   assert np.abs(sizes).max() <= np.log(1.25) + 1e-6
-  # Larger as often as smaller: four standard errors of a uniform's mean.
+  # Enlarging is as likely as shrinking. The limit is four standard errors of
+  # the mean of a uniform distribution.
   assert abs(sizes.mean()) < 4 * np.log(1.25) / np.sqrt(3 * 2000)
   matrices = draw(augmentation.random_matrix, shear_degrees=20.0)
   degrees = np.rad2deg(np.arctan(matrices[:, 1, 0]))
@@ -137,8 +138,8 @@ def test_flips_by_hand():
 
 
 def test_image_and_mask_stay_aligned():
-  # An image that is its mask: after any map the mask is the rounded image,
-  # but for ties.
+  # The image shows its mask. After any map, the mask is the rounded image,
+  # except at ties.
   _, mask = _example(64, 64)
   image = np.repeat(255 * mask[..., None], 3, axis=-1)
   images, masks = augmentation.augment(

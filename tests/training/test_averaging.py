@@ -7,7 +7,7 @@ from skinseg_jax.training import averaging
 
 
 def test_decay_by_hand():
-  # Updates 1, 9 and 10**6: 2 / 11, 10 / 19 and at most what is asked for.
+  # Updates 1, 9 and 10**6: 2 / 11, 10 / 19, and the requested maximum.
   decays = [averaging.decay_at(jnp.int32(n), 0.99) for n in (1, 9, 10**6)]
   assert np.allclose(decays, [2 / 11, 10 / 19, 0.99])
 
@@ -22,7 +22,7 @@ class _Two(nnx.Module):
 
 def test_average_by_hand():
   average, model = _Two(1.0, 10.0), _Two(2.0, 30.0)
-  # Update 1 keeps 2 / 11 of the old: 2 / 11 + 2 * 9 / 11 = 20 / 11.
+  # Update 1 keeps 2 / 11 of the old value: 2 / 11 + 2 * 9 / 11 = 20 / 11.
   averaging.update_average(average, model, jnp.int32(1), 0.9)
   assert average.weight[...] == pytest.approx(20 / 11)
   assert average.statistic[...] == pytest.approx(10 * 2 / 11 + 30 * 9 / 11)

@@ -23,7 +23,7 @@ def _changed(image, seed=0, **fields):
 
 
 def test_all_off_changes_no_bit():
-  image = _image() * 1.5 - 0.2  # Not even clipped.
+  image = _image() * 1.5 - 0.2  # Values outside [0, 1] are not clipped either.
   assert np.array_equal(_changed(image), image)
 
 
@@ -57,7 +57,8 @@ def test_saturation_of_none_is_opencvs_grey():
 
 
 def test_hue_turn_of_a_third_swaps_channels():
-  # 120 degrees about the greys: red becomes green, green blue, blue red.
+  # By 120 degrees about the grey axis, red becomes green, green becomes blue
+  # and blue becomes red.
   image = _image()
   turned = colour.apply_affine(image, colour.hue_turn(120.0), jnp.zeros(3))
   np.testing.assert_allclose(turned, np.roll(image, 1, axis=-1), atol=1e-6)
@@ -114,7 +115,7 @@ def test_light_scales_each_channel():
 @pytest.mark.parametrize('sigma', [0.0, 0.6, 1.3])
 def test_blur_equals_scipy(sigma):
   image = _image()
-  # All are cut where the greatest is: 3 * 1.3, rounded, is 4 pixels.
+  # All Gaussians are cut where the widest is: 3 * 1.3, rounded, is 4 pixels.
   expected = ndimage.gaussian_filter(
     image, (sigma, sigma, 0), mode='nearest', radius=4
   )
@@ -127,7 +128,7 @@ def test_noise_has_its_deviation_and_no_mean():
   image = np.full((64, 64, 3), 0.5, np.float32)
   noise = [_changed(image, seed, noise=0.05) - 0.5 for seed in range(12)]
   deviations = [x.std() for x in noise]
-  # Uniform from 0 to .05; twelve draws spread over it.
+  # Deviations are uniform from 0 to .05; twelve draws spread over this range.
   assert 0.03 < max(deviations) <= 0.0505
   assert min(deviations) < 0.02
   # Five standard errors of the mean of 12,288 values.
@@ -142,7 +143,7 @@ def test_hair_is_dark_thin_and_as_frequent_as_asked():
   drawn = np.asarray(drawn)
   assert drawn.max() == np.float32(0.8)
   dark = (drawn[..., 0] < 0.5).mean(axis=(1, 2))
-  # Four standard errors, less what falls outside of the image.
+  # Four standard errors; some hairs lie outside the image.
   assert (dark > 0).mean() == pytest.approx(0.5, abs=0.15)
   assert 0.002 < dark[dark > 0].mean() < 0.1
 

@@ -104,7 +104,7 @@ def test_losses_equal_torch_with_their_gradients():
 def test_every_loss_is_finite_and_least_where_all_is_right(name):
   loss = losses.BY_NAME[name]
   masks = np.zeros((2, 4, 4), np.uint8)
-  masks[0, 1:3, 1:3] = 1  # The second has no lesion at all.
+  masks[0, 1:3, 1:3] = 1  # The second mask has no lesion.
   right = np.where(masks, 1e4, -1e4)[..., None].astype(np.float32)
   assert (loss(right, masks) < 1e-3).all()
   assert (loss(-right, masks) > 0.5).all()
@@ -113,7 +113,7 @@ def test_every_loss_is_finite_and_least_where_all_is_right(name):
 
 
 def test_images_are_weighed_alike():
-  # Each image's own loss, whatever else is in the batch.
+  # The loss of an image does not depend on the rest of the batch.
   rng = np.random.default_rng(2)
   logits = rng.normal(size=(3, 4, 4, 1)).astype(np.float32)
   masks = rng.integers(0, 2, (3, 4, 4)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Runs that were stopped go on as if nothing had happened."""
+"""Runs that were stopped give the same result as uninterrupted runs."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def _stop_at(monkeypatch, stops):
 
 
 def _assert_as(workdir, whole, config):
-  """Same weights, optimiser, position, log and event files; bit for bit."""
+  """Checks that weights, optimiser, position, log and events are identical."""
   step, leaves, data = run_files.checkpoint(workdir, config)
   expected_step, expected, expected_data = run_files.checkpoint(whole, config)
   assert (step, data) == (expected_step, expected_data)
@@ -63,7 +63,7 @@ def _assert_as(workdir, whole, config):
 
 
 def _events(workdir):
-  """Step and name of each scalar in all event files, doubles too."""
+  """Step and name of each scalar in all event files, with duplicates."""
   loader = pytest.importorskip(
     'tensorboard.backend.event_processing.event_file_loader'
   )
@@ -78,9 +78,9 @@ def _events(workdir):
 def test_stopped_at_any_step_and_resumed_equals_undisturbed(
   run, config, tmp_path, monkeypatch, capsys
 ):
-  # Five updates an epoch, logged at 3, 5, 6, 9 and 10. Step 2 is within a line
-  # of the log, 5 is the last of an epoch, before its validation; 8 is both
-  # within a line and after a resumption.
+  # Each epoch has five updates; log lines are at 3, 5, 6, 9 and 10. Step 2 is
+  # between two lines. Step 5 is the last of an epoch, before its validation.
+  # Step 8 is between two lines and after a resumption.
   whole, _ = run
   stops = (2, 5, 8)
   _stop_at(monkeypatch, stops)
@@ -94,7 +94,7 @@ def test_stopped_at_any_step_and_resumed_equals_undisturbed(
 
 
 def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
-  # The first two are stopped while they are scored, the last of them.
+  # The run of two epochs is stopped while its second epoch is scored.
   four = run_files.changed(config, epochs=4, checkpoint_every_steps=2)
   main.train_and_evaluate(four, tmp_path / 'four')
   score, calls = scoring.score, []
@@ -111,7 +111,7 @@ def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
   checkpoints = run_folder.checkpoints_dir(tmp_path / 'two')
   assert {p.name for p in checkpoints.iterdir()} == {'5', '10'}
   main.train_and_evaluate(config, tmp_path / 'two')
-  assert len(calls) == 3  # The second epoch was scored anew, nothing else.
+  assert len(calls) == 3  # Only the second epoch was scored again.
   main.train_and_evaluate(four, tmp_path / 'two')
   _assert_as(tmp_path / 'two', tmp_path / 'four', four)
 
@@ -125,7 +125,7 @@ def test_signal_while_a_checkpoint_is_read_or_written_loses_nothing(
   action = getattr(checkpointing.Checkpoints, during)
 
   def signalled(self, *args):
-    monkeypatch.undo()  # A second signal would end the program at once.
+    monkeypatch.undo()  # A second signal would end the program immediately.
     os.kill(os.getpid(), signal.SIGTERM)
     return action(self, *args)
 
@@ -143,7 +143,7 @@ def test_finished_run_started_again_trains_no_more(run, config, capsys):
 
 
 def _recipe(config):
-  """All that the paper's recipe is not, on top of another config."""
+  """Adds everything that the paper's recipe does not use to a config."""
   return dataclasses.replace(
     config,
     augmentation=config_lib.AugmentationConfig(
@@ -218,7 +218,7 @@ def test_whole_recipe_resumes_to_the_bit_and_its_average_predicts(
   assert found[2] == expected[2]
   assert all(map(np.array_equal, found[1], expected[1]))
 
-  # What is loaded alone is the average: not what was learned last.
+  # A loaded model is the average, not the latest weights.
   model = trained_model.load(tmp_path / 'parts', 'last')
   learned = second._state[1][0]
   averages = [np.asarray(x) for x in jax.tree.leaves(model.state)]
@@ -255,7 +255,7 @@ def _train_on(trainer):
 
 
 def _assert_next_average(trainer, averages):
-  """Update 11 keeps 12 / 21 of the average, less than .9."""
+  """Update 11 keeps 12 / 21 of the average, because that is less than .9."""
   state, _ = trainer._train_step(
     trainer._static.graphdef, trainer._state, _random_batch()
   )
@@ -288,7 +288,7 @@ def test_longer_training_changes_a_schedule(config, tmp_path):
   )
   with pytest.raises(errors.InputError, match='train.epochs: 2 there, 3 now'):
     run_folder.begin(tmp_path / 'run', longer(recipe), source, split)
-  # Without a schedule it goes on.
+  # Without a schedule the run resumes.
   run_folder.begin(tmp_path / 'constant', config, source, split)
   run_folder.begin(tmp_path / 'constant', longer(config), source, split)
 
@@ -303,5 +303,5 @@ def test_another_split_is_refused(config, tmp_path):
   moved = splits.Split(train=['i0', 'i2'], validation=['i1', 'i3'])
   with pytest.raises(errors.InputError, match='which images train'):
     run_folder.begin(tmp_path, config, source, moved)
-  # What the run began with stays.
+  # The split from the start of the run stays.
   assert splits.read_split(tmp_path / 'split.csv') == split

@@ -1,4 +1,4 @@
-"""Batches in parts and rematerialisation change memory, not what is learned."""
+"""Batches in parts and rematerialisation change memory use, not results."""
 
 import copy
 
@@ -30,7 +30,7 @@ def _batch(num_images, size):
 
 
 def _step(config, batch, **changes):
-  """Statistics before, the state after one update, and what it returned."""
+  """Statistics before an update, the state after it, and its result."""
   config = copy.deepcopy(config)
   for name, value in changes.items():
     setattr(config.train, name, value)
@@ -62,7 +62,8 @@ def half(config):
 
 
 def test_parts_of_a_batch_act_as_their_mean(config, half):
-  # Images 0 and 2, then 1 and 3 make the parts: here both are the same two.
+  # The parts are images 0 and 2, and images 1 and 3; here both parts hold the
+  # same two images.
   batch = _batch(2, 32)
   twice = {name: np.repeat(rows, 2, axis=0) for name, rows in batch.items()}
   before, state, returned, _ = _step(config, twice, accumulation_steps=2)
@@ -82,7 +83,7 @@ def test_parts_of_a_batch_act_as_their_mean(config, half):
     np.testing.assert_allclose(r2, 1.9 * r1 - 0.9 * r0, rtol=1e-5, atol=1e-6)
 
 
-def test_remat_computes_anew_and_learns_the_same(config, half):
+def test_remat_computes_again_and_learns_the_same(config, half):
   _, state, returned, compiled = _step(config, _batch(2, 32), remat=True)
   _, expected, half_returned, plain = half
   for found, wanted in zip(
@@ -90,10 +91,10 @@ def test_remat_computes_anew_and_learns_the_same(config, half):
   ):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
   assert returned['loss'] == pytest.approx(half_returned['loss'], rel=1e-6)
-  # The name that JAX gives to what is computed a second time.
-  anew = lambda c: 'rematted_computation' in c.as_text()
-  assert anew(compiled)
-  assert not anew(plain)
+  # JAX gives this name to values that are computed a second time.
+  recomputes = lambda c: 'rematted_computation' in c.as_text()
+  assert recomputes(compiled)
+  assert not recomputes(plain)
 
 
 def test_weights_that_are_not_finite_are_told(config, half):
@@ -104,7 +105,7 @@ def test_weights_that_are_not_finite_are_told(config, half):
   )
   state = jax.tree.map(
     lambda leaf: leaf * np.nan if leaf.shape == (1,) else leaf, static.state
-  )  # The bias of the last layer alone.
+  )  # Only the bias of the last layer.
   _, returned = compiled(static.graphdef, state, _batch(2, 32))
   assert not returned['finite']
 

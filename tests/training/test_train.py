@@ -1,4 +1,4 @@
-"""The loop end to end, on a tiny U-Net and generated lesions."""
+"""The training loop end to end, with a tiny U-Net and generated lesions."""
 
 import csv
 import errno
@@ -91,15 +91,16 @@ def test_no_validation_image_is_lost_or_doubled(run):
 
 
 def test_metrics_of_both_epochs_and_every_window(run):
-  # 21 training images in batches of 4: five updates an epoch, logged at
-  # steps 3, 5, 6, 9 and 10, and an epoch's sums at 5 and 10.
+  # 21 training images in batches of 4 make five updates per epoch. Lines are
+  # logged at steps 3, 5, 6, 9 and 10, and the sums of an epoch at 5 and 10.
   workdir, summary = run
   records = metric_writer.read(workdir)
   windows = [r for r in records if 'train/loss' in r]
   epochs = [r for r in records if 'epoch/number' in r]
   assert [r['step'] for r in windows] == [3, 5, 6, 9, 10]
   assert [(r['step'], r['epoch/number']) for r in epochs] == [(5, 1), (10, 2)]
-  # An epoch's loss is the mean over its five updates: 3 and 2 of them.
+  # The loss of an epoch is the mean over its five updates; its two lines of the
+  # log hold 3 and 2 of them.
   assert epochs[0]['epoch/loss'] == pytest.approx(
     (3 * windows[0]['train/loss'] + 2 * windows[1]['train/loss']) / 5
   )
@@ -198,12 +199,12 @@ def test_unknown_checkpoint_is_refused(run):
 
 
 def test_not_a_run_folder(tmp_path):
-  with pytest.raises(errors.InputError, match='holds config.json'):
+  with pytest.raises(errors.InputError, match='contains config.json'):
     evaluate.evaluate_run(tmp_path, checkpoint='last', subset='validation')
 
 
 def test_divergence_names_the_batch_and_saves_nothing_bad(config, tmp_path):
-  # The first update makes weights of 1e38, finite; the second does not.
+  # The weights are finite (1e38) after the first update, not after the second.
   diverging = run_files.changed(
     config, learning_rate=1e38, checkpoint_every_steps=1
   )
@@ -212,7 +213,7 @@ def test_divergence_names_the_batch_and_saves_nothing_bad(config, tmp_path):
   message = str(caught.value)
   assert 'between steps 2 and 2, first after step 2' in message
   assert 'the checkpoint of step 1 is intact' in message
-  # Grain's order, drawn here by itself; ids are sorted.
+  # Grain's order, drawn again here; ids are sorted.
   split = splits.read_split(tmp_path / 'run' / 'split.csv')
   order = grain.MapDataset.source(sorted(split.train)).shuffle(0)
   batches = order.batch(4, drop_remainder=True)
@@ -232,7 +233,7 @@ def test_full_disk_while_logging_leaves_the_checkpoint(
 
   write = metric_writer.MetricWriter.write
   monkeypatch.setattr(metric_writer.MetricWriter, 'write', full)
-  with pytest.raises(errors.InputError, match='No space left.*Make'):
+  with pytest.raises(errors.InputError, match='No space left.*Free some space'):
     main.train_and_evaluate(config, tmp_path / 'run')
   assert run_files.checkpoint(tmp_path / 'run', config)[0] == 5
 

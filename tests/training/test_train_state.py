@@ -16,7 +16,8 @@ def test_cosine_by_hand():
     learning_rate=0.8, schedule='cosine', warmup=0.2
   )
   rate = train_state.cosine(config, 20)
-  # Four updates up; half of the sixteen down is half the rate.
+  # The rate rises for four updates and falls for sixteen; after half of these
+  # it is half the highest rate.
   assert [float(rate(n)) for n in (0, 1, 4, 12, 20)] == pytest.approx(
     [0, 0.2, 0.8, 0.4, 0], abs=1e-6
   )
@@ -80,7 +81,7 @@ def test_decay_takes_off_kernels_alone():
   model = build.create(config.model, 0)
   params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
   optimizer = train_state.create_optimizer(config.train, 10)
-  # Without a gradient Adam itself moves nothing.
+  # Adam does not change weights whose gradient is zero.
   zero = jax.tree.map(np.zeros_like, params)
   updates, _ = optimizer.update(zero, optimizer.init(params), params)
   flat = lambda tree: jax.tree_util.tree_leaves_with_path(tree)

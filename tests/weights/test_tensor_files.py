@@ -19,7 +19,7 @@ def _equal(one, other):
 def test_read_only_arrays_are_written_without_a_warning(tmp_path):
   pytest.importorskip('torch')
   values = np.ones(2, np.float32)
-  values.flags.writeable = False  # As JAX gives them.
+  values.flags.writeable = False  # Like arrays from JAX.
   path = tmp_path / 'weights.pt'
   tensor_files.write(path, {'a': values})
   _equal({'a': values}, tensor_files.read(path))
@@ -69,7 +69,7 @@ def test_a_pickled_program_is_not_run(tmp_path):
   with pytest.raises(errors.InputError, match='model.state_dict()'):
     tensor_files.read(path)
   torch.save({'epoch': 3}, path)
-  with pytest.raises(errors.InputError, match='no tensors'):
+  with pytest.raises(errors.InputError, match='no named tensors'):
     tensor_files.read(path)
 
 
@@ -95,7 +95,7 @@ def test_cut_file_is_refused(tmp_path, keep):
   path = tmp_path / 'weights.safetensors'
   tensor_files.write(path, {'a': np.ones((2, 3), np.float32)})
   path.write_bytes(path.read_bytes()[:keep])
-  with pytest.raises(errors.InputError, match='no whole safetensors'):
+  with pytest.raises(errors.InputError, match='not a complete safetensors'):
     tensor_files.read(path)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
   path = tmp_path / 'x.safetensors'
   tensor_files.write(path, {'a': np.ones(2, np.float32)})
 
-  # chmod would not keep root out.
+  # chmod would not stop root.
   def refuse(*args, **kwargs):
     raise PermissionError(errno.EACCES, 'Permission denied')
 

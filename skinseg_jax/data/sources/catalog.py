@@ -3,9 +3,8 @@
 import pathlib
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.data.sources import (
-  interface,
-)
+from skinseg_jax.data.sources import interface
+from skinseg_jax.runtime import errors
 
 
 def open_source(
@@ -23,12 +22,19 @@ def open_source(
   # Imported where chosen: TFDS alone takes a second to import.
   match config.source:
     case 'ham10000':
-      from skinseg_jax.data.sources import ham10000
+      try:
+        from skinseg_jax.data.sources import ham10000
+      except ModuleNotFoundError as error:
+        raise errors.InputError(
+          f"data.source 'ham10000' needs the package {error.name}. Type:"
+          ' pip install "skinseg_jax[train]"'
+        ) from error
 
       return ham10000.Ham10000Source.prepare(
         data_dir=pathlib.Path(config.data_dir),
         raw_dir=pathlib.Path(config.raw_dir) if config.raw_dir else None,
         mask_threshold=config.mask_threshold,
+        mask_invert=config.mask_invert,
         download=download,
       )
     case 'folder':
@@ -41,6 +47,8 @@ def open_source(
         if config.metadata_csv
         else None,
         mask_threshold=config.mask_threshold,
+        mask_invert=config.mask_invert,
+        mask_suffixes=config.mask_suffixes.split(','),
       )
     case 'synthetic':
       from skinseg_jax.data.sources import synthetic

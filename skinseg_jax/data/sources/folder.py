@@ -1,42 +1,42 @@
-"""A source of one's own: a directory of images and one of masks."""
+"""Your own images: a directory of images and one of masks."""
 
-import collections
 import concurrent.futures
-import csv
 import hashlib
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import tqdm
 
-from skinseg_jax.data import preprocessing
-from skinseg_jax.data.sources import interface
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import pictures, preprocessing, tables
+from skinseg_jax.data import remedies as remedies_lib
+from skinseg_jax.data.sources import folder_files, interface, layouts
 from skinseg_jax.runtime import errors
 
-_JPEG = ('.jpg', '.jpeg')
-_MASK_SUFFIXES = ('_segmentation', '_mask')
-
-
-class _Pair(NamedTuple):
-  image: pathlib.Path
-  mask: pathlib.Path
+_SUFFIXES = tuple(config_lib.DataConfig().mask_suffixes.split(','))
 
 
 class FolderSource:
-  """Images and masks paired by stem, ids being stems; see `sources.Source`.
+  """Images and masks paired by name; see `interface.Source`.
 
-  The mask of `x.jpg` is `x.png`, `x_segmentation.png` or `x_mask.png`, or has
-  any other of the extensions .jpg, .jpeg, .png, .bmp, .tif, .tiff and .webp, in
-  any case; JPEG masks are grey at edges and need a threshold. Hidden files,
-  other files and subdirectories are ignored.
+  The id of an image is its path below the directory, with slashes and without
+  extension. Its mask has the same path in the other directory; its name may
+  have one of the endings, in any case, and any extension of a picture. JPEG
+  masks are grey at edges and need a threshold. Hidden files, other files and
+  `*_superpixels` files are ignored. Where images lie in the directory itself,
+  files in subdirectories that have no counterpart are left out.
 
   Images and masks may lie in one directory: masks are then the files with one
-  of the two endings, and those beside a JPEG image of the same stem.
+  of the endings, and those beside a JPEG image of the same stem. The folder of
+  PH2, or the one that holds both folders of ISIC 2016, 2017 or 2018 (task 1),
+  is named for both as well.
 
-  The csv has a column `image_id`, the stem. Images without a row have '' in
-  all its columns; those without `lesion_id` count as lesions of their own.
+  The table has a column of ids (`tables.ID_COLUMNS`). Images without a row
+  have '' in all its columns, rows of other images are ignored; both are
+  counted in a line that is printed. An image without `lesion_id` counts as a
+  lesion of its own.
   """
 
   name = 'folder'
@@ -47,40 +47,41 @@ class FolderSource:
     masks_dir: pathlib.Path,
     metadata_csv: pathlib.Path | None,
     mask_threshold: int,
+    *,
+    mask_invert: bool = False,
+    mask_suffixes: Sequence[str] = _SUFFIXES,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ):
     """Pairs the files up and reads each once, decoding none.
 
     Args:
       images_dir: Directory of the images.
       masks_dir: Directory of the masks.
-      metadata_csv: UTF-8 csv with a header, or None.
+      metadata_csv: Table that `tables.read` reads, or None.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      mask_invert: Whether to swap lesion and skin in all masks.
+      mask_suffixes: Endings of the names of masks; none is always allowed.
+      remedies: What the user types to change a setting.
 
     Raises:
       InputError: If a directory is missing or holds no image file; otherwise
         listing all images without mask, masks without image, ambiguous names,
         unreadable headers, sizes that differ, and what in the csv does not fit.
     """
-    problems: list[str] = []
-    images, masks = _list_files(images_dir, masks_dir)
-    pairs = _pair(images, masks, problems)
-    rows = {}
-    if metadata_csv:
-      stems = {path.stem for path in images}
-      rows = _read_rows(metadata_csv, stems, problems)
-    digests = _check_files(list(pairs.values()), problems)
-    if problems:
-      raise errors.InputError(
-        f'images in {images_dir} and masks in {masks_dir} do not fit;'
-        f' problems: {len(problems)}\n{errors.listing(problems)}\n'
-        'The mask of x.jpg is x.png, x_segmentation.png or x_mask.png.'
-      )
+    pairs, rows, digests = _read_all(
+      images_dir, masks_dir, metadata_csv, mask_suffixes, remedies
+    )
     self._pairs = list(pairs.values())
     self._mask_threshold = mask_threshold
+    self._mask_invert = mask_invert
+    self._remedies = remedies
     self.image_ids = list(pairs)
     self.metadata = _complete(rows, self.image_ids)
+    # What later versions added counts only where it is used.
+    shaped_by = [self.image_ids, digests, mask_threshold]
+    shaped_by += ['inverted'] if mask_invert else []
     self.fingerprint = hashlib.sha256(
-      json.dumps([self.image_ids, digests, mask_threshold]).encode()
+      json.dumps(shaped_by).encode()
     ).hexdigest()
 
   def __len__(self) -> int:
@@ -94,9 +95,47 @@ class FolderSource:
       'image_id': self.image_ids[index],
       'image': preprocessing.decode_image(_read(pair.image), str(pair.image)),
       'mask': preprocessing.decode_mask(
-        _read(pair.mask), str(pair.mask), threshold=self._mask_threshold
+        _read(pair.mask),
+        str(pair.mask),
+        threshold=self._mask_threshold,
+        invert=self._mask_invert,
+        remedies=self._remedies,
       ),
     }
+
+
+def _read_all(
+  images_dir: pathlib.Path,
+  masks_dir: pathlib.Path,
+  metadata_csv: pathlib.Path | None,
+  suffixes: Sequence[str],
+  remedies: remedies_lib.Remedies,
+) -> tuple[dict[str, layouts.Pair], dict[str, dict[str, str]], list[list[str]]]:
+  """Pairs and rows by image id, and the digests of the pairs."""
+  problems: list[str] = []
+  rows: dict[str, dict[str, str]] = {}
+  pairs, notes = folder_files.find_pairs(
+    images_dir,
+    masks_dir,
+    suffixes=suffixes,
+    remedies=remedies,
+    problems=problems,
+  )
+  if metadata_csv:
+    place = f'{metadata_csv} ({remedies_lib.name(remedies.metadata)})'
+    rows = _read_rows(metadata_csv, place, list(pairs), problems, notes)
+  digests = _check_files(list(pairs.values()), problems, notes)
+  if problems:
+    endings = ', '.join(filter(None, suffixes))
+    raise errors.InputError(
+      f'images in {images_dir} and masks in {masks_dir} do not fit;'
+      f' problems: {len(problems)}\n{errors.listing(problems)}\n'
+      f'The mask of x.jpg is x.png, or x with an ending ({endings}) and .png;'
+      f' {remedies.mask_suffixes}_a,_b sets other endings.'
+    )
+  for note in notes:
+    print(note, flush=True)
+  return pairs, rows, digests
 
 
 def _read(path: pathlib.Path) -> bytes:
@@ -106,91 +145,11 @@ def _read(path: pathlib.Path) -> bytes:
     raise errors.InputError(f'{path}: unreadable ({error})') from error
 
 
-def _list_files(
-  images_dir: pathlib.Path, masks_dir: pathlib.Path
-) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-  """Image files of both directories, or of one that holds both.
-
-  Raises:
-    InputError: If a directory is missing or holds none.
-  """
-  problems = []
-  found = {}
-  for field, directory in (
-    ('data.images_dir', images_dir),
-    ('data.masks_dir', masks_dir),
-  ):
-    try:
-      found[field] = [
-        path
-        for path in sorted(directory.iterdir())
-        if path.suffix.lower() in preprocessing.EXTENSIONS
-        and not path.name.startswith('.')
-        and path.is_file()
-      ]
-      if not found[field]:
-        allowed = ', '.join(preprocessing.EXTENSIONS)
-        problems.append(f'{directory} ({field}) holds no file of {allowed}')
-    except OSError as error:
-      problems.append(f'{directory} ({field}) is no directory: {error}')
-  if problems:
-    raise errors.InputError(
-      'name directories of images and of masks:\n' + errors.listing(problems)
-    )
-  images, masks = found.values()
-  if images_dir.samefile(masks_dir):
-    jpegs = {path.stem for path in images if path.suffix.lower() in _JPEG}
-    is_mask = lambda path: (
-      path.stem.endswith(_MASK_SUFFIXES)
-      or (path.stem in jpegs and path.suffix.lower() not in _JPEG)
-    )
-    images, masks = (
-      [path for path in images if not is_mask(path)],
-      [path for path in masks if is_mask(path)],
-    )
-  return images, masks
-
-
-def _pair(
-  images: list[pathlib.Path], masks: list[pathlib.Path], problems: list[str]
-) -> dict[str, _Pair]:
-  """Pairs by image id, sorted by it; what has no single mate is a problem."""
-  by_id, by_stem = collections.defaultdict(list), collections.defaultdict(list)
-  for path in images:
-    by_id[path.stem].append(path)
-  for path in masks:
-    by_stem[path.stem].append(path)
-  pairs, taken = {}, collections.defaultdict(list)
-  for image_id, same_stem in sorted(by_id.items()):
-    mates = [
-      mask
-      for suffix in ('', *_MASK_SUFFIXES)
-      for mask in by_stem[image_id + suffix]
-    ]
-    for mask in mates:
-      taken[mask].append(image_id)
-    if len(same_stem) > 1:
-      problems.append(f'{image_id}: several images ({_names(same_stem)})')
-    if len(mates) > 1:
-      problems.append(f'{image_id}: several masks ({_names(mates)})')
-    elif not mates:
-      problems.append(f'{same_stem[0]}: no mask')
-    else:
-      pairs[image_id] = _Pair(same_stem[0], mates[0])
-  for mask in masks:
-    if mask not in taken:
-      problems.append(f'{mask}: no image')
-    elif len(taken[mask]) > 1:
-      problems.append(f'{mask}: mask of {" and of ".join(taken[mask])}')
-  return pairs
-
-
-def _names(paths: list[pathlib.Path]) -> str:
-  return ', '.join(path.name for path in paths)
-
-
-def _check_files(pairs: list[_Pair], problems: list[str]) -> list[list[str]]:
+def _check_files(
+  pairs: list[layouts.Pair], problems: list[str], notes: list[str]
+) -> list[list[str]]:
   """SHA-256 of image and mask of each pair; compares sizes by the headers."""
+  several = []
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     checks = tqdm.tqdm(
       pool.map(_check_pair, pairs),
@@ -200,19 +159,28 @@ def _check_files(pairs: list[_Pair], problems: list[str]) -> list[list[str]]:
       disable=None,
     )
     digests = []
-    for pair_digests, pair_problems in checks:
+    for pair_digests, pair_problems, pair_several in checks:
       digests.append(pair_digests)
       problems += pair_problems
+      several += pair_several
+  if several:
+    notes.append(
+      f'{len(several)} files hold several pictures; the first is used:\n'
+      + errors.listing(several)
+    )
   return digests
 
 
-def _check_pair(pair: _Pair) -> tuple[list[str], list[str]]:
-  digests, sizes, problems = [], [], []
+def _check_pair(pair: layouts.Pair) -> tuple[list[str], list[str], list[str]]:
+  """Digests, problems, and the files that hold several pictures."""
+  digests, sizes, problems, several = [], [], [], []
   for path in pair:
     try:
       data = _read(path)
       digests.append(hashlib.sha256(data).hexdigest())
       sizes.append(preprocessing.image_size(data, str(path)))
+      if (number := pictures.count(data, str(path))) > 1:
+        several.append(f'{path}: {number} pictures')
     except errors.InputError as error:
       problems.append(str(error))
   if len(sizes) == 2 and sizes[0] != sizes[1]:
@@ -222,39 +190,44 @@ def _check_pair(pair: _Pair) -> tuple[list[str], list[str]]:
     )
   if len(digests) == 2 and digests[0] == digests[1]:
     problems.append(f'{pair.mask}: the same file as its image')
-  return digests, problems
+  return digests, problems, several
 
 
 def _read_rows(
-  path: pathlib.Path, image_ids: set[str], problems: list[str]
+  path: pathlib.Path,
+  place: str,
+  image_ids: list[str],
+  problems: list[str],
+  notes: list[str],
 ) -> dict[str, dict[str, str]]:
   """Rows of the csv by image id; what does not fit is a problem."""
   try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      header, *lines = csv.reader(file, strict=True)
-  except (OSError, csv.Error, ValueError) as error:  # Empty, or not UTF-8.
-    problems.append(f'{path} (data.metadata_csv): unreadable ({error})')
+    table = tables.read(path)
+  except errors.InputError as error:
+    problems.append(f'{place}: {error}')
     return {}
-  if 'image_id' not in header or len(set(header)) < len(header):
+  if 'image_id' not in table.header:
     problems.append(
-      f'{path} (data.metadata_csv): the columns are {", ".join(header)}; there'
-      ' must be image_id, and none twice'
+      f'{place}: the columns are {", ".join(table.header)}; there must be one'
+      f' of {", ".join(tables.ID_COLUMNS)}'
     )
     return {}
+  problems += [f'{path}: {problem}' for problem in table.problems]
+  ids = tables.Ids(image_ids)
   rows: dict[str, dict[str, str]] = {}
-  for number, fields in enumerate(lines, start=2):
-    if not fields:  # An empty line.
-      continue
-    row = dict(zip(header, fields, strict=False))
-    place = f'{path}: row {number}'
-    if len(fields) != len(header):
-      problems.append(
-        f'{place} has {len(fields)} values for {len(header)} columns'
-      )
-    elif row['image_id'] not in image_ids:
-      problems.append(f'{place}: no image {row["image_id"]!r}')
-    elif rows.setdefault(row['image_id'], row) is not row:
-      problems.append(f'{place}: {row["image_id"]} again')
+  others = 0
+  for number, row in table.lines:
+    image_id = ids.find(row['image_id'])
+    if image_id is None:
+      others += 1
+    elif rows.setdefault(image_id, row) is not row:
+      problems.append(f'{path}: row {number}: {image_id} again')
+  without = len(image_ids) - len(rows)
+  if others or without:
+    notes.append(
+      f'{path}: {others} rows are of other images and ignored; {without} of'
+      f' {len(image_ids)} images have no row'
+    )
   return rows
 
 

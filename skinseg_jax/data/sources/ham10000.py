@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager
 
 from skinseg_jax.data import preprocessing
+from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.data.sources import ham10000_checks, ham10000_files, interface
 from skinseg_jax.runtime import errors
 
@@ -53,6 +54,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
     data_dir: pathlib.Path | None = None,
     raw_dir: pathlib.Path | None = None,
     mask_threshold: int = 0,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ):
     """Configures the builder.
 
@@ -60,13 +62,15 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       data_dir: Where TFDS keeps data sets; None is TFDS's default.
       raw_dir: Directory of the raw files; None downloads them.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      remedies: What the user types to change how masks are read.
 
     Raises:
       InputError: If files are missing in `raw_dir`.
     """
-    self.raw_paths = ham10000_files.find(raw_dir) if raw_dir else None
+    self.raw_paths = ham10000_files.find(raw_dir, remedies) if raw_dir else None
     self._raw_dir = raw_dir
     self._mask_threshold = mask_threshold
+    self.remedies = remedies
     super().__init__(data_dir=data_dir, file_format='array_record')
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -103,8 +107,12 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       print(f'Building {self.data_dir} from {self._raw_dir}', flush=True)
 
   def _shard_iterators_per_split(self, dl_manager):
-    raw = ham10000_files.list_files(self.raw_paths or _download(dl_manager))
-    verified = ham10000_checks.verify(raw, mask_threshold=self._mask_threshold)
+    raw = ham10000_files.list_files(
+      self.raw_paths or _download(dl_manager, self.remedies)
+    )
+    verified = ham10000_checks.verify(
+      raw, mask_threshold=self._mask_threshold, remedies=self.remedies
+    )
     image_ids = sorted(raw.images)
     self.info.metadata.update(
       files=raw.sizes,
@@ -137,7 +145,9 @@ def _records(
     )
 
 
-def _download(dl_manager) -> ham10000_files.RawPaths:
+def _download(
+  dl_manager, remedies: remedies_lib.Remedies
+) -> ham10000_files.RawPaths:
   """Fetches what is not there already, one file after the other.
 
   Raises:
@@ -157,7 +167,7 @@ def _download(dl_manager) -> ham10000_files.RawPaths:
       raise errors.InputError(
         f'{name} could not be downloaded: {error}\nTry again, or get the four'
         f' files from {ham10000_files.WHERE_TO_GET} by hand and name their'
-        ' directory as data.raw_dir (--raw_dir).'
+        f' directory: {remedies.raw_dir}DIR.'
       ) from error
   return ham10000_files.RawPaths(
     images={name: paths[name] for name in paths if '_images_' in name},
@@ -167,12 +177,25 @@ def _download(dl_manager) -> ham10000_files.RawPaths:
 
 
 class Ham10000Source:
-  """The prepared data set; see `sources.Source`."""
+  """The prepared data set; see `interface.Source`."""
 
   name = 'ham10000'
 
-  def __init__(self, builder: Ham10000, mask_threshold: int):
+  def __init__(
+    self,
+    builder: Ham10000,
+    mask_threshold: int,
+    *,
+    mask_invert: bool = False,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
+  ):
     """Opens what `builder` has prepared.
+
+    Args:
+      builder: Of a data set that is there.
+      mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      mask_invert: Whether to swap lesion and skin in all masks.
+      remedies: What the user types to change how masks are read.
 
     Raises:
       InputError: If files of it are missing or cut short, or masks are grey
@@ -182,17 +205,20 @@ class Ham10000Source:
     manifest = builder.info.metadata
     if manifest['grey_masks'] and mask_threshold == 0:
       raise errors.InputError(
-        'these masks are not binary; set data.mask_threshold to the grey value'
-        ' above which a pixel is lesion, such as 127:\n'
+        'these masks are not binary; they were prepared with a threshold. Give'
+        f' it again, such as {remedies.mask_threshold}127:\n'
         + errors.listing(manifest['grey_masks'])
       )
     self._mask_threshold = mask_threshold
+    self._mask_invert = mask_invert
+    self._remedies = remedies
     self._records = builder.as_data_source(split=_SPLIT)
     self.metadata = manifest['rows']
     self.image_ids = [row['image_id'] for row in self.metadata]
-    self.fingerprint = hashlib.sha256(
-      f'{manifest["content_digest"]} {mask_threshold}'.encode()
-    ).hexdigest()
+    shaped_by = f'{manifest["content_digest"]} {mask_threshold}'
+    if mask_invert:
+      shaped_by += ' inverted'
+    self.fingerprint = hashlib.sha256(shaped_by.encode()).hexdigest()
 
   @classmethod
   def prepare(
@@ -201,7 +227,9 @@ class Ham10000Source:
     raw_dir: pathlib.Path | None,
     mask_threshold: int,
     *,
+    mask_invert: bool = False,
     download: bool = True,
+    remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ) -> 'Ham10000Source':
     """Opens the data set in `data_dir`, building it first where it is missing.
 
@@ -210,7 +238,9 @@ class Ham10000Source:
       raw_dir: Directory of the raw files, or None: use what is prepared, else
         download 2.8 GB.
       mask_threshold: Grey value above which a pixel is lesion; 0 is strict.
+      mask_invert: Whether to swap lesion and skin in all masks.
       download: False refuses to.
+      remedies: What the user types to change how masks are read.
 
     Raises:
       InputError: If raw files are missing or unfit, the data set that is there
@@ -221,6 +251,7 @@ class Ham10000Source:
       data_dir=data_dir.absolute(),
       raw_dir=raw_dir,
       mask_threshold=mask_threshold,
+      remedies=remedies,
     )
     builder = make_builder()
     if not builder.data_path.exists():
@@ -235,11 +266,13 @@ class Ham10000Source:
     elif not builder.is_prepared():  # TFDS itself would take it for one.
       raise errors.InputError(
         f'{builder.data_dir} is there, but is no whole data set; remove it or'
-        ' choose another data.data_dir (--data_dir).'
+        f' choose another folder: {remedies.data_dir}DIR.'
       )
     elif builder.raw_paths:
       _check_same(builder)
-    return cls(builder, mask_threshold)
+    return cls(
+      builder, mask_threshold, mask_invert=mask_invert, remedies=remedies
+    )
 
   def __len__(self) -> int:
     return len(self.image_ids)
@@ -253,7 +286,11 @@ class Ham10000Source:
       'image_id': image_id,
       'image': preprocessing.decode_image(record['image'], image_id),
       'mask': preprocessing.decode_mask(
-        record['mask'], f'{image_id} (mask)', threshold=self._mask_threshold
+        record['mask'],
+        f'{image_id} (mask)',
+        threshold=self._mask_threshold,
+        invert=self._mask_invert,
+        remedies=self._remedies,
       ),
     }
 
@@ -275,7 +312,7 @@ def _build(builder: Ham10000) -> None:
   except OSError as error:
     raise errors.InputError(
       f'{builder.data_dir} cannot be written ({error}); make room, or choose'
-      ' another data.data_dir (--data_dir).'
+      f' another folder: {builder.remedies.data_dir}DIR.'
     ) from error
 
 
@@ -297,6 +334,7 @@ def _check_whole(builder: Ham10000) -> None:
 def _check_same(builder: Ham10000) -> None:
   """Refuses raw files other than those the data set was made from."""
   assert builder.raw_paths  # Without raw files there is nothing to compare.
+  remedies = builder.remedies
   raw = ham10000_files.list_files(builder.raw_paths)
   manifest = builder.info.metadata
   faults = raw.unreadable + raw.problems
@@ -314,6 +352,7 @@ def _check_same(builder: Ham10000) -> None:
         *faults,
       ]
     )
-    + '\nChoose another data.data_dir (--data_dir), or remove the old one; or'
-    ' leave data.raw_dir (--raw_dir) empty to use it as it is.'
+    + f'\nChoose another folder ({remedies.data_dir}DIR), or remove the old'
+    f' one; or leave {remedies_lib.name(remedies.raw_dir)} out to use it as it'
+    ' is.'
   )

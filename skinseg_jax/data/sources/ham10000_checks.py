@@ -10,6 +10,7 @@ from collections.abc import Callable
 import tqdm
 
 from skinseg_jax.data import preprocessing
+from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.data.sources import ham10000_files
 from skinseg_jax.runtime import errors
 
@@ -28,12 +29,18 @@ class Verified:
   grey_masks: list[str]
 
 
-def verify(raw: ham10000_files.RawFiles, *, mask_threshold: int) -> Verified:
+def verify(
+  raw: ham10000_files.RawFiles,
+  *,
+  mask_threshold: int,
+  remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
+) -> Verified:
   """Reads and decodes every image and mask, in parallel.
 
   Args:
-    raw: What `raw_files.list_files` found, problems included.
+    raw: What `ham10000_files.list_files` found, problems included.
     mask_threshold: As in `preprocessing.decode_mask`; 0 is strict.
+    remedies: What the user types to change how masks are read.
 
   Raises:
     InputError: Listing everything that is wrong: what `raw` knew already,
@@ -42,7 +49,7 @@ def verify(raw: ham10000_files.RawFiles, *, mask_threshold: int) -> Verified:
   """
   ids = sorted(raw.images.keys() | raw.masks.keys())
   check = lambda image_id: _check(
-    raw.images.get(image_id), raw.masks.get(image_id), mask_threshold
+    raw.images.get(image_id), raw.masks.get(image_id), mask_threshold, remedies
   )
   pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
   try:
@@ -89,11 +96,12 @@ def _check(
   image: ham10000_files.RawFile | None,
   mask: ham10000_files.RawFile | None,
   mask_threshold: int,
+  remedies: remedies_lib.Remedies,
 ) -> _Check:
   """Decodes an image and its mask, whichever are there."""
   found = _Check()
   decode_mask = functools.partial(
-    preprocessing.decode_mask, threshold=mask_threshold
+    preprocessing.decode_mask, threshold=mask_threshold, remedies=remedies
   )
   if image:
     _decode(image, preprocessing.decode_image, found)

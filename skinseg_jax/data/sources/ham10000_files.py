@@ -1,11 +1,12 @@
 """The raw files of HAM10000, read in place: zips or folders.
 
-Known are the Dataverse layout (zips, or folders of their names) and the Kaggle
-layout (folders of images, the csv, and any one folder of masks). Nothing is
-ever extracted to disk.
+Known are the Dataverse layout (zips, or folders of their names) and two of
+Kaggle. One has folders of images, the csv, and any one folder of masks; it
+repeats the images in folders with names in lower case, which are ignored. The
+other has the folders `images` and `masks` and the classes in `GroundTruth.csv`;
+it does not say which lesion an image shows. Nothing is extracted to disk.
 """
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -16,17 +17,24 @@ import zipfile
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from skinseg_jax.data import remedies as remedies_lib
+from skinseg_jax.data import tables
 from skinseg_jax.runtime import errors
 
 METADATA_NAME = 'HAM10000_metadata.csv'
+# The table of the second Kaggle layout: the image and one column a class.
+CLASSES_NAME = 'GroundTruth.csv'
 COLUMNS = (
     'lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization',
     'dataset',
 )  # fmt: skip
 WHERE_TO_GET = 'https://doi.org/10.7910/DVN/DBW86T'
 
-# Kaggle's csv lacks `dataset`; these three must be there and filled.
-_REQUIRED_COLUMNS = ('lesion_id', 'image_id', 'dx')
+# Kaggle's csv lacks `dataset`; these must be there and filled.
+_REQUIRED_COLUMNS = {
+  METADATA_NAME: ('lesion_id', 'image_id', 'dx'),
+  CLASSES_NAME: ('image_id', 'dx'),
+}
 # Patterns of file names; the group is the image id.
 _IMAGE_NAME = re.compile(r'(.+)\.jpe?g', re.IGNORECASE)
 _MASK_NAME = re.compile(r'(.+)_segmentation\.png', re.IGNORECASE)
@@ -138,36 +146,50 @@ class RawFiles:
     )  # fmt: skip
 
 
-def find(raw_dir: pathlib.Path) -> RawPaths:
+def find(
+  raw_dir: pathlib.Path,
+  remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
+) -> RawPaths:
   """Finds the raw files in a directory; a zip goes before its folder.
+
+  Args:
+    raw_dir: The directory.
+    remedies: What the user types to name another.
 
   Raises:
     InputError: If the directory or a part of the data set is missing.
   """
   if not raw_dir.is_dir():
     raise errors.InputError(
-      f'no such directory: {raw_dir} (data.raw_dir, --raw_dir); leave it'
-      ' empty to use what is prepared in data.data_dir, else to download.'
+      f'no such directory: {raw_dir} ({remedies_lib.name(remedies.raw_dir)});'
+      ' leave that flag out to use what is prepared, else to download.'
     )
   images = _containers(raw_dir, 'HAM10000_images_part_*')
+  images = images or _containers(raw_dir, 'ham10000_images_part_*')
+  images = images or _containers(raw_dir, 'images')
   masks = _containers(raw_dir, 'HAM10000_segmentations*')
   masks = masks or _mask_folders(raw_dir)
-  metadata = raw_dir / METADATA_NAME
+  candidates = [raw_dir / METADATA_NAME, raw_dir / CLASSES_NAME]
+  metadata = next((path for path in candidates if path.is_file()), None)
   missing = []
   if not images:
-    missing.append('HAM10000_images_part_*.zip, or folders of those names')
+    missing.append(
+      'HAM10000_images_part_*.zip, folders of those names, or the folder images'
+    )
   if not masks:
     missing.append(
       'HAM10000_segmentations_lesion_tschandl.zip, or a folder of'
       ' *_segmentation.png'
     )
-  if not metadata.is_file():
-    missing.append(f'{METADATA_NAME} (Dataverse: "Original File Format")')
-  if missing:
+  if not metadata:
+    missing.append(
+      f'{METADATA_NAME} (Dataverse: "Original File Format") or {CLASSES_NAME}'
+    )
+  if missing or not metadata:
     raise errors.InputError(
       f'{raw_dir} lacks:\n{errors.listing(missing)}\nGet them from'
-      f' {WHERE_TO_GET}, or leave data.raw_dir (--raw_dir) empty to have'
-      ' everything downloaded.'
+      f' {WHERE_TO_GET}, or leave {remedies_lib.name(remedies.raw_dir)} out to'
+      ' have everything downloaded.'
     )
   return RawPaths(images, masks, metadata)
 
@@ -198,7 +220,7 @@ def list_files(paths: RawPaths) -> RawFiles:
   _add_members(raw, raw.masks, paths.masks, _MASK_NAME)
   _add_rows(raw, paths.metadata)
   if not raw.unreadable:
-    _add_unpaired(raw, list(paths.images))
+    _add_unpaired(raw, list(paths.images), _table_name(paths.metadata))
   return raw
 
 
@@ -248,40 +270,41 @@ def _match(pattern: re.Pattern[str], entry: str) -> re.Match[str] | None:
 
 
 def _add_rows(raw: RawFiles, path: pathlib.Path) -> None:
+  name = _table_name(path)
   try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      header, *lines = csv.reader(file, strict=True)
-  except (OSError, csv.Error, ValueError) as error:  # ValueError: not UTF-8.
-    raw.unreadable.append(f'{METADATA_NAME}: unreadable ({error})')
+    table = tables.read(path)
+  except errors.InputError as error:
+    raw.unreadable.append(f'{name}: {error}')
     return
-  if lacking := [name for name in _REQUIRED_COLUMNS if name not in header]:
+  required = _REQUIRED_COLUMNS[name]
+  if lacking := [c for c in required if c not in table.header]:
     raw.unreadable.append(
-      f'{METADATA_NAME}: no column {", ".join(lacking)} among'
-      f' {", ".join(header)}'
+      f'{name}: no column {", ".join(lacking)} among {", ".join(table.header)}'
     )
     return
-  raw.sizes[METADATA_NAME] = path.stat().st_size
-  for number, fields in enumerate(lines, start=2):
-    values = dict(zip(header, fields, strict=False))
-    row = {name: values.get(name, '') for name in COLUMNS}
-    place = f'{METADATA_NAME}: row {number}'
-    if len(fields) != len(header):
-      raw.problems.append(
-        f'{place} has {len(fields)} values for {len(header)} columns'
-      )
-    elif empty := [name for name in _REQUIRED_COLUMNS if not row[name]]:
+  raw.sizes[name] = path.stat().st_size
+  raw.problems += [f'{name}: {problem}' for problem in table.problems]
+  for number, values in table.lines:
+    row = {column: values.get(column, '') for column in COLUMNS}
+    place = f'{name}: row {number}'
+    if empty := [c for c in required if not row[c]]:
       raw.problems.append(f'{place} has no {", ".join(empty)}')
     elif raw.rows.setdefault(row['image_id'], row) is not row:
       raw.problems.append(f'{place} has {row["image_id"]} again')
 
 
-def _add_unpaired(raw: RawFiles, image_sources: list[str]) -> None:
+def _table_name(path: pathlib.Path) -> str:
+  """What messages call the table; a download has a name of its own."""
+  return CLASSES_NAME if path.name == CLASSES_NAME else METADATA_NAME
+
+
+def _add_unpaired(raw: RawFiles, image_sources: list[str], table: str) -> None:
   """Notes what lacks its counterpart; rows of other images do no harm."""
   for image_id, image in sorted(raw.images.items()):
     if image_id not in raw.masks:
       raw.problems.append(f'{image.name}: no mask {image_id}_segmentation.png')
     if image_id not in raw.rows:
-      raw.problems.append(f'{METADATA_NAME}: no row for {image_id}')
+      raw.problems.append(f'{table}: no row for {image_id}')
   if alone := sorted(raw.masks.keys() - raw.images.keys()):
     raw.problems.append(
       f'{len(alone)} masks have no image; is a HAM10000_images_part_*.zip'

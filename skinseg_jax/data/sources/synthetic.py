@@ -341,7 +341,7 @@ def _render(
 
 
 class SyntheticSource:
-  """Generated images; see `sources.Source`.
+  """Generated images; see `interface.Source`.
 
   Of four images in a row the last two show one lesion, so that splits by
   lesion mean something. An image depends on the seed, its index and the size

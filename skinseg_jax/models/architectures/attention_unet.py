@@ -1,7 +1,7 @@
 """Attention U-Net: a U-Net that weights each position of its skips."""
 
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class AttentionUNet(nnx.Module):
       rngs: Source of the initial weights.
     """
     widths = [width * 2**level for level in range(5)]
-    options = {'dtype': dtype, 'rngs': rngs}
+    options: dict[str, Any] = {'dtype': dtype, 'rngs': rngs}
     self.remat = remat
     self.first = _DoubleConv(3, width, **options)
     level = _Bottom(*widths[3:], **options)

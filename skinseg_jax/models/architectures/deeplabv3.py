@@ -1,12 +1,13 @@
 """DeepLabV3: dilated convolutions of several rates at stride 8."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax.models import blocks, layers, plain, resampling
+from skinseg_jax.models.encoders import interface
 
 _FEATURES = 256
 
@@ -30,7 +31,7 @@ class DeepLabV3(nnx.Module):
 
   def __init__(
     self,
-    encoder: nnx.Module,
+    encoder: interface.Encoder,
     *,
     remat: bool = False,
     dtype: jnp.dtype,
@@ -44,7 +45,7 @@ class DeepLabV3(nnx.Module):
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """
-    options = {'dtype': dtype, 'rngs': rngs}
+    options: dict[str, Any] = {'dtype': dtype, 'rngs': rngs}
     self.encoder, self.remat = encoder, remat
     self.aspp = blocks.AtrousPyramid(
       encoder.features[5], (12, 24, 36), separable=False, **options
@@ -68,4 +69,6 @@ class DeepLabV3(nnx.Module):
     x = self.encoder(images)[5]
     x = layers.runner(self.remat)(self.aspp, x, key)
     x = plain.widened(self.head(self.norm(self.conv(x))))
-    return resampling.resize_bilinear(x, images.shape[1:3], align_corners=False)
+    return resampling.resize_bilinear(
+      x, (images.shape[1], images.shape[2]), align_corners=False
+    )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax.models import blocks, layers, resampling
+from skinseg_jax.models.encoders import interface
 
 _FEATURES, _SKIP = 256, 48
 
@@ -21,7 +22,7 @@ class DeepLabV3Plus(nnx.Module):
 
   def __init__(
     self,
-    encoder: nnx.Module,
+    encoder: interface.Encoder,
     *,
     remat: bool = False,
     dtype: jnp.dtype,

@@ -1,12 +1,13 @@
 """FCN: a classifier at every position of a dilated encoder."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax.models import layers, plain, resampling
+from skinseg_jax.models.encoders import interface
 
 
 class FCN(nnx.Module):
@@ -27,7 +28,7 @@ class FCN(nnx.Module):
 
   def __init__(
     self,
-    encoder: nnx.Module,
+    encoder: interface.Encoder,
     *,
     remat: bool = False,
     dtype: jnp.dtype,
@@ -42,7 +43,7 @@ class FCN(nnx.Module):
       rngs: Source of the initial weights.
     """
     del remat  # The head is one block, and small.
-    options = {'dtype': dtype, 'rngs': rngs}
+    options: dict[str, Any] = {'dtype': dtype, 'rngs': rngs}
     self.encoder = encoder
     features = encoder.features[5] // 4
     self.conv = layers.Conv(encoder.features[5], features, **options)
@@ -63,4 +64,6 @@ class FCN(nnx.Module):
     """
     x = self.norm(self.conv(self.encoder(images)[5]))
     x = plain.widened(self.head(layers.dropout(x, 0.1, key)))
-    return resampling.resize_bilinear(x, images.shape[1:3], align_corners=False)
+    return resampling.resize_bilinear(
+      x, (images.shape[1], images.shape[2]), align_corners=False
+    )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax.models import blocks, layers, resampling
+from skinseg_jax.models.encoders import interface
 
 _PYRAMID, _SEGMENTATION = 256, 128
 
@@ -23,7 +24,7 @@ class FPN(nnx.Module):
 
   def __init__(
     self,
-    encoder: nnx.Module,
+    encoder: interface.Encoder,
     *,
     remat: bool = False,
     dtype: jnp.dtype,

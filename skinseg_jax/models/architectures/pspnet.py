@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax.models import blocks, layers, resampling
+from skinseg_jax.models.encoders import interface
 
 _BINS, _FEATURES = (1, 2, 3, 6), 512
 
@@ -22,7 +23,7 @@ class PSPNet(nnx.Module):
 
   def __init__(
     self,
-    encoder: nnx.Module,
+    encoder: interface.Encoder,
     *,
     remat: bool = False,
     dtype: jnp.dtype,
@@ -63,7 +64,11 @@ class _Decoder(nnx.Module):
   TORCH_NAMES: ClassVar[dict[str, str]] = {'pools': 'psp.blocks'}
 
   def __init__(self, features, *, dtype, rngs):
-    options = {'init': 'he_uniform', 'dtype': dtype, 'rngs': rngs}
+    options = {
+      'init': 'he_uniform',
+      'dtype': dtype,
+      'rngs': rngs,
+    }
     self.pools = nnx.List([_Pool(features, size, **options) for size in _BINS])
     self.conv = layers.ConvNorm(2 * features, _FEATURES, 1, **options)
 

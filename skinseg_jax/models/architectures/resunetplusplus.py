@@ -1,6 +1,7 @@
 """ResUNet++: residual blocks, channel gates, dilated bridges, attention."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ class ResUNetPlusPlus(nnx.Module):
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """
-    w, options = width, {'dtype': dtype, 'rngs': rngs}
+    w = width
+    options: dict[str, Any] = {'dtype': dtype, 'rngs': rngs}
     self.remat = remat
     self.stem = _Stem(w, **options)
     self.downs = nnx.List(

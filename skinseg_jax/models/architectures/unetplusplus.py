@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax.models import blocks, layers
+from skinseg_jax.models.encoders import interface
 
 _WIDTHS = (256, 128, 64, 32, 16)
 
@@ -23,7 +24,7 @@ class UNetPlusPlus(nnx.Module):
 
   def __init__(
     self,
-    encoder: nnx.Module,
+    encoder: interface.Encoder,
     *,
     remat: bool = False,
     dtype: jnp.dtype,

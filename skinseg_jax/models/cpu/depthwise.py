@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from skinseg_jax.models import plain
-from skinseg_jax.models.cpu import reduction
-from skinseg_jax.models.cpu.fusion import kept
+from skinseg_jax.models.cpu import fusion, reduction
 
 
 def conv(
@@ -20,7 +19,7 @@ def conv(
   padded = _padded(x, geometry.padding)
   size = plain.output_size(x.shape[1:3], kernel.shape[:2], geometry)
   kernel = plain.widened(kernel)
-  return kept(
+  return fusion.kept(
     sum(
       _shifted(padded, i, j, size, geometry) * kernel[i : i + 1, j : j + 1]
       for i, j in _taps(kernel.shape[:2])
@@ -63,13 +62,13 @@ def input_grad(
     return total if rows and columns else jnp.zeros(shape, kernel.dtype)
 
   if stride == 1:
-    return kept(part(rows[0], columns[0]).astype(dy.dtype))
+    return fusion.kept(part(rows[0], columns[0]).astype(dy.dtype))
   # Stacked before the channels, not beside them: XLA is slow at the latter.
   dx = jnp.stack(
     [jnp.stack([part(r, c) for c in columns], axis=3) for r in rows], axis=2
   )
   dx = dx.reshape(len(dy), *(stride * n for n in cells), dy.shape[-1])
-  return kept(dx[:, : size[0], : size[1]].astype(dy.dtype))
+  return fusion.kept(dx[:, : size[0], : size[1]].astype(dy.dtype))
 
 
 def kernel_grad(
@@ -79,7 +78,7 @@ def kernel_grad(
   geometry: plain.Geometry,
 ) -> jax.Array:
   """What `plain.conv_kernel_grad` computes, [k, k, 1, C]."""
-  padded, dy = _padded(x, geometry.padding), plain.widened(kept(dy))
+  padded, dy = _padded(x, geometry.padding), plain.widened(fusion.kept(dy))
   sums = [
     reduction.channel_sum(_shifted(padded, i, j, dy.shape[1:3], geometry) * dy)
     for i, j in _taps(taps)
@@ -92,7 +91,7 @@ def _taps(size):
 
 
 def _padded(x, padding):
-  return plain.widened(kept(jnp.pad(x, ((0, 0), *padding, (0, 0)))))
+  return plain.widened(fusion.kept(jnp.pad(x, ((0, 0), *padding, (0, 0)))))
 
 
 def _shifted(x, i, j, size, geometry):

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from skinseg_jax.models import plain
-from skinseg_jax.models.cpu import products
-from skinseg_jax.models.cpu.fusion import kept
+from skinseg_jax.models.cpu import fusion, products
 
 # With more channels, doubling and Winograd's products are as fast.
 _MOST_CHANNELS = 128
@@ -75,7 +74,7 @@ def kernel_grad(x: jax.Array, dy: jax.Array) -> jax.Array:
   # A pixel of x, at the three places in a window, and the four rows of dy that
   # it has a part in.
   x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
-  dy = kept(jnp.pad(dy, ((0, 0), (1, 1), (0, 0), (0, 0))))
+  dy = fusion.kept(jnp.pad(dy, ((0, 0), (1, 1), (0, 0), (0, 0))))
   columns = jnp.stack([x[:, :, j : j + w] for j in range(3)], axis=3)
   dy = dy.reshape(b, 2 * h + 2, w, 2 * c_out)
   rows = jnp.stack([dy[:, i : i + 2 * h : 2] for i in range(4)], axis=3)

@@ -1,18 +1,18 @@
 'use strict';
 const cases = [...document.querySelectorAll('.case')];
 const decisions = { a: 'accept', c: 'correct', r: 'reject' };
-const place = 'review ' + document.body.dataset.key;
+const storageKey = 'review ' + document.body.dataset.key;
 const byId = (id) => document.getElementById(id);
 let answers = new Map();
 let current = 0;
 
-try {  // Some browsers keep nothing for files.
-  answers = new Map(JSON.parse(localStorage.getItem(place)) || []);
+try {  // Some browsers have no localStorage for local files.
+  answers = new Map(JSON.parse(localStorage.getItem(storageKey)) || []);
 } catch {}
 
 function keep() {
   try {
-    localStorage.setItem(place, JSON.stringify([...answers]));
+    localStorage.setItem(storageKey, JSON.stringify([...answers]));
   } catch {}
 }
 
@@ -61,7 +61,7 @@ function decide(decision) {
   show(current + 1);
 }
 
-// A cell that begins so would be a formula to a spreadsheet.
+// Spreadsheets would read a cell that starts with these characters as a formula.
 function cell(text) {
   const safe = /^[=+\-@'\t\r]/.test(text) ? "'" + text : text;
   return '"' + safe.replaceAll('"', '""') + '"';
@@ -93,7 +93,7 @@ document.addEventListener('keydown', (event) => {
     return;
   }
   const key = event.key.toLowerCase();
-  // A key that is held decides one case, not many.
+  // Holding a key down decides only one case.
   if (key in decisions) event.repeat || decide(decisions[key]);
   else if (key === 'arrowright') show(current + 1);
   else if (key === 'arrowleft') show(current - 1);

@@ -1,6 +1,8 @@
 """Folders are paired by stem, and everything that does not fit is listed."""
 
+import hashlib
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -134,6 +136,23 @@ def test_fingerprint_follows_contents_names_and_threshold(root):
   assert len(set(found)) == len(found) - 1
 
 
+@pytest.mark.parametrize('threshold', [0, 127])
+def test_fingerprint_is_that_of_earlier_versions(root, threshold):
+  # A run records it: ids, digests of image and mask, and the threshold.
+  names = [
+    ('images/a.PNG', 'masks/a.png'),
+    ('images/b.jpg', 'masks/b_segmentation.PNG'),
+    ('images/c.tif', 'masks/c_mask.bmp'),
+  ]
+  digests = [
+    [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in pair]
+    for pair in names
+  ]
+  text = json.dumps([['a', 'b', 'c'], digests, threshold])
+  expected = hashlib.sha256(text.encode()).hexdigest()
+  assert open_folder(root, threshold=threshold).fingerprint == expected
+
+
 def test_unreadable_pixels_are_told_by_the_cache(root):
   data = (root / 'images' / 'b.jpg').read_bytes()
   (root / 'images' / 'b.jpg').write_bytes(data[: len(data) - 20])
@@ -174,19 +193,21 @@ def test_rows_are_in_the_order_of_images_with_all_columns(root, metadata):
 def test_rows_that_do_not_fit_are_listed(root, metadata):
   metadata.write_text('image_id,dx\na,nv\na,nv\nb\nz,nv\n')
   assert problems_of(root, metadata=metadata) == [
-    'metadata.csv: row 3: a again',
     'metadata.csv: row 4 has 1 values for 2 columns',
-    "metadata.csv: row 5: no image 'z'",
+    'metadata.csv: row 3: a again',
   ]
 
 
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    (b'id,dx\na,nv\n', 'columns are id, dx; there must be image_id'),
+    (
+      b'id,dx\na,nv\n',
+      'columns are id, dx; there must be one of image_id, image',
+    ),
     (b'image_id,dx,dx\na,nv,nv\n', 'columns are image_id, dx, dx;'),
     (b'', 'unreadable'),
-    (b'image_id\n\xff\xfe\n', 'unreadable'),
+    (b'PK\x03\x04 a workbook', 'a spreadsheet; save it as csv'),
     (b'image_id\n"a\n', 'unreadable'),
   ],
 )
@@ -220,15 +241,17 @@ def test_everything_wrong_is_listed_at_once(root, metadata):
     'b: several masks (b.png, b_segmentation.PNG)',
     'images/d.png: no mask',
     'masks/e_mask.png: no image',
-    "metadata.csv: row 3: no image 'e'",
     'masks/f.png: 3 x 2 pixels, its image has 3 x 4',
-    'images/g.png: no JPEG, PNG, BMP, TIFF or WebP file',
+    'images/g.png: no JPEG, PNG, BMP, TIFF, WebP, GIF, AVIF, HEIC or DICOM'
+    ' file',
   ]
 
 
-def test_mask_of_two_images_is_refused(root):
+def test_a_mask_belongs_to_the_image_of_its_whole_name(root):
   write_image(root / 'images' / 'c_mask.png')
-  assert problems_of(root) == ['masks/c_mask.bmp: mask of c and of c_mask']
+  assert problems_of(root) == ['images/c.tif: no mask']
+  write_mask(root / 'masks' / 'c.png')
+  assert open_folder(root).image_ids == ['a', 'b', 'c', 'c_mask']
 
 
 def test_mask_that_is_a_copy_of_its_image_is_refused(root):

@@ -1,0 +1,61 @@
+"""How a user names the settings of a data set, for messages that propose one.
+
+The same folder can be read for a config, where the user types
+`--config.data.mask_threshold=127`, or for a command with flags of its own,
+where it is `--mask_threshold 127`. Whoever opens a source passes the words.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedies:
+  """What to type for each setting; a value follows it directly.
+
+  Attributes:
+    images: The folder of images.
+    masks: The folder of masks.
+    metadata: The table.
+    mask_threshold: The grey value above which a mask pixel is lesion.
+    mask_invert: Swaps lesion and skin; takes no value.
+    mask_suffixes: Endings of the names of masks.
+    raw_dir: The folder of the raw files of HAM10000.
+    data_dir: Where prepared data sets are kept.
+  """
+
+  images: str
+  masks: str
+  metadata: str
+  mask_threshold: str
+  mask_invert: str
+  mask_suffixes: str
+  raw_dir: str
+  data_dir: str
+
+
+CONFIG = Remedies(
+  images='--config.data.images_dir=',
+  masks='--config.data.masks_dir=',
+  metadata='--config.data.metadata_csv=',
+  mask_threshold='--config.data.mask_threshold=',
+  mask_invert='--config.data.mask_invert=True',
+  mask_suffixes='--config.data.mask_suffixes=',
+  raw_dir='--config.data.raw_dir=',
+  data_dir='--config.data.data_dir=',
+)
+
+FLAGS = Remedies(
+  images='--images ',
+  masks='--masks ',
+  metadata='--metadata ',
+  mask_threshold='--mask_threshold ',
+  mask_invert='--mask_invert',
+  mask_suffixes='--mask_suffixes ',
+  raw_dir='--raw_dir ',
+  data_dir='--data_dir ',
+)
+
+
+def name(remedy: str) -> str:
+  """The flag or field alone, such as 'data.images_dir' or '--images'."""
+  return remedy.removeprefix('--config.').rstrip('= ')

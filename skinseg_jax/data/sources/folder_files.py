@@ -1,0 +1,248 @@
+"""Finds image files in folders and pairs them with their masks."""
+
+import collections
+import os
+import pathlib
+from collections.abc import Container, Sequence
+
+from skinseg_jax.data import pictures
+from skinseg_jax.data import remedies as remedies_lib
+from skinseg_jax.data.sources import layouts
+from skinseg_jax.runtime import errors
+
+_JPEG = ('.jpg', '.jpeg')
+# These endings make a file a mask even where its image is missing.
+_SURE_SUFFIXES = ('_segmentation', '_mask')
+
+
+def find_pictures(
+  directory: pathlib.Path, *, leave_out: Sequence[pathlib.Path] = ()
+) -> tuple[dict[pathlib.Path, str], list[str]]:
+  """Lists the pictures in a folder and in all folders below it.
+
+  Hidden files and folders are ignored, and so are the files of ISIC 2017 whose
+  names end in `_superpixels`. So is a file whose format older versions did not
+  read, such as GIF, beside one with the same stem that they did.
+
+  Args:
+    directory: Where to look; links to folders are followed.
+    leave_out: Folders that are not looked into.
+
+  Returns:
+    Ids by path, in the order of paths: an id is the path below `directory`,
+    with slashes and without extension. And sentences on what was left out.
+
+  Raises:
+    OSError: If `directory` is no folder that can be read.
+  """
+  os.scandir(directory).close()
+  seen = {path.resolve() for path in leave_out}
+  found, superpixels = [], 0
+  for folder, folders, names in os.walk(directory, followlinks=True):
+    path = pathlib.Path(folder)
+    if path.resolve() in seen:  # Left out, or a link leads back.
+      folders.clear()
+      continue
+    seen.add(path.resolve())
+    folders[:] = [
+      name for name in folders if name[0] != '.' and name != '__MACOSX'
+    ]
+    files = [path / name for name in names if is_picture(path / name)]
+    kept = [f for f in files if not f.stem.lower().endswith('_superpixels')]
+    superpixels += len(files) - len(kept)
+    found += kept
+  notes = []
+  if superpixels:
+    notes.append(f'{superpixels} *_superpixels files in {directory}: left out')
+  to_id = lambda path: path.relative_to(directory).with_suffix('').as_posix()
+  first = {to_id(path) for path in found if _is_first(path)}
+  ids = {
+    path: to_id(path)
+    for path in sorted(found)
+    if _is_first(path) or to_id(path) not in first
+  }
+  if len(ids) < len(found):
+    notes.append(
+      f'{len(found) - len(ids)} files in {directory} lie beside a file of'
+      ' another format with the same name: left out'
+    )
+  return ids, notes
+
+
+def is_picture(path: pathlib.Path) -> bool:
+  """Whether it is a file with the name of a picture, and not hidden."""
+  return (
+    path.suffix.lower() in pictures.EXTENSIONS
+    and not path.name.startswith('.')
+    and path.is_file()
+  )
+
+
+def _is_first(path: pathlib.Path) -> bool:
+  return path.suffix.lower() in pictures.FIRST_EXTENSIONS
+
+
+def find_pairs(
+  images_dir: pathlib.Path,
+  masks_dir: pathlib.Path,
+  *,
+  suffixes: Sequence[str],
+  remedies: remedies_lib.Remedies,
+  problems: list[str],
+) -> tuple[dict[str, layouts.Pair], list[str]]:
+  """Finds images and masks and pairs them up.
+
+  Args:
+    images_dir: Folder of the images, or one of `layouts`.
+    masks_dir: Folder of the masks; may be the same.
+    suffixes: Endings that a mask's name may have, in any case.
+    remedies: What the user types to change a setting.
+    problems: Gets a line for everything that has no single counterpart.
+
+  Returns:
+    Pairs by image id, in the order of ids; and sentences on what was left out.
+
+  Raises:
+    InputError: If a folder is missing or holds no picture, or a package that
+      some need is not installed.
+  """
+  if images_dir.is_dir() and masks_dir.is_dir():
+    if images_dir.samefile(masks_dir):
+      if pairs := layouts.ph2(images_dir, problems):
+        return pairs, []
+      folders = layouts.isic(layouts.unwrapped(images_dir))
+      images_dir, masks_dir = folders or (images_dir, masks_dir)
+    images_dir, masks_dir = map(layouts.unwrapped, (images_dir, masks_dir))
+  images, masks, notes = _list(images_dir, masks_dir, remedies)
+  if images_dir.samefile(masks_dir):
+    images, masks = _divide(images, suffixes)
+    notes = list(dict.fromkeys(notes))
+  pictures.check_installed([*images, *masks])
+  pairs, alone = _pair(images, masks, suffixes, problems)
+  if alone:
+    notes.append(
+      f'{alone} files in subfolders of {images_dir} and {masks_dir} have no'
+      ' counterpart: left out'
+    )
+  return pairs, notes
+
+
+def _list(
+  images_dir: pathlib.Path,
+  masks_dir: pathlib.Path,
+  remedies: remedies_lib.Remedies,
+) -> tuple[dict[pathlib.Path, str], dict[pathlib.Path, str], list[str]]:
+  """Pictures of both folders by path, and sentences on what was left out.
+
+  Raises:
+    InputError: If a folder is missing or holds none.
+  """
+  problems, found, notes = [], [], []
+  for remedy, directory in (
+    (remedies.images, images_dir),
+    (remedies.masks, masks_dir),
+  ):
+    place = f'{directory} ({remedies_lib.name(remedy)})'
+    try:
+      ids, more = find_pictures(directory)
+    except OSError as error:
+      problems.append(f'{place} is no directory: {error}')
+      continue
+    found.append(ids)
+    notes += more
+    if not ids:
+      allowed = ', '.join(pictures.EXTENSIONS)
+      problems.append(f'{place} holds no file of {allowed}')
+  if problems:
+    raise errors.InputError(
+      'name directories of images and of masks:\n' + errors.listing(problems)
+    )
+  images, masks = found
+  return images, masks, notes
+
+
+def _divide(
+  found: dict[pathlib.Path, str], suffixes: Sequence[str]
+) -> tuple[dict[pathlib.Path, str], dict[pathlib.Path, str]]:
+  """Images and masks of a folder that holds both.
+
+  A mask is a file that is no JPEG beside a JPEG of the same stem, a file whose
+  name ends in `_segmentation` or `_mask`, and one with another of the endings
+  whose image is there, unless it has such a mask itself.
+  """
+  is_jpeg = lambda path: path.suffix.lower() in _JPEG
+  jpegs = {image_id for path, image_id in found.items() if is_jpeg(path)}
+  others = {image_id for path, image_id in found.items() if not is_jpeg(path)}
+  sure = tuple(suffix for suffix in suffixes if suffix in _SURE_SUFFIXES)
+  ids = jpegs | others
+  lower = {image_id.lower() for image_id in ids}
+
+  def is_mask(path: pathlib.Path, name: str) -> bool:
+    if sure and name.lower().endswith(sure):
+      return True
+    if not is_jpeg(path) and name in jpegs:
+      return True
+    has_mask = any(name.lower() + suffix in lower for suffix in sure)
+    has_mask = has_mask or (is_jpeg(path) and name in others)
+    return bool(_bases(name, suffixes, ids)) and not has_mask
+
+  masks = {path: name for path, name in found.items() if is_mask(path, name)}
+  images = {path: name for path, name in found.items() if path not in masks}
+  return images, masks
+
+
+def _bases(
+  name: str, suffixes: Sequence[str], known: Container[str]
+) -> list[str]:
+  """Known ids that are `name` without one of the endings; the longest first."""
+  bases = [
+    name[: -len(suffix)]
+    for suffix in sorted(filter(None, suffixes), key=len)
+    if name.lower().endswith(suffix.lower())
+  ]
+  return [base for base in bases if base in known]
+
+
+def _pair(
+  images: dict[pathlib.Path, str],
+  masks: dict[pathlib.Path, str],
+  suffixes: Sequence[str],
+  problems: list[str],
+) -> tuple[dict[str, layouts.Pair], int]:
+  """Pairs by image id, sorted by it; what has no single mate is a problem.
+
+  Where images lie in the folder itself, files in subfolders need no mate: they
+  are left out, and their number is returned.
+  """
+  by_id, mates = collections.defaultdict(list), collections.defaultdict(list)
+  for path, image_id in images.items():
+    by_id[image_id].append(path)
+  is_flat = any('/' not in image_id for image_id in by_id)
+  pairs, alone, left_out = {}, [], 0
+  for path, name in masks.items():
+    bases = [name] if name in by_id else _bases(name, suffixes, by_id)
+    if bases:
+      mates[bases[0]].append(path)
+    elif is_flat and '/' in name:
+      left_out += 1
+    else:
+      alone.append(f'{path}: no image')
+  for image_id, same_id in sorted(by_id.items()):
+    found = mates[image_id]
+    if not found and is_flat and '/' in image_id:
+      left_out += len(same_id)
+      continue
+    if len(same_id) > 1:
+      problems.append(f'{image_id}: several images ({_names(same_id)})')
+    if len(found) > 1:
+      problems.append(f'{image_id}: several masks ({_names(found)})')
+    elif not found:
+      problems.append(f'{same_id[0]}: no mask')
+    else:
+      pairs[image_id] = layouts.Pair(same_id[0], found[0])
+  problems += alone
+  return pairs, left_out
+
+
+def _names(paths: list[pathlib.Path]) -> str:
+  return ', '.join(path.name for path in paths)

@@ -1,0 +1,158 @@
+"""Masks of two colours, floats and thresholds; and remedies that work."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinseg_jax.data import preprocessing, remedies
+from skinseg_jax.runtime import errors
+
+
+def disc(height=40, width=60, radius=12) -> np.ndarray:
+  y, x = np.mgrid[:height, :width]
+  return (y - height // 2) ** 2 + (x - width // 2) ** 2 < radius**2
+
+
+def encode(values: np.ndarray, file_format='PNG') -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(values).save(buffer, file_format)
+  return buffer.getvalue()
+
+
+def colours(lesion, foreground, background) -> np.ndarray:
+  picked = np.where(lesion[..., None], foreground, background)
+  return picked.astype(np.uint8)
+
+
+RED, BLUE, BLACK, WHITE = (255, 0, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
+YELLOW = (255, 255, 0)
+
+
+@pytest.mark.parametrize(
+  ('foreground', 'background'),
+  [
+    (RED, BLACK),
+    (BLUE, BLACK),
+    ((0, 128, 0), BLACK),
+    (RED, WHITE),
+    (YELLOW, (68, 1, 84)),  # Two ends of matplotlib's viridis, roughly.
+    ((68, 1, 84), YELLOW),
+    (BLACK, RED),
+  ],
+)
+@pytest.mark.parametrize('palette', [False, True])
+def test_two_colours_are_background_and_lesion(foreground, background, palette):
+  lesion = disc()
+  if palette:
+    image = Image.fromarray(lesion.astype(np.uint8), 'P')
+    image.putpalette([*background, *foreground])
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG')
+    data = buffer.getvalue()
+  else:
+    data = encode(colours(lesion, foreground, background))
+  np.testing.assert_array_equal(preprocessing.decode_mask(data, 'x'), lesion)
+
+
+def test_black_is_background_where_a_lesion_covers_part_of_the_border():
+  lesion = np.zeros((10, 10), bool)
+  lesion[:4] = True  # 10 of the first row, 2 in each of 3 more: 16 of 36.
+  data = encode(colours(lesion, RED, BLACK))
+  np.testing.assert_array_equal(preprocessing.decode_mask(data, 'x'), lesion)
+
+
+def test_two_colours_that_share_the_border_are_refused():
+  lesion = np.zeros((10, 10), bool)
+  lesion[:, :6] = True  # 10 + 2 * 5 = 20 of 36 pixels of the border.
+  for background in (BLACK, (10, 10, 10)):
+    data = encode(colours(lesion, RED, background))
+    with pytest.raises(errors.InputError, match='x: not binary') as caught:
+      preprocessing.decode_mask(data, 'x')
+    threshold = proposed(caught.value, remedies.CONFIG.mask_threshold)
+    mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+    np.testing.assert_array_equal(mask, lesion)
+
+
+def test_white_stays_lesion_whatever_covers_the_border():
+  # An inverted mask is for the check of a whole set, and for `invert`.
+  data = encode((~disc()).astype(np.uint8) * np.uint8(255))
+  np.testing.assert_array_equal(preprocessing.decode_mask(data, 'x'), ~disc())
+  mask = preprocessing.decode_mask(data, 'x', invert=True)
+  np.testing.assert_array_equal(mask, disc())
+  assert mask.dtype == np.uint8
+
+
+def proposed(error: Exception, prefix: str) -> int:
+  (found,) = re.findall(re.escape(prefix) + r'(\d+)', str(error))
+  return int(found)
+
+
+@pytest.mark.parametrize('names', [remedies.CONFIG, remedies.FLAGS])
+@pytest.mark.parametrize(
+  'values',
+  [
+    [0, 80, 255],
+    [0, 1, 255],
+    [0, 40, 76],  # Red on black, with soft edges.
+    [3, 9, 12],
+    [1, 2, 3],
+  ],
+)
+def test_proposed_threshold_separates_the_values(values, names):
+  grey = np.resize(np.array(values, np.uint8), (30, 30))
+  with pytest.raises(errors.InputError) as caught:
+    preprocessing.decode_mask(encode(grey), 'x', remedies=names)
+  threshold = proposed(caught.value, names.mask_threshold)
+  assert min(values) <= threshold < max(values)
+  mask = preprocessing.decode_mask(encode(grey), 'x', threshold=threshold)
+  np.testing.assert_array_equal(mask, grey > threshold)
+  assert 0 < mask.mean() < 1
+
+
+def test_values_that_no_threshold_separates():
+  grey = np.resize(np.array([0, 100, 150], np.uint16), (30, 30))
+  with pytest.raises(errors.InputError, match='Save the mask with the values'):
+    preprocessing.decode_mask(encode(grey), 'x')
+  saved = encode((grey > 120).astype(np.uint8) * np.uint8(255))
+  assert preprocessing.decode_mask(saved, 'x').sum() == (grey > 120).sum()
+
+
+@pytest.mark.parametrize(
+  'values',
+  [
+    np.float32([0, 1]),
+    np.float32([0, 255]),
+    np.int32([0, 1]),
+    np.int32([0, 255]),
+    np.int32([0, 65535]),
+  ],
+)
+def test_binary_masks_of_32_bits(values):
+  data = encode(values[disc().astype(int)], 'TIFF')
+  for threshold in (0, 100):
+    if threshold and values[1] == 1 and values.dtype == np.int32:
+      continue  # On a scale to 255, 1 is dark.
+    mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+    np.testing.assert_array_equal(mask, disc())
+
+
+def test_soft_float_masks_need_a_threshold():
+  # .2 * 255 = 51, .6 * 255 = 153.
+  soft = np.resize(np.float32([0, 0.2, 0.6, 1]), (8, 8))
+  data = encode(soft, 'TIFF')
+  with pytest.raises(errors.InputError, match='x: not binary') as caught:
+    preprocessing.decode_mask(data, 'x')
+  threshold = proposed(caught.value, remedies.CONFIG.mask_threshold)
+  for value, expected in ((threshold, soft > 0.5), (50, soft > 0.1)):
+    mask = preprocessing.decode_mask(data, 'x', threshold=value)
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize('value', [-1, np.nan, 1e6])
+def test_floats_out_of_range_are_refused(value):
+  data = encode(np.float32([[0, value], [1, 0]]), 'TIFF')
+  with pytest.raises(errors.InputError, match='x: holds values from'):
+    preprocessing.decode_mask(data, 'x', threshold=127)
