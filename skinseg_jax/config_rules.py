@@ -202,6 +202,12 @@ def _encoder_rules(config: config_lib.Config) -> list[_Row]:
   file, alone = config.model.encoder_weights, 'without model.encoder'
   return [
     ('model.encoder_weights', file, encoder or not file, f'empty {alone}'),
+    (
+      'model.encoder_weights',
+      file,
+      not (file and config.train.init_from),
+      'empty with train.init_from, which gives all weights',
+    ),
     _within('train.encoder_rate', rate, 0, 1),
     ('train.encoder_rate', rate, encoder or rate == 1, f'1 {alone}'),
   ]

@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -97,10 +97,19 @@ def begin(
   config: config_lib.Config,
   source: interface.Source,
   split: splits.Split,
+  initial_weights: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes the files that describe the run, or checks the existing ones.
 
   Process 0 writes. The other processes then check that theirs is the same run.
+
+  Args:
+    workdir: Folder of the run.
+    config: Config of the run.
+    source: Its images and masks.
+    split: Which images train and which validate.
+    initial_weights: What a new run starts from besides its seed, see
+      `initial_weights`.
 
   Raises:
     InputError: If the folder holds a run with another config, data or split
@@ -115,12 +124,24 @@ def begin(
       _check_same_run(workdir, config, source, split)
     else:
       splits.write_split(split, workdir / 'split.csv')
-      write_json(workdir / 'environment.json', _environment(source, split))
+      environment = _environment(source, split)
+      environment['initial_weights'] = dict(initial_weights or {})
+      write_json(workdir / 'environment.json', environment)
     # Written last: a folder with a config is complete. A resumed run writes the
     # config again because it may train longer; the other files stay.
     write_json(workdir / 'config.json', config_lib.to_dict(config))
   except OSError as error:
     raise _unwritable(workdir, error) from error
+
+
+def initial_weights(workdir: pathlib.Path) -> dict[str, Any]:
+  """What a run starts from besides its seed; empty: nothing.
+
+  Raises:
+    InputError: If the run folder is damaged.
+  """
+  environment = read_json(workdir / 'environment.json')
+  return environment.get('initial_weights', {})
 
 
 def _check_joined(workdir, config, source) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from flax import nnx
 
@@ -61,6 +62,11 @@ def prepared(
     source = distributed.primary_first(
       lambda: catalog.open_source(config.data, download=not begun)
     )
+    initial: dict[str, Any] = {}
+    if not begun:
+      initial = distributed.primary_first(
+        lambda: train_state.find_initial_weights(config)
+      )
     split = distributed.primary_first(
       lambda: splits.make_split(config.data, source.metadata)
     )
@@ -76,7 +82,7 @@ def prepared(
     # Before the run begins: its config cannot change afterwards.
     masks = _check_masks(config, images)
     distributed.primary_first(
-      lambda: run_folder.begin(workdir, config, source, split)
+      lambda: run_folder.begin(workdir, config, source, split, initial)
     )
     table = splits.report(split, source.metadata)
     run_folder.write_json(

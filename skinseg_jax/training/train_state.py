@@ -7,15 +7,20 @@ predicts; the second part is what training needs in addition.
 
 import dataclasses
 import functools
+import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from clu import parameter_overview
 from flax import nnx
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.inference import trained_model
 from skinseg_jax.models import build
+from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +53,27 @@ def create_optimizer(
     rate = cosine(config, num_updates)
   match config.optimizer:
     case 'adam':
-      return optax.adam(rate)
+      optimizer = optax.adam(rate)
     case 'adamw':
       kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
-      return optax.adamw(rate, weight_decay=config.weight_decay, mask=kernels)
-  raise ValueError(f"optimizer must be 'adam' or 'adamw': {config.optimizer!r}")
+      optimizer = optax.adamw(
+        rate, weight_decay=config.weight_decay, mask=kernels
+      )
+    case _:
+      raise ValueError(
+        f"optimizer must be 'adam' or 'adamw': {config.optimizer!r}"
+      )
+  if config.encoder_rate == 1:
+    return optimizer
+  slower = optax.masked(optax.scale(config.encoder_rate), _in_encoder)
+  return optax.chain(optimizer, slower)
+
+
+def _in_encoder(params: Any) -> Any:
+  """Whether each parameter is one of the encoder."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[0].key == 'encoder', params
+  )
 
 
 def cosine(config: config_lib.TrainConfig, num_updates: int) -> optax.Schedule:
@@ -142,6 +163,87 @@ def start_from(state: Any, model_state: Any) -> Any:
   if 0 in rest:  # (model, optimizer); the parts of an optimiser have names.
     rest = {0: model_state, 1: rest[1]}
   return jax.tree.unflatten(like, jax.tree.leaves((model_state, rest)))
+
+
+def find_initial_weights(config: config_lib.Config) -> dict[str, Any]:
+  """What a run starts from besides its seed, to be written down.
+
+  Downloads a pretrained encoder if need be.
+
+  Returns:
+    Empty, or `encoder_weights` with `file` and `sha256`, or `init_from` with
+    the `workdir` and `step` of a checkpoint.
+
+  Raises:
+    InputError: If a file or folder is missing or not what it should be.
+  """
+  model, train = config.model, config.train
+  if train.init_from:
+    source = _checkpoint_of(config)
+    return {'init_from': {'workdir': train.init_from, 'step': source.step}}
+  if model.encoder_weights:
+    found = _encoder_file(config)
+    return {
+      'encoder_weights': {'file': str(found.path), 'sha256': found.sha256}
+    }
+  return {}
+
+
+def with_initial_weights(
+  static: TrainState, config: config_lib.Config, recorded: dict[str, Any]
+) -> Any:
+  """The state of step 0 with the weights that a run starts from.
+
+  Args:
+    static: What `create` made.
+    config: Of the run.
+    recorded: What `find_initial_weights` returned when the run began.
+
+  Raises:
+    InputError: If they are no longer what was recorded.
+  """
+  if not recorded:
+    return static.state
+  if 'init_from' in recorded:
+    source = _checkpoint_of(config, str(recorded['init_from']['step']))
+    model_state = source.state
+  else:
+    found = _encoder_file(config)
+    found = found._replace(sha256=recorded['encoder_weights']['sha256'])
+    model = nnx.merge(static.eval_graphdef, static.state[0])
+    nnx.update(model.encoder, pretrained.read(found, model.encoder))
+    model_state = nnx.state(model)
+  # Copied: a training step takes the buffers of each part.
+  return jax.tree.map(jnp.copy, start_from(static.state, model_state))
+
+
+def _encoder_file(config: config_lib.Config) -> pretrained.WeightsFile:
+  model, data_dir = config.model, pathlib.Path(config.data.data_dir)
+  return pretrained.find(model.encoder, model.encoder_weights, data_dir)
+
+
+def _checkpoint_of(
+  config: config_lib.Config, checkpoint: str | None = None
+) -> trained_model.TrainedModel:
+  """The best checkpoint of the run that `train.init_from` names, or another."""
+  workdir = paths.user_path(config.train.init_from)
+  loaded = trained_model.load(workdir, checkpoint or 'last')
+  names = ('architecture', 'encoder', 'width')
+  differing = [
+    f'model.{name}: {getattr(loaded.config.model, name)!r} there,'
+    f' {getattr(config.model, name)!r} now'
+    for name in names
+    if getattr(loaded.config.model, name) != getattr(config.model, name)
+  ]
+  if differing:
+    raise errors.InputError(
+      f'train.init_from: {workdir} holds another network:\n'
+      + errors.listing(differing)
+      + '\nSet these fields to what they are there.'
+    )
+  if checkpoint is None and loaded.best:
+    return trained_model.load(workdir, str(loaded.best['step']))
+  return loaded
 
 
 def overview(model_state: Any) -> str:

@@ -75,7 +75,8 @@ class Trainer:
       self._checkpoints = checkpointing.Checkpoints(
         run_folder.checkpoints_dir(workdir)
       )
-      self._restore()
+      if not self._restore():
+        self._state = self._initial_state(workdir)
     self._writer = metric_writer.MetricWriter(
       workdir, lines=self._progress.lines
     )
@@ -291,16 +292,26 @@ class Trainer:
     self._stop.check()
     raise AssertionError('a stop was requested, so check() raises')
 
-  def _restore(self) -> None:
+  def _restore(self) -> bool:
     """Continues from the last checkpoint of this folder, if there is one."""
     restored = self._checkpoints.restore_latest(
       checkpointing.Checkpoint(self._state[0], self._state[1], None, None)
     )
     if restored is None:
-      return
+      return False
     self.step, checkpoint = restored
     leaves = jax.tree.leaves((checkpoint.model, checkpoint.optimizer))
     self._state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
     self._iterator.set_state(checkpoint.data)
     self._progress = progress.Progress.from_dict(checkpoint.progress)
     print(f'resuming at step {self.step}', flush=True)
+    return True
+
+  def _initial_state(self, workdir: pathlib.Path) -> Any:
+    """The state of step 0, from what the run folder says it starts from."""
+    recorded = run_folder.initial_weights(workdir)
+    return train_state.with_initial_weights(
+      dataclasses.replace(self._static, state=self._state),
+      self._config,
+      recorded,
+    )
