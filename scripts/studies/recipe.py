@@ -84,8 +84,7 @@ RECIPE = (
   'eight views',
 )
 _BATCH_SIZE = 32  # For evaluation.
-# Ends the name of a case, in tables and of files, if the batch-norm statistics
-# were recomputed for its averaged weights.
+# Ends the name of a case with recomputed batch-norm statistics.
 _RECOMPUTED = ', statistics anew'
 _SCORES = ('pooled Dice', 'Dice per image', 'thresholded Jaccard')
 
