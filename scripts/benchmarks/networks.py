@@ -153,48 +153,42 @@ def _jax_steps(args: argparse.Namespace) -> _Steps:
     architecture=args.architecture, encoder=args.encoder
   )
   model = build.create(config, seed=0)
-  graphdef, state = nnx.split(model)
+  optimizer = nnx.Optimizer(
+    model, optax.adamw(1e-3, weight_decay=0.05), wrt=nnx.Param
+  )
+  graphdef, state = nnx.split((model, optimizer))
   evaluation = build.in_evaluation_mode(model)
-  params, rest = nnx.split_state(state, nnx.Param, ...)
-  optimizer = optax.adamw(1e-3, weight_decay=0.05)
+  weights = jax.tree.map(jnp.copy, nnx.state(model))
   images, masks = map(jnp.asarray, _noise(args))
 
-  def loss_fn(params, rest, images, masks):
-    model = nnx.merge(graphdef, params, rest)
+  def loss_fn(model, images, masks):
     logits = model(images, key=jax.random.key(0))
     p = jax.nn.sigmoid(logits)
     dice = (2 * (p * masks).sum() + 1) / (p.sum() + masks.sum() + 1)
-    loss = optax.sigmoid_binary_cross_entropy(logits, masks).mean() + 1 - dice
-    return loss, nnx.split_state(nnx.state(model), nnx.Param, ...)[1]
+    return optax.sigmoid_binary_cross_entropy(logits, masks).mean() + 1 - dice
 
-  def train(params, rest, moments, images, masks):
-    grads, rest = jax.grad(loss_fn, has_aux=True)(params, rest, images, masks)
-    updates, moments = optimizer.update(grads, moments, params)
-    return optax.apply_updates(params, updates), rest, moments
+  def train(state, images, masks):
+    model, optimizer = nnx.merge(graphdef, state)
+    optimizer.update(model, nnx.grad(loss_fn)(model, images, masks))
+    return nnx.state((model, optimizer))
 
-  def predict(params, rest, image):
-    return jax.nn.sigmoid(nnx.merge(evaluation, params, rest)(image))
+  def predict(weights, image):
+    return jax.nn.sigmoid(nnx.merge(evaluation, weights)(image))
 
-  carry = (params, rest, optimizer.init(params))
   train = compilation.compile_step(
-    jax.jit(train, donate_argnums=(0, 1, 2)),
-    *carry,
-    images,
-    masks,
-    xla_options='auto',
+    jax.jit(train, donate_argnums=0), state, images, masks, xla_options='auto'
   )
-  weights = jax.tree.map(jnp.copy, (params, rest))
   predict = compilation.compile_step(
-    jax.jit(predict), *weights, images[:1], xla_options='auto'
+    jax.jit(predict), weights, images[:1], xla_options='auto'
   )
 
   def train_once():
-    nonlocal carry
-    carry = jax.block_until_ready(train(*carry, images, masks))
+    nonlocal state
+    state = jax.block_until_ready(train(state, images, masks))
 
   return {
     'train': train_once,
-    'predict': lambda: np.asarray(predict(*weights, images[:1])),
+    'predict': lambda: np.asarray(predict(weights, images[:1])),
   }
 
 
