@@ -12,9 +12,7 @@ Modes:
   host        only JAX: the training loop without the step's work on the device
 
 PyTorch is measured with channels-last tensors, eager and with torch.compile.
-Each case runs in a separate process on one device. The cases of a comparison
-take turns; while one runs, the others are paused.
-
+Each case runs in its own process; compared cases take turns on one device.
 FILE.json is rewritten after each group of cases. The table FILE.md and the
 chart FILE.png are written next to it at the end. `--raw_dir` is the folder of
 the raw files of HAM10000; without it, images are generated. Needs the extra

@@ -43,15 +43,20 @@ def _machine(args: argparse.Namespace) -> bool:
 
 
 def _folder(args: argparse.Namespace) -> bool:
+  from skinseg_jax.data import remedies
+  from skinseg_jax.data.sources import folder
   from skinseg_jax.diagnostics import folder_check
 
-  config = config_lib.DataConfig(
-    source='folder',
-    images_dir=str(args.images),
-    masks_dir=str(args.masks),
+  source = folder.FolderSource(
+    images_dir=args.images,
+    masks_dir=args.masks,
+    metadata_csv=None,
     mask_threshold=args.mask_threshold,
+    mask_invert=args.mask_invert,
+    mask_suffixes=args.mask_suffixes.split(','),
+    remedies=remedies.FLAGS,
   )
-  found = folder_check.check(config, args.output)
+  found = folder_check.check(source, args.output)
   print(folder_check.describe(found))
   print(f'images with the outlines of their masks: {args.output}')
   return bool(found.findings)
@@ -77,6 +82,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     default=0,
     help='grey value, 0 to 254: mask pixels above it are lesion; default: 0,'
     ' strict',
+  )
+  parser.add_argument(
+    '--mask_invert', action='store_true', help='swap lesion and skin'
+  )
+  parser.add_argument(
+    '--mask_suffixes',
+    metavar='ENDINGS',
+    default=config_lib.DataConfig().mask_suffixes,
+    help='endings of mask names, such as _mask,_gt',
   )
   parser.add_argument(
     '--output',

@@ -22,8 +22,6 @@ import argparse
 import pathlib
 import sys
 
-from flax import nnx
-
 from skinseg_jax import main
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import torch_names
@@ -38,6 +36,8 @@ def export_run(
     InputError: If there is no such checkpoint, the naming does not fit the
       network, or `path` cannot be written.
   """
+  from flax import nnx
+
   from skinseg_jax.inference import trained_model
   from skinseg_jax.weights import tensor_files, torch_layouts
 

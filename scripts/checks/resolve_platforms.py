@@ -36,6 +36,8 @@ _PLATFORMS = {
   ),
 }
 _PYTHONS = ('3.11', '3.12', '3.13')
+# Pure Python that has no wheel on PyPI; pip builds one where it installs.
+_SOURCES_ALONE = ('promise',)
 
 
 def main() -> None:
@@ -46,14 +48,17 @@ def main() -> None:
   parser.add_argument('--extra', default='train', help='extra to resolve with')
   extra = parser.parse_args().extra
   failed = False
-  for name, python in itertools.product(_PLATFORMS, _PYTHONS):
-    problem = _resolve(name, python, extra)
-    failed |= bool(problem)
-    print(f'{name:15} CPython {python}: {problem or "resolves"}', flush=True)
+  with tempfile.TemporaryDirectory() as wheels:
+    pip = (sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps')
+    subprocess.run([*pip, '-w', wheels, *_SOURCES_ALONE], check=True)
+    for name, python in itertools.product(_PLATFORMS, _PYTHONS):
+      problem = _resolve(name, python, extra, wheels)
+      failed |= bool(problem)
+      print(f'{name:15} CPython {python}: {problem or "resolves"}', flush=True)
   sys.exit(failed)
 
 
-def _resolve(name: str, python: str, extra: str) -> str:
+def _resolve(name: str, python: str, extra: str, wheels: str) -> str:
   """'' if pip finds everything, else its last words."""
   tags, seen = _PLATFORMS[name]
   wanted = _requirements({**seen, 'python_version': python}, extra)
@@ -61,6 +66,7 @@ def _resolve(name: str, python: str, extra: str) -> str:
     command = [
       *(sys.executable, '-m', 'pip', 'install', '--dry-run', '--quiet'),
       *('--only-binary=:all:', '--target', target),
+      *('--find-links', wheels),
       *('--python-version', python, '--implementation', 'cp'),
       *(word for tag in tags for word in ('--platform', tag)),
       *wanted,

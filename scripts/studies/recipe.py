@@ -4,9 +4,8 @@ python scripts/studies/recipe.py --runs_dir runs/recipe
   [--width 8] [--image_size 64] [--epochs 3] [--seeds 1] [--only NAME ...]
 
 Trains on four fifths of the paper's training images and scores on the last
-fifth, split by lesion. The paper's validation images are not used. If it is
-started again on the same folder, it measures only the missing cases. Cases that
-differ only in how they predict share one training.
+fifth, split by lesion. The paper's validation images are not used. Started
+again on the same folder, it measures only the missing cases.
 """
 
 import argparse
@@ -85,8 +84,7 @@ RECIPE = (
   'eight views',
 )
 _BATCH_SIZE = 32  # For evaluation.
-# Ends the name of a case, in tables and of files, if the batch-norm statistics
-# were recomputed for its averaged weights.
+# Ends the name of a case with recomputed batch-norm statistics.
 _RECOMPUTED = ', statistics anew'
 _SCORES = ('pooled Dice', 'Dice per image', 'thresholded Jaccard')
 

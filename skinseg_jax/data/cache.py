@@ -2,8 +2,8 @@
 
 A cache is a folder `<data_dir>/cache/<source>-<H>x<W>-<key>` with `images.npy`,
 `masks.npy` and `index.json`. The key is a hash of everything that shaped the
-arrays. It is built under another name and renamed when it is whole, so that a
-folder of this name is a whole cache.
+arrays. A cache is built under another name and renamed when it is complete, so
+a folder with this name is always complete.
 """
 
 import collections
@@ -55,7 +55,7 @@ def open_cache(
   image_size: tuple[int, int],
   data_dir: pathlib.Path,
 ) -> CachedData:
-  """Opens the cache of `source` at a size, building it first where it must be.
+  """Opens the cache of `source` at a size; builds it if it does not exist.
 
   A damaged cache is built again. Of several processes one builds, the others
   wait for it.
@@ -101,7 +101,7 @@ def open_cache(
 
 
 class _NotWholeError(Exception):
-  """A folder is no whole cache."""
+  """A folder is not a complete cache."""
 
 
 def _open(directory: pathlib.Path, fingerprint: str) -> CachedData:
@@ -124,7 +124,7 @@ def _open(directory: pathlib.Path, fingerprint: str) -> CachedData:
 
 @contextlib.contextmanager
 def _lock(directory: pathlib.Path) -> Iterator[None]:
-  """Keeps others from building the same cache; freed even by a crash."""
+  """Locks the cache while it is built; a crash releases the lock."""
   with directory.with_name(f'.{directory.name}.lock').open('w') as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,7 +224,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 def _sync(file: BinaryIO) -> None:
-  """Puts the file on the disk, so that no rename comes before it."""
+  """Writes the file to the disk before anything renames it."""
   file.flush()
   os.fsync(file.fileno())
 

@@ -1,8 +1,8 @@
 """From cached arrays to batches on the devices, with grain.
 
-What is shuffled and batched are indices; a batch's bytes are gathered at once.
-Every process deals out its own rows of the same global batches, so that the
-number of processes changes nothing about what is learned or scored.
+Indices are shuffled and batched; the bytes of a batch are gathered at the end.
+Every process reads its own rows of the same global batches, so the number of
+processes does not change what is learned or scored.
 """
 
 from collections.abc import Sequence
@@ -46,18 +46,18 @@ def training_batches(
   seed: int,
   sharding: jax.sharding.NamedSharding,
 ) -> grain.IterDataset:
-  """Endless batches, shuffled anew each epoch; the incomplete last is dropped.
+  """Endless batches, reshuffled each epoch, without the incomplete last one.
 
   Args:
     data: All images and masks.
     indices: Positions of the training images in `data`.
     batch_size: Images per batch over all devices.
-    seed: Of the order.
+    seed: Seed of the order.
     sharding: How a batch is laid out over the devices.
 
   Returns:
-    Data set of `{'image': uint8 [B, H, W, 3], 'mask': uint8 [B, H, W]}`, whose
-    iterator's state is where it stands.
+    Data set of `{'image': uint8 [B, H, W, 3], 'mask': uint8 [B, H, W]}`. The
+    state of its iterator is its position in the data.
 
   Raises:
     InputError: If a batch is larger than the data set.
@@ -129,7 +129,7 @@ def _check_divides(field: str, batch_size: int, sharding) -> None:
 
 
 def _process_rows(batch_size: int, sharding) -> slice:
-  """The rows of a global batch that this process deals out."""
+  """The rows of a global batch that this process reads."""
   indices = sharding.addressable_devices_indices_map((batch_size,))
   bounds = [rows.indices(batch_size) for (rows,) in indices.values()]
   return slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
@@ -154,7 +154,7 @@ def _to_devices(dataset: grain.MapDataset, sharding) -> grain.IterDataset:
     num_threads=_THREADS, prefetch_buffer_size=_BUFFERED_BATCHES
   )
   batches = dataset.to_iter_dataset(options).map(put)
-  # One batch is on its way to the device while another is computed on.
+  # One batch is copied to the device while the device works on another one.
   return grain.experimental.ThreadPrefetchIterDataset(
     batches, prefetch_buffer_size=2
   )

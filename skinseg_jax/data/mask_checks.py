@@ -50,17 +50,22 @@ class Remedy:
   threshold: str
 
 
-TRAINING = Remedy(
-  invert='train again with --config.data.mask_invert=true and a new --workdir',
-  threshold='train again with another --config.data.mask_threshold and a new'
-  ' --workdir',
-)
+def training_remedy(*, inverted: bool) -> Remedy:
+  """For a run's own images; `inverted` is its `data.mask_invert`."""
+  other = str(not inverted).lower()
+  return Remedy(
+    invert=f'train again with --config.data.mask_invert={other} and a new'
+    ' --workdir',
+    threshold='train again with another --config.data.mask_threshold and a new'
+    ' --workdir',
+  )
 
 
 def scoring_remedy(name: str) -> Remedy:
   """For images of other data: scores of the same name are not written over."""
   return Remedy(
-    invert=f'score again with --mask_invert --name {name}_inverted',
+    invert='score again with --mask_invert (without it if you gave it)'
+    f' --name {name}_inverted',
     threshold='score again with another --mask_threshold and --name'
     f' {name}_threshold',
   )

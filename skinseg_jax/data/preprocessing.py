@@ -13,7 +13,7 @@ from skinseg_jax.data import masks, pictures
 from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.runtime import errors
 
-# Part of every cache's key: raise it whenever a pixel may come out differently.
+# Part of every cache's key: raise it when any pixel may change.
 VERSION = 1
 
 _STRIP_ROWS = 256
@@ -88,7 +88,7 @@ def decode_mask(
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
-  """Height and width that the file will decode to, from its header.
+  """Height and width of the decoded file, from its header.
 
   Raises:
     InputError: As for `decode_image`, as far as the header tells.
@@ -193,7 +193,7 @@ def _grey(image: Image.Image) -> np.ndarray:
   if not image.has_transparency_data:
     return np.asarray(image.convert('L'))
   composed = np.empty((image.height, image.width), np.uint8)
-  # In strips: whole, a large image would be in memory six times.
+  # In strips, because a whole large image would be in memory six times.
   for top in range(0, image.height, _STRIP_ROWS):
     bottom = min(top + _STRIP_ROWS, image.height)
     strip = image.crop((0, top, image.width, bottom))

@@ -1,8 +1,8 @@
-"""Which images train and which validate, and what that division hides.
+"""Which images train, which validate, and what the two sides share.
 
-Nothing here draws random numbers: lesions are taken in the order of hashes of
-the seed and their name, so that a split depends neither on the order of rows
-nor on the version of a library.
+No random numbers are used. Lesions are ordered by a hash of the seed and their
+name, so a split depends neither on the order of rows nor on the version of a
+library.
 """
 
 import collections
@@ -54,7 +54,7 @@ class Split:
 def make_split(
   config: config_lib.DataConfig, metadata: list[dict[str, str]]
 ) -> Split:
-  """Divides the images as `config.split`, `folds` and `fold` say.
+  """Divides the images by `config.split`, `folds` and `fold`.
 
   - 'paper': the first 8,016 images of HAM10000 train, the last 1,999 validate.
   - 'lesion': no lesion is on both sides; each class has its share of images
@@ -106,7 +106,7 @@ def write_split(split: Split, path: pathlib.Path) -> None:
 
 
 def read_split(path: pathlib.Path) -> Split:
-  """Reads what `write_split` wrote, or another csv of that kind.
+  """Reads a csv that `write_split` wrote, or one with the same columns.
 
   Raises:
     InputError: If it cannot be read; lists all rows that do not fit.
@@ -125,7 +125,7 @@ def split_hash(split: Split) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SplitReport:
-  """What a split holds, and what validation shares with training.
+  """Contents of a split, and what validation shares with training.
 
   Attributes:
     images: Number of images by subset.
@@ -187,7 +187,7 @@ class SplitReport:
     return self.grouped_by.removesuffix('_id')
 
   def _notes(self) -> list[str]:
-    """What the table says below its rows."""
+    """The sentences below the table."""
     group = self._group
     lines = [f'No validation image shows a {group} that training also shows.']
     if self.leaked_images:
@@ -272,7 +272,7 @@ def _validation_ids(
   strata = [sorted(groups, key=rank) for groups in strata]
   if not config.folds:
     return _draw(strata, fractions.Fraction(config.validation_fraction))
-  # One fold after the other, each from what the others have left.
+  # Draw one fold after the other, each from the rest of those before.
   for fold in range(config.fold + 1):
     drawn = _draw(strata, fractions.Fraction(1, config.folds - fold))
     strata = [[g for g in groups if g[0] not in drawn] for groups in strata]
@@ -287,8 +287,8 @@ def _draw(
   seen = 0
   for groups in strata:
     sizes = [len(group) for group in groups]
-    # Rounded as running totals: each stratum gets its share rounded up or
-    # down, and all together theirs.
+    # Running totals are rounded: each stratum gets its share rounded up or
+    # down, and so do all together.
     ends = (seen, seen + sum(sizes))
     first, last = (math.floor(fraction * end + _HALF) for end in ends)
     seen = ends[1]
@@ -362,7 +362,7 @@ def _to_csv(split: Split) -> bytes:
 
 
 def _read(path: pathlib.Path, known: Collection[str] | None) -> Split:
-  """Reads a csv; with `known`, other ids than those do not fit."""
+  """Reads a csv; with `known`, other ids are an error."""
   try:
     table = tables.read(path)
   except errors.InputError as error:

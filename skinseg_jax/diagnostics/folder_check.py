@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, mask_checks
-from skinseg_jax.data.sources import catalog
+from skinseg_jax.data.sources import interface
 from skinseg_jax.runtime import errors
 
 # At this size the masks are looked at, and at twice of it drawn, in pixels.
@@ -23,28 +22,26 @@ _TILES, _COLUMNS = 24, 6
 _OUTSIDE, _INSIDE = (0, 0, 0), (255, 255, 255)
 
 REMEDY = mask_checks.Remedy(
-  invert='use --config.data.mask_invert=true for training and --mask_invert'
-  ' for skinseg_jax.evaluate',
+  invert='check again with --mask_invert (without it if you gave it); training'
+  ' has --config.data.mask_invert=true and skinseg_jax.evaluate --mask_invert',
   threshold='try another --mask_threshold',
 )
 
 
 def check(
-  config: config_lib.DataConfig, output: pathlib.Path
+  source: interface.Source, output: pathlib.Path
 ) -> mask_checks.MaskCheck:
   """Looks at all masks together and draws a sheet of outlines.
 
   Args:
-    config: Names the folders and how masks are read; its size is not used.
+    source: The images and masks.
     output: PNG file that the sheet is written to.
 
   Raises:
-    InputError: If the files do not fit, or `output` cannot be written.
+    InputError: If files cannot be read, or `output` cannot be written.
   """
   with tempfile.TemporaryDirectory() as directory:
-    data = cache.open_cache(
-      catalog.open_source(config), _IMAGE_SIZE, pathlib.Path(directory)
-    )
+    data = cache.open_cache(source, _IMAGE_SIZE, pathlib.Path(directory))
     found = mask_checks.examine(data, np.arange(len(data.image_ids)), REMEDY)
     picture = sheet(data, _shown(data.image_ids, found))
   try:

@@ -120,7 +120,7 @@ def evaluate_subset(
       },
       'leakage': splits.report(split, source.metadata).as_dict(),
     },
-    remedy=mask_checks.TRAINING,
+    remedy=mask_checks.training_remedy(inverted=model.config.data.mask_invert),
   )
   rows = _read_review(options.review, subject)
   more = {'mask_check': _check_masks(subject).as_dict()}

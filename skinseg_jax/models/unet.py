@@ -56,8 +56,8 @@ class UNet(nnx.Module):
       dtype: Type that convolutions and activations are computed in;
         parameters and statistics are float32.
       initializer: 'torch' or 'flax', whose defaults to start from.
-      remat: Whether the gradient computes what is inside a block anew, rather
-        than keep it from the forward pass.
+      remat: Whether the gradient computes what is inside a block again,
+        instead of keeping it from the forward pass.
       rngs: Source of the initial weights.
     """
     block = functools.partial(

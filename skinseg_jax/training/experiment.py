@@ -80,7 +80,7 @@ def prepared(
     )
     images = stored_data.RunData(source, data, split)
     # Before the run begins: its config cannot change afterwards.
-    masks = _check_masks(images)
+    masks = _check_masks(config, images)
     distributed.primary_first(
       lambda: run_folder.begin(workdir, config, source, split, initial)
     )
@@ -93,7 +93,9 @@ def prepared(
     yield Experiment(config, workdir, images, stop)
 
 
-def _check_masks(images: stored_data.RunData) -> mask_checks.MaskCheck:
+def _check_masks(
+  config: config_lib.Config, images: stored_data.RunData
+) -> mask_checks.MaskCheck:
   """Looks at all masks of the split; prints what looks wrong.
 
   Raises:
@@ -101,7 +103,8 @@ def _check_masks(images: stored_data.RunData) -> mask_checks.MaskCheck:
   """
   split = images.split
   indices = input_pipeline.select(images.data, split.train + split.validation)
-  found = mask_checks.examine(images.data, indices, mask_checks.TRAINING)
+  remedy = mask_checks.training_remedy(inverted=config.data.mask_invert)
+  found = mask_checks.examine(images.data, indices, remedy)
   found.refuse_useless()
   if found.findings and distributed.is_primary():
     print(found.warning(), file=sys.stderr, flush=True)

@@ -26,7 +26,8 @@ def _examine(images, masks, indices=None):
     images, masks, [f'i{n}' for n in range(len(masks))], fingerprint=''
   )
   indices = np.arange(len(masks)) if indices is None else indices
-  return mask_checks.examine(data, indices, mask_checks.TRAINING)
+  remedy = mask_checks.training_remedy(inverted=False)
+  return mask_checks.examine(data, indices, remedy)
 
 
 def _kinds(*args):

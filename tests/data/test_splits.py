@@ -310,7 +310,7 @@ def test_subset_by_name():
     split.subset('test')
 
 
-# --- A split of one's own ----------------------------------------------------
+# --- Your own split ----------------------------------------------------------
 
 
 def test_csv_split_leaves_out_what_it_does_not_list(tmp_path):

@@ -59,3 +59,10 @@ def test_inverted_folder_ends_with_a_warning(tmp_path, capsys):
   out = capsys.readouterr().out
   assert 'WARNING: these masks look inverted: in 9 of 9 images' in out
   assert '--mask_invert' in out
+
+
+def test_proposed_flag_works(tmp_path, capsys):
+  argv = _write(tmp_path / 'set', 9, invert=True)
+  output = ['--output', str(tmp_path / 'sheet.png')]
+  doctor.main(['doctor', *argv, *output, '--mask_invert'])
+  assert 'nothing looks wrong' in capsys.readouterr().out

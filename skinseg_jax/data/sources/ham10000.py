@@ -21,8 +21,8 @@ from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.data.sources import ham10000_checks, ham10000_files, interface
 from skinseg_jax.runtime import errors
 
-# By the name of the file, the smallest first: what fails, fails soon. Sizes
-# and checksums are in checksums.tsv, where TFDS looks for them.
+# By file name, the smallest first, so that a failing download fails early.
+# Sizes and checksums are in checksums.tsv, where TFDS looks for them.
 _DATAVERSE = 'https://dataverse.harvard.edu/api/access/datafile'
 URLS = {
   'HAM10000_metadata.csv': f'{_DATAVERSE}/4338392?format=original',
@@ -94,7 +94,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
     )
 
   def _log_download_bytes(self) -> None:
-    """Says what is coming, in place of TFDS's line about unknown sizes."""
+    """Prints what happens next instead of TFDS's line about unknown sizes."""
     if self.raw_paths is None:
       size = sum(self.url_infos[url].size for url in URLS.values())
       print(
@@ -148,7 +148,7 @@ def _records(
 def _download(
   dl_manager, remedies: remedies_lib.Remedies
 ) -> ham10000_files.RawPaths:
-  """Fetches what is not there already, one file after the other.
+  """Downloads the missing files, one after the other.
 
   Raises:
     InputError: If that fails, or a file is not the registered one.
@@ -189,7 +189,7 @@ class Ham10000Source:
     mask_invert: bool = False,
     remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ):
-    """Opens what `builder` has prepared.
+    """Opens the data set that `builder` has prepared.
 
     Args:
       builder: Of a data set that is there.
@@ -231,7 +231,7 @@ class Ham10000Source:
     download: bool = True,
     remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
   ) -> 'Ham10000Source':
-    """Opens the data set in `data_dir`, building it first where it is missing.
+    """Opens the data set in `data_dir`; builds it if it is missing.
 
     Args:
       data_dir: Where prepared data sets are kept.
@@ -296,7 +296,7 @@ class Ham10000Source:
 
 
 def _build(builder: Ham10000) -> None:
-  """Builds under another name; TFDS renames what is whole."""
+  """Builds under another name; TFDS renames it when it is complete."""
   parent = pathlib.Path(builder.data_path).parent
   try:
     parent.mkdir(parents=True, exist_ok=True)

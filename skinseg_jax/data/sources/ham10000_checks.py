@@ -1,4 +1,4 @@
-"""Whether raw files are fit to be a data set: every file is decoded once."""
+"""Checks the raw files before they become a data set; decodes each once."""
 
 import concurrent.futures
 import dataclasses
@@ -17,7 +17,7 @@ from skinseg_jax.runtime import errors
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-  """What a whole reading of faultless raw files found.
+  """Result of reading all raw files without a problem.
 
   Attributes:
     content_digest: SHA-256, in hex, over id, SHA-256 of image and mask, and
@@ -98,7 +98,7 @@ def _check(
   mask_threshold: int,
   remedies: remedies_lib.Remedies,
 ) -> _Check:
-  """Decodes an image and its mask, whichever are there."""
+  """Decodes an image and its mask, as far as they exist."""
   found = _Check()
   decode_mask = functools.partial(
     preprocessing.decode_mask, threshold=mask_threshold, remedies=remedies

@@ -38,14 +38,14 @@ _REQUIRED_COLUMNS = {
 # Patterns of file names; the group is the image id.
 _IMAGE_NAME = re.compile(r'(.+)\.jpe?g', re.IGNORECASE)
 _MASK_NAME = re.compile(r'(.+)_segmentation\.png', re.IGNORECASE)
-# The largest of the real files has 0.6 MB; what is larger may be a zip bomb.
+# The largest real file has 0.6 MB; a much larger one may be a zip bomb.
 _MAX_BYTES = 64 * 2**20
-# Others have no place here; the memory that LZMA takes is the file's choice.
+# Other methods are refused: a file can make LZMA use any amount of memory.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class RawPaths(NamedTuple):
-  """Where the raw files lie: zips or folders by the names messages use."""
+  """Paths of the raw files: zips or folders, by the names used in messages."""
 
   images: dict[str, pathlib.Path]
   masks: dict[str, pathlib.Path]
@@ -116,7 +116,7 @@ class RawFile:
 
 @dataclasses.dataclass
 class RawFiles:
-  """What the raw files hold, by image id, and what is wrong with them.
+  """Contents of the raw files by image id, and their problems.
 
   Attributes:
     images: Images by id.
@@ -211,7 +211,7 @@ def _mask_folders(raw_dir: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def list_files(paths: RawPaths) -> RawFiles:
-  """Lists what the raw files hold and pairs it up; reads no picture.
+  """Lists the contents of the raw files and pairs them; reads no picture.
 
   Missing pairs are not looked for where a zip or the csv cannot be read.
   """
@@ -262,7 +262,7 @@ def _entry_problem(file: RawFile) -> str | None:
 
 
 def _match(pattern: re.Pattern[str], entry: str) -> re.Match[str] | None:
-  """Matches the last part of a name; nothing that macOS adds matches."""
+  """Matches the last part of a name; files that macOS adds never match."""
   path = pathlib.PurePosixPath(entry)
   if '__MACOSX' in path.parts or path.name.startswith('.'):
     return None
@@ -294,12 +294,12 @@ def _add_rows(raw: RawFiles, path: pathlib.Path) -> None:
 
 
 def _table_name(path: pathlib.Path) -> str:
-  """What messages call the table; a download has a name of its own."""
+  """Name of the table in messages; a download has another name."""
   return CLASSES_NAME if path.name == CLASSES_NAME else METADATA_NAME
 
 
 def _add_unpaired(raw: RawFiles, image_sources: list[str], table: str) -> None:
-  """Notes what lacks its counterpart; rows of other images do no harm."""
+  """Notes files without a counterpart; ignores rows of other images."""
   for image_id, image in sorted(raw.images.items()):
     if image_id not in raw.masks:
       raw.problems.append(f'{image.name}: no mask {image_id}_segmentation.png')

@@ -23,7 +23,7 @@ class Source(Protocol):
   Attributes:
     name: Short name of the data, such as 'ham10000'.
     fingerprint: SHA-256, in hex, of everything that shapes the examples; two
-      sources with one fingerprint deal out the same arrays.
+      sources with the same fingerprint return the same arrays.
     image_ids: One per example, sorted, each once.
     metadata: One row per example, all with the same columns; '' where a value
       is unknown. Every row has `image_id`, `lesion_id` and `dx`.

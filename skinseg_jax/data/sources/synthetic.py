@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from skinseg_jax.data.sources import interface
 from skinseg_jax.runtime import errors
 
-# Raise it with any change of the arrays: caches are keyed by it.
+# Raise it when the arrays change: it is part of the key of caches.
 _VERSION = 1
 
 # Lengths are in half the shorter side of the image, from its centre.
@@ -87,8 +87,8 @@ class _Waves(NamedTuple):
     right = np.stack([np.cos(columns), np.sin(columns)])
     left = left.reshape(-1, len(y)).T.astype(np.float32)
     right = right.reshape(-1, len(x)).astype(np.float32)
-    # By slices that BLAS computes in one thread: to hand them to several
-    # takes longer, and readers have threads of their own.
+    # In slices that BLAS computes in one thread: several threads take longer,
+    # and the readers already run in parallel.
     step = max(1, 200_000 // right.size)
     slices = [left[i : i + step] @ right for i in range(0, len(y), step)]
     return np.concatenate(slices)
@@ -335,7 +335,7 @@ def _render(
     _paste(image, strokes, tuple(int(shade * c) for c in (60, 45, 35)), rng)
   if rng.random() < 0.2:
     _paste(image, [_draw_bubbles], (255, 250, 245), rng)
-  # Last, and so after the noise: a camera's noise is not that of one pixel.
+  # Last, after the noise: the noise of a camera spans several pixels.
   image = image.filter(ImageFilter.BoxBlur(view.blur * min(size)))
   return np.array(image), (frame.depth < 1).astype(np.uint8)
 

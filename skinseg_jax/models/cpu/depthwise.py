@@ -78,7 +78,10 @@ def kernel_grad(
   geometry: plain.Geometry,
 ) -> jax.Array:
   """What `plain.conv_kernel_grad` computes, [k, k, 1, C]."""
-  padded, dy = _padded(x, geometry.padding), plain.widened(fusion.kept(dy))
+  padded, dy = (
+    _padded(x, geometry.padding),
+    plain.widened(fusion.kept(dy)),
+  )
   sums = [
     reduction.channel_sum(_shifted(padded, i, j, dy.shape[1:3], geometry) * dy)
     for i, j in _taps(taps)
