@@ -158,9 +158,12 @@ def _host(case: cases.Case, data: cases.Data) -> _DrawAndStep:
   ids = itertools.islice(
     itertools.cycle(cached.image_ids), cases.EPOCH_STEPS * case.batch_size
   )
+  workdir = pathlib.Path(tempfile.mkdtemp(dir=data.cache_dir))
+  # The trainer looks up there what the weights started from: nothing.
+  (workdir / 'environment.json').write_text('{}', encoding='utf-8')
   loop = _Loop(
     config,
-    pathlib.Path(tempfile.mkdtemp(dir=data.cache_dir)),
+    workdir,
     cached,
     splits.Split(train=list(ids), validation=cached.image_ids[:1]),
     stop_signals.StopSignals(),
