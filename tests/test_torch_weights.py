@@ -325,7 +325,7 @@ def test_converted_weights_score_export_and_resume(tmp_path, state):
   )
   split = splits.read_split(workdir / 'split.csv')
   begun = trainer.Trainer(
-    config, workdir, data, split, stop_signals.StopSignals()
+    config, workdir, data, split, {}, stop_signals.StopSignals()
   )
   assert begun.step == 0
   _equal(weights, _names(_model(state, begun.model_state)))

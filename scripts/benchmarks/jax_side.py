@@ -159,13 +159,12 @@ def _host(case: cases.Case, data: cases.Data) -> _DrawAndStep:
     itertools.cycle(cached.image_ids), cases.EPOCH_STEPS * case.batch_size
   )
   workdir = pathlib.Path(tempfile.mkdtemp(dir=data.cache_dir))
-  # The trainer looks up there what the weights started from: nothing.
-  (workdir / 'environment.json').write_text('{}', encoding='utf-8')
   loop = _Loop(
     config,
     workdir,
     cached,
     splits.Split(train=list(ids), validation=cached.image_ids[:1]),
+    {},
     stop_signals.StopSignals(),
   )
   return lambda: None, lambda _: loop.train_epoch()

@@ -34,6 +34,7 @@ from skinseg_jax.inference import trained_model
 from skinseg_jax.metrics import bootstrap, confusion
 from skinseg_jax.models import layers
 from skinseg_jax.runtime import errors, stop_signals
+from skinseg_jax.training import train_state
 from skinseg_jax.training import trainer as trainer_lib
 
 # The fields that each part changes in the paper's recipe.
@@ -146,7 +147,12 @@ def measure(
   began = time.perf_counter()
   with tempfile.TemporaryDirectory() as workdir:
     trainer = trainer_lib.Trainer(
-      config, pathlib.Path(workdir), data, split, stop_signals.StopSignals()
+      config,
+      pathlib.Path(workdir),
+      data,
+      split,
+      train_state.find_initial_weights(config),
+      stop_signals.StopSignals(),
     )
     try:
       while trainer.step < config.train.epochs * trainer.steps_per_epoch:

@@ -28,12 +28,15 @@ class Experiment:
     config: Config of the run.
     workdir: Folder of the run.
     run_data: The images for training and validation.
+    initial_weights: What the run starts from besides its seed, see
+      `train_state.find_initial_weights`.
     stop: Handles SIGTERM and SIGINT.
   """
 
   config: config_lib.Config
   workdir: pathlib.Path
   run_data: stored_data.RunData
+  initial_weights: dict[str, Any]
   stop: stop_signals.StopSignals
 
 
@@ -90,7 +93,9 @@ def prepared(
       {**table.as_dict(), 'mask_check': masks.as_dict()},
     )
     print(table.table(), flush=True)
-    yield Experiment(config, workdir, images, stop)
+    # A run that goes on keeps what it began from.
+    initial = run_folder.initial_weights(workdir)
+    yield Experiment(config, workdir, images, initial, stop)
 
 
 def _check_masks(
@@ -123,7 +128,12 @@ def train(experiment: Experiment) -> trained_model.TrainedModel:
   """
   config, images = experiment.config, experiment.run_data
   trainer = trainer_lib.Trainer(
-    config, experiment.workdir, images.data, images.split, experiment.stop
+    config,
+    experiment.workdir,
+    images.data,
+    images.split,
+    experiment.initial_weights,
+    experiment.stop,
   )
   _describe(experiment, trainer)
   try:

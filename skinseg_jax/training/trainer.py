@@ -39,6 +39,7 @@ class Trainer:
     workdir: pathlib.Path,
     data: cache.CachedData,
     split: splits.Split,
+    initial_weights: dict[str, Any],
     stop: stop_signals.StopSignals,
   ):
     self._config, self._data, self._split = config, data, split
@@ -76,7 +77,11 @@ class Trainer:
         run_folder.checkpoints_dir(workdir)
       )
       if not self._restore():
-        self._state = self._initial_state(workdir)
+        self._state = train_state.with_initial_weights(
+          dataclasses.replace(self._static, state=self._state),
+          config,
+          initial_weights,
+        )
     self._writer = metric_writer.MetricWriter(
       workdir, lines=self._progress.lines
     )
@@ -306,12 +311,3 @@ class Trainer:
     self._progress = progress.Progress.from_dict(checkpoint.progress)
     print(f'resuming at step {self.step}', flush=True)
     return True
-
-  def _initial_state(self, workdir: pathlib.Path) -> Any:
-    """The state of step 0, from what the run folder says it starts from."""
-    recorded = run_folder.initial_weights(workdir)
-    return train_state.with_initial_weights(
-      dataclasses.replace(self._static, state=self._state),
-      self._config,
-      recorded,
-    )

@@ -128,15 +128,19 @@ def test_remat_changes_no_gradient(architecture, encoder, width, size):
     gradients(nnx.graphdef(_abstract(config.model, remat=remat)), state)
     for remat in (False, True)
   )
-  for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+  for before, after in zip(kept, again, strict=True):
+    expected, actual = jax.tree.leaves(before), jax.tree.leaves(after)
+    # Biases before a normalisation have gradients of rounding errors alone.
+    atol = 1e-5 * max(np.abs(leaf).max() for leaf in expected)
+    for a, b in zip(expected, actual, strict=True):
+      np.testing.assert_allclose(b, a, rtol=1e-3, atol=atol)
 
 
 @pytest.mark.parametrize(
   ('changes', 'messages'),
   [
     ({'architecture': 'unett'}, ["'fpn'", "nearest: 'unet'"]),
-    ({'encoder': 'resnet101'}, ['model.encoder', "nearest: 'resnet1"]),
+    ({'encoder': 'resnet101'}, ['model.encoder', "nearest: 'resnet50'"]),
     ({'architecture': 'fpn'}, ["with model.architecture='fpn'"]),
     ({'architecture': 'segnet', 'encoder': 'resnet18'}, ['empty with']),
     ({'encoder': 'resnet18', 'width': 32}, ['model.width', '64, the default']),

@@ -185,7 +185,7 @@ def _trainer(config, workdir):
   )
   run_folder.begin(workdir, config, source, split)
   return trainer.Trainer(
-    config, workdir, data, split, stop_signals.StopSignals()
+    config, workdir, data, split, {}, stop_signals.StopSignals()
   )
 
 
