@@ -3,7 +3,7 @@
   python scripts/benchmarks/networks.py --architecture unet \
     --encoder efficientnet_lite0 --image_size 128 --batch_size 16
 
-Each side runs in a process of its own, and only one of them works at a time.
+Each side runs in a process of its own, and only one of them runs at a time.
 Other programs disturb both alike, so look at the ratios: PyTorch's seconds by
 ours, of neighbouring turns. A training step is forward and backward pass, loss
 (cross-entropy and Dice) and AdamW, in float32, on noise. A prediction is of one
@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -47,25 +48,31 @@ def main() -> None:
   """Measures, prints a table and writes it."""
   args = _parser().parse_args()
   context = multiprocessing.get_context('spawn')
-  pipes, processes = {}, []
+  pipes, processes = {}, {}
   for side in ('jax', 'torch'):
     pipes[side], theirs = context.Pipe()
     process = context.Process(
       target=_serve, args=(side, args, theirs), daemon=True
     )
     process.start()
-    processes.append(process)
+    processes[side] = process
     pipes[side].recv()  # It is warm.
+    os.kill(process.pid, signal.SIGSTOP)
   turns = {kind: {side: [] for side in pipes} for kind in _KINDS}
   for _ in range(args.turns):
     for kind in _KINDS:
       for side, pipe in pipes.items():
+        # Stopped between its turns: its waiting threads would spin.
+        os.kill(processes[side].pid, signal.SIGCONT)
         pipe.send(kind)
         turns[kind][side].append(pipe.recv())
+        os.kill(processes[side].pid, signal.SIGSTOP)
   result = {**vars(args), 'output': str(args.output), 'seconds': turns}
   result['ratios'] = {kind: _ratios(turns[kind]) for kind in _KINDS}
   args.output.write_text(json.dumps(result, indent=2))
   print(_table(result))
+  for process in processes.values():
+    process.kill()
 
 
 def _parser():
@@ -112,8 +119,6 @@ def _table(result: dict) -> str:
 
 def _serve(side: str, args: argparse.Namespace, pipe: Connection) -> None:
   """Answers the name of a kind of step with its seconds."""
-  # PyTorch's waiting threads would take the other side's turn.
-  os.environ['OMP_WAIT_POLICY'] = 'passive'
   steps = {'jax': _jax_steps, 'torch': _torch_steps}[side](args)
   for step in steps.values():
     step()
@@ -137,9 +142,6 @@ def _noise(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _jax_steps(args: argparse.Namespace) -> _Steps:
-  from skinseg_jax.runtime import host_memory
-
-  host_memory.keep_freed_memory()
   import jax
   import jax.numpy as jnp
   import optax
