@@ -1,13 +1,14 @@
 """Which images belong together: those of a lesion, else of a patient."""
 
 import collections
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors
 
 
-def column(metadata: list[dict[str, str]]) -> str:
+def column(metadata: Sequence[Mapping[str, str]]) -> str:
   """The column that tells which images belong together."""
   has = lambda of: any(row.get(of) for row in metadata)
   by_patient = not has('lesion_id') and has('patient_id')

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from skinseg_jax.data import groups
 from skinseg_jax.evaluation import assessment
 from skinseg_jax.metrics import bootstrap, calibration, confusion
 
@@ -25,8 +26,12 @@ def scores_per_image(
 
 
 def lesions(metadata: Sequence[Mapping[str, str]]) -> list[str]:
-  """The lesion of each row; an image without one counts as its own lesion."""
-  return [row['lesion_id'] or row['image_id'] for row in metadata]
+  """The lesion of each row, or its patient if no row names a lesion.
+
+  An image without one counts as its own.
+  """
+  of = groups.column(metadata)
+  return [row.get(of) or row['image_id'] for row in metadata]
 
 
 def summarise(
@@ -65,6 +70,7 @@ def summarise(
     },
     'isic': _as_dicts(isic),
     'clusters': resampling.num_clusters,
+    'clustered_by': groups.column(metadata).removesuffix('_id'),
     'replicates': REPLICATES,
     'bootstrap_seed': BOOTSTRAP_SEED,
     'loss': float(assessed.loss.mean(dtype=np.float64)),
@@ -133,9 +139,10 @@ def scores_at(histogram: np.ndarray, threshold: float) -> dict[str, float]:
 def describe(summary: Mapping[str, Any]) -> str:
   """Formats the main scores with their intervals in a few lines."""
   pooled, each = summary['pooled_intervals'], summary['per_image']
+  of = summary['clustered_by']
   lines = [
     f'step {summary["checkpoint_step"]}, {summary["num_images"]} images of'
-    f' {summary["clusters"]} lesions (95 % intervals by lesion)'
+    f' {summary["clusters"]} {of}s (95 % intervals by {of})'
   ]
   for name in ('dice', 'iou', 'precision', 'recall', 'accuracy'):
     lines.append(f'  pooled {name:22}{_ends(pooled[name], "value")}')

@@ -66,6 +66,25 @@ def test_dicom_ybr_full():
   assert np.abs(decoded.astype(int) - scene()).max() <= 2
 
 
+@pytest.mark.parametrize(
+  ('syntax', 'codec'), [('JPEGBaseline8Bit', 'jpeg'), ('JPEG2000', 'jpeg2000')]
+)
+def test_compressed_dicom_is_what_its_codec_gives(syntax, codec):
+  pydicom = pytest.importorskip('pydicom')
+  buffer = io.BytesIO()
+  options = {'irreversible': True} if codec == 'jpeg2000' else {}
+  Image.fromarray(scene()).save(buffer, codec, no_jp2=True, **options)
+  kind = 'YBR_ICT' if codec == 'jpeg2000' else 'YBR_FULL_422'
+  file = pydicom.dcmread(io.BytesIO(dicom(scene(), kind)))
+  file.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+  file.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
+  compressed = io.BytesIO()
+  file.save_as(compressed, enforce_file_format=True)
+  decoded = preprocessing.decode_image(compressed.getvalue(), 'x')
+  expected = np.asarray(Image.open(buffer).convert('RGB')).astype(int)
+  assert np.abs(decoded - expected).max() <= 3
+
+
 @pytest.mark.parametrize('kind', ['MONOCHROME1', 'MONOCHROME2'])
 @pytest.mark.parametrize(
   ('dtype', 'bits'), [('u1', 8), ('<u2', 12), ('<u2', 16), ('<i2', 12)]

@@ -22,6 +22,17 @@ def assessed(monkeypatch, tmp_path):
   return made, [rows[name] for name in made.image_ids]
 
 
+def test_images_of_a_patient_belong_together_where_no_lesion_is_known():
+  rows = [
+    {'image_id': 'a', 'lesion_id': '', 'patient_id': 'p'},
+    {'image_id': 'b', 'lesion_id': '', 'patient_id': 'p'},
+    {'image_id': 'c', 'lesion_id': '', 'patient_id': ''},
+  ]
+  assert summaries.lesions(rows) == ['p', 'p', 'c']
+  rows[0]['lesion_id'] = 'l'
+  assert summaries.lesions(rows) == ['l', 'b', 'c']
+
+
 def _summary(assessed, metadata):
   summary = summaries.summarise(
     assessed, metadata, image_size=(32, 32), threshold=0.5
@@ -35,6 +46,7 @@ def test_summary(assessed):
   json.dumps(summary, allow_nan=False)
   assert summary['counts'] == confusion.pool(made.counts)
   assert sum(summary['counts'].values()) == 7 * 32 * 32
+  assert summary['clustered_by'] == 'lesion'
   assert summary['clusters'] == len({row['lesion_id'] for row in metadata})
   for name, ends in summary['pooled_intervals'].items():
     assert ends['value'] == summary['pooled'][name]
