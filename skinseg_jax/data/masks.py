@@ -28,6 +28,9 @@ def lesion(
     if it covers all of it. If neither is black, the background covers at least
     three quarters of the border.
 
+  A threshold that is not between a mask's only two values does not apply to
+  that mask: one of 0 and 1 would be empty at 127.
+
   Args:
     grey: Brightness, uint8, uint16, int32 or float32 [height, width]. 16 bits
       are from 0 to 65535. Values of 32 bits are from 0 to 255, or to 65535,
@@ -44,7 +47,9 @@ def lesion(
   """
   grey = _unsigned(grey, name)
   if threshold:
-    return to_8_bit(grey) > threshold
+    above = to_8_bit(grey) > threshold
+    if above.any() != above.all() or len(np.unique(grey)) != 2:
+      return above
   white = grey.max()
   above = grey > 0
   allowed = (0, 1, 255, np.iinfo(grey.dtype).max)

@@ -112,6 +112,20 @@ def test_proposed_threshold_separates_the_values(values, names):
   assert 0 < mask.mean() < 1
 
 
+@pytest.mark.parametrize('values', [(0, 1), (0, 76), (0, 127), (200, 255)])
+def test_a_threshold_beside_both_values_does_not_apply(values):
+  lesion = disc()
+  grey = np.where(lesion, values[1], values[0]).astype(np.uint8)
+  mask = preprocessing.decode_mask(encode(grey), 'x', threshold=127)
+  np.testing.assert_array_equal(mask, lesion)
+
+
+@pytest.mark.parametrize('value', [0, 1, 90])
+def test_a_threshold_applies_to_one_dark_value(value):
+  grey = np.full((40, 60), value, np.uint8)
+  assert not preprocessing.decode_mask(encode(grey), 'x', threshold=127).any()
+
+
 def test_values_that_no_threshold_separates():
   grey = np.resize(np.array([0, 100, 150], np.uint16), (30, 30))
   with pytest.raises(errors.InputError, match='Save the mask with the values'):
@@ -133,8 +147,6 @@ def test_values_that_no_threshold_separates():
 def test_binary_masks_of_32_bits(values):
   data = encode(values[disc().astype(int)], 'TIFF')
   for threshold in (0, 100):
-    if threshold and values[1] == 1 and values.dtype == np.int32:
-      continue  # On a scale to 255, 1 is dark.
     mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
     np.testing.assert_array_equal(mask, disc())
 
