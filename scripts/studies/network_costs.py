@@ -1,6 +1,7 @@
 """Counts parameters and multiply-adds of every network.
 
-python scripts/studies/network_costs.py --output docs/benchmarks/network_costs.json
+python scripts/studies/network_costs.py \
+  --output docs/benchmarks/network_costs.json
 
 Prints the table of docs/reference/networks.md. Nothing is computed or compiled.
 A multiply-add is one product in a convolution or matrix product, for one image.

@@ -6,6 +6,7 @@ in it is that of their channels. Both come from a traced network.
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 
 import matplotlib
@@ -15,7 +16,6 @@ import network_shapes
 
 # All lengths are in points. The width lets a phone show letters of 9 pixels.
 WIDTH = 374
-_LABELS = 42  # Width of the column with the names of the rows.
 _FONT = 10.5
 # Heights of the boxes by stride; a box is never lower than its text.
 _HEIGHTS = {1: 40, 2: 34, 4: 29, 8: 25, 16: 21, 32: 18}
@@ -101,20 +101,25 @@ class Sheet:
     strides: Sequence[int],
     *,
     gap: float = 58,
+    tall: dict[int, float] | None = None,
   ):
     """Starts a picture.
 
     Args:
       shapes: The network that it shows.
       strides: Of its rows, from the top.
-      gap: Distance of neighbouring rows.
+      gap: Height of a row.
+      tall: Heights of other rows, by stride.
     """
-    self.shapes, self.gap = shapes, gap
-    self.rows = {s: gap * (n + 0.5) for n, s in enumerate(strides)}
+    self.shapes = shapes
+    heights = [(tall or {}).get(stride, gap) for stride in strides]
+    ends = [*itertools.accumulate(heights)]
+    bands = itertools.pairwise([0, *ends])
+    self.bands = dict(zip(strides, bands, strict=True))
+    self.rows = {s: (top + end) / 2 for s, (top, end) in self.bands.items()}
     self.boxes: list[Box] = []
     self.arrows: list[Arrow] = []
     self.panels: list[tuple[float, float, float, float]] = []
-    self.notes: list[tuple[float, float, str]] = []
 
   def box(
     self,
@@ -176,9 +181,10 @@ class Sheet:
       end: Where it ends.
       kind: A name in `_ARROWS`.
       route: 'h' or 'v' for a straight one, 'hv' or 'vh' for one corner, 'hvh'
-        for two, 'd' for a slanted one, 'arc' over boxes between.
+        for two, 'd' for a slanted one; 'branch' and 'drop' leave another
+        arrow, one that goes up and one that goes right; 'hidden'.
       via: Path of a module on the way that changes the channels.
-      at: With 'hvh' where it turns; with 'v', x; with 'arc' its height.
+      at: Where it turns, or where it leaves the other arrow.
     """
     channels = start.features.channels
     if via:
@@ -191,15 +197,11 @@ class Sheet:
     """Adds a background that says what belongs together."""
     self.panels.append((x, y, width, height))
 
-  def note(self, x: float, y: float, text: str) -> None:
-    """Adds a text beside the boxes."""
-    self.notes.append((x, y, text))
-
   def svg(self, legend: dict[str, str], title: str) -> str:
     """The picture.
 
     Args:
-      legend: What the kinds of arrows mean, the joins and 'D' for notes.
+      legend: What arrows and joins mean; names of boxes that differ.
       title: For readers that do not see it.
     """
     buffer = io.StringIO()
@@ -214,7 +216,7 @@ class Sheet:
 
   def figure(self, legend: dict[str, str]) -> matplotlib.figure.Figure:
     """Draws what was added."""
-    bottom = max(self.gap * len(self.rows), self._lowest() + 8)
+    bottom = max(end for _, end in self.bands.values())
     height = bottom + self._legend_height(legend)
     figure = matplotlib.figure.Figure((WIDTH / 72, height / 72), dpi=144)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -223,23 +225,19 @@ class Sheet:
     self._draw_rows(axes)
     for x, y, w, h in self.panels:
       _rectangle(axes, x, y, w, h, '#e9f1f8', 'none', 6, zorder=1)
-    for arrow in self.arrows:
+    for arrow in (arrow for arrow in self.arrows if arrow.points):
       _draw_line(axes, arrow.points, *_ARROWS[arrow.kind])
     for box in self.boxes:
       _draw_box(axes, box)
-    for x, y, text in self.notes:
-      _write(axes, x, y, text, color='#444444', zorder=6)
     self._draw_legend(axes, legend, bottom)
     return figure
-
-  def _lowest(self) -> float:
-    return max(box.y + box.height / 2 for box in self.boxes)
 
   def _draw_rows(self, axes) -> None:
     for number, (stride, y) in enumerate(self.rows.items()):
       if number % 2 == 0:
-        top = y - self.gap / 2
-        _rectangle(axes, 0, top, WIDTH, self.gap, '#f7f7f7', 'none', 0, zorder=0)
+        top, end = self.bands[stride]
+        band = (0, top, WIDTH, end - top)
+        _rectangle(axes, *band, '#f6f6f6', 'none', 0, zorder=0)
       name = '1' if stride == 1 else f'1/{stride}'
       _write(axes, 6, y - 7, name, ha='left', fontweight='bold')
       pixels = f'{network_shapes.IMAGE_SIZE // stride} px'
@@ -250,7 +248,8 @@ class Sheet:
     return [kind for kind in _BOXES if kind in used]
 
   def _legend_height(self, legend: dict[str, str]) -> float:
-    return 16 * (len(legend) + (len(self._kinds()) + 1) // 2) + 12
+    lines = len(legend.keys() - _BOXES) + (len(self._kinds()) + 1) // 2
+    return 16 * lines + 12
 
   def _draw_legend(self, axes, legend: dict[str, str], top: float) -> None:
     y = top + 14
@@ -285,25 +284,22 @@ def _route(start: Box, end: Box, route: str, at: float):
     case 'h':
       return [(side, start.y), (into, start.y)]
     case 'v':
-      return [(at or start.x, foot), (at or start.x, head)]
+      return [(start.x, foot), (start.x, head)]
     case 'hv':
-      return [(side, start.y), (at or end.x, start.y), (at or end.x, head)]
+      return [(side, start.y), (end.x, start.y), (end.x, head)]
     case 'vh':
-      x = at or start.x
-      return [(x, foot), (x, end.y), (into, end.y)]
+      return [(start.x, foot), (start.x, end.y), (into, end.y)]
     case 'hvh':
       return [(side, start.y), (at, start.y), (at, end.y), (into, end.y)]
     case 'd':
       return [(start.x + away * start.width / 3, foot), (end.x, head)]
-    case 'arc':
-      top = end.y - end.height / 2
-      high = top - at
-      return [
-        (start.x + 9, start.y - start.height / 2),
-        (start.x + 9 + at, high),
-        (end.x - 9 - at, high),
-        (end.x - 9, top),
-      ]
+    case 'branch':
+      middle = (start.y + end.y + down * (start.height - end.height) / 2) / 2
+      return [(at, middle), (end.x, middle), (end.x, head)]
+    case 'drop':
+      return [(at, start.y), (at, end.y), (into, end.y)]
+    case 'hidden':
+      return []
   raise ValueError(f'unknown route {route!r}')
 
 
@@ -333,7 +329,8 @@ def _draw_box(axes, box: Box) -> None:
   _rectangle(
     axes, left, top, box.width, box.height, fill, edge, 3, linestyle=style
   )
-  _write(axes, box.x, box.y, box.label)
+  # Beside the badge.
+  _write(axes, box.x + (4 if box.join else 0), box.y, box.label)
   if box.join:
     _draw_badge(axes, left, box.y, _JOINS[box.join])
 
