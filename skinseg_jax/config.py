@@ -17,6 +17,8 @@ from typing import Any
 
 from skinseg_jax.runtime import errors
 
+# Splits with a name; any other value of `data.split` is a file.
+SPLITS = ('paper', 'lesion', 'random')
 # Of `data`; a name of a split stays as it is.
 _PATH_FIELDS = (
   'raw_dir', 'data_dir', 'images_dir', 'masks_dir', 'metadata_csv', 'split'

@@ -133,7 +133,7 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
 
 
 def _split_rules(config: config_lib.Config) -> list[_Row]:
-  data, splits = config.data, ('paper', 'lesion', 'random')
+  data, splits = config.data, config_lib.SPLITS
   share = data.validation_fraction
   return [
     (

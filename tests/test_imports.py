@@ -28,6 +28,7 @@ _COMMANDS = (
   'compare',
   'doctor',
   'evaluate',
+  'export',
   'main',
   'predict',
   'torch_weights',

@@ -21,12 +21,14 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('evaluate', '--workdir nowhere --images x'),
     ('predict', '--workdir nowhere --input x --output y'),
     ('compare', 'one_run_alone'),
+    ('export', '--workdir nowhere --format huggingface --output x'),
     ('doctor', '--images nowhere'),
     ('torch_weights', '--export x --workdir y --nonsense'),
     *(
       (command, '--help')
       for command in (
-        'main', 'evaluate', 'predict', 'compare', 'doctor', 'torch_weights'
+        'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
+        'torch_weights',
       )
     ),
   ],

@@ -48,7 +48,7 @@ NETWORKS = {
   'unet, width 16': _from_scratch('unet', 16),
   'attention_unet, width 16': _from_scratch('attention_unet', 16),
   'segnet, width 16': _from_scratch('segnet', 16),
-  'resunetplusplus, width 16': _from_scratch('resunetplusplus', 16),
+  'resunetplusplus, width 8': _from_scratch('resunetplusplus', 8),
   **{
     f'{name}, lite0': {'model.architecture': name, **_LITE}
     for name in _ON_ENCODER

@@ -1,4 +1,4 @@
-"""Loads a checkpoint with the config of its run, ready to predict."""
+"""Loads a model with the config of its run, ready to predict."""
 
 import dataclasses
 import pathlib
@@ -12,6 +12,8 @@ from skinseg_jax import config_rules
 from skinseg_jax.data import input_pipeline
 from skinseg_jax.models import build
 from skinseg_jax.run import checkpointing, run_folder
+from skinseg_jax.runtime import errors
+from skinseg_jax.weights import model_folder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,18 +42,21 @@ class TrainedModel:
 
 
 def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
-  """Loads a model from a run folder without changing the folder.
+  """Loads a model from a folder without changing the folder.
 
   Args:
-    workdir: Folder of a run.
-    checkpoint: 'best' (by validation Dice), 'last', or a step.
+    workdir: Folder of a run, or of one model (`weights.model_folder`).
+    checkpoint: 'best' (by validation Dice), 'last', or a step. A folder of one
+      model has only one: 'best', 'last' and its step all mean it.
 
   Raises:
-    InputError: If `workdir` is not a run folder, or if the checkpoint does not
-      exist, is damaged, or does not fit the model of the config.
+    InputError: If `workdir` is neither, or if the checkpoint does not exist, is
+      damaged, or does not fit the model of the config.
   """
   config = config_lib.load(workdir / 'config.json')
   config_rules.validate(config)
+  if model_folder.is_one(workdir):
+    return _from_model_folder(workdir, config, checkpoint)
   checkpoints = checkpointing.Checkpoints(
     run_folder.checkpoints_dir(workdir), read_only=True
   )
@@ -66,6 +71,19 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
   finally:
     checkpoints.close()
   return TrainedModel(config, graphdef, state, step, best)
+
+
+def _from_model_folder(
+  folder: pathlib.Path, config: config_lib.Config, checkpoint: str
+) -> TrainedModel:
+  graphdef, like = build.abstract(config.model, input_pipeline.data_sharding())
+  state, about = model_folder.read(folder, nnx.merge(graphdef, like))
+  if checkpoint not in ('best', 'last', str(about['step'])):
+    raise errors.InputError(
+      f'{folder} holds one model, of step {about["step"]}; leave --checkpoint'
+      f' {checkpoint} out.'
+    )
+  return TrainedModel(config, graphdef, state, about['step'], None)
 
 
 def best_checkpoint(

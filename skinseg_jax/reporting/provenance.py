@@ -74,14 +74,19 @@ def data_notes(
   config: config_lib.Config, evaluation: result_files.Evaluation
 ) -> list[str]:
   """Describes the training data and the scored data."""
-  notes = {'ham10000': _HAM10000, 'synthetic': _SYNTHETIC}
   return [
-    f'{what}: {notes.get(name, f"{name}. Ask its owner for the licence.")}'
+    f'{what}: {data_note(name)}'
     for what, name in (
       ('Trained on', config.data.source),
       ('Scored on', evaluation.summary['data']['name']),
     )
   ]
+
+
+def data_note(source: str) -> str:
+  """Describes a data set by the name of its source."""
+  notes = {'ham10000': _HAM10000, 'synthetic': _SYNTHETIC}
+  return notes.get(source, f'{source}. Ask its owner for the licence.')
 
 
 _OPTIMIZERS = {'adam': 'Adam', 'adamw': 'AdamW'}

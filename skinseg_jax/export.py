@@ -1,0 +1,120 @@
+"""Writes a trained model in a form that others can use.
+
+python -m skinseg_jax.export --workdir DIR --format huggingface --output DIR
+
+huggingface: a folder for the Hugging Face hub with `README.md` (the model card
+with its scores), `config.json`, `model.json` and `model.safetensors`. All
+commands take such a folder as --workdir. Nothing is uploaded. Paths of this
+machine are left out.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.runtime import errors, paths
+
+
+def main(argv: list[str]) -> None:
+  """Parses the command line and writes the folder.
+
+  Raises:
+    InputError: If the run cannot be read or the folder cannot be written to.
+  """
+  args = _parse(argv)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  try:
+    args.output.mkdir(parents=True, exist_ok=True)
+    empty = not any(args.output.iterdir())
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write to {args.output}: {error.strerror}; give another --output.'
+    ) from error
+  if not empty:
+    raise errors.InputError(
+      f'{args.output} is not empty; give a new folder as --output.'
+    )
+  step = export(args.workdir, args.checkpoint, args.output)
+  print(f'exported step {step} of {args.workdir} to {args.output}')
+
+
+def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
+  """Writes the folder; returns the step of the checkpoint.
+
+  Raises:
+    InputError: If the checkpoint cannot be read.
+  """
+  # Imported here, because the import takes seconds.
+  import jax
+  from flax import nnx
+
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import model_card
+  from skinseg_jax.weights import model_folder
+
+  model = trained_model.load(workdir, checkpoint)
+  parameters = nnx.filter_state(model.state, nnx.Param)
+  model_card.write(
+    output / 'README.md',
+    workdir,
+    model.config,
+    step=model.step,
+    parameters=sum(leaf.size for leaf in jax.tree.leaves(parameters)),
+  )
+  model_folder.write(
+    output,
+    _without_paths(model.config),
+    nnx.merge(model.graphdef, model.state),
+    {'step': model.step},
+  )
+  return model.step
+
+
+def _without_paths(config: config_lib.Config) -> config_lib.Config:
+  """The config without what names files of this machine."""
+  data, default = config.data, config_lib.DataConfig()
+  cleared: dict[str, Any] = {
+    'raw_dir': '', 'data_dir': default.data_dir, 'metadata_csv': ''
+  }  # fmt: skip
+  if data.source == 'folder':
+    cleared |= {'images_dir': 'images', 'masks_dir': 'masks'}
+  if data.split not in config_lib.SPLITS:
+    cleared['split'] = 'split.csv'
+  weights = config.model.encoder_weights
+  return dataclasses.replace(
+    config,
+    data=dataclasses.replace(data, **cleared),
+    model=dataclasses.replace(
+      config.model, encoder_weights='imagenet' if weights == 'imagenet' else ''
+    ),
+    train=dataclasses.replace(config.train, init_from=''),
+  )
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m skinseg_jax.export',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  path: dict[str, Any] = {
+    'type': paths.user_path, 'metavar': 'DIR', 'required': True
+  }  # fmt: skip
+  add = parser.add_argument
+  add('--workdir', help='run folder', **path)
+  add('--format', required=True, choices=['huggingface'], help='what to write')
+  add('--output', help='new folder to write', **path)
+  add(
+    '--checkpoint',
+    default='last',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
+  return parser.parse_args(argv[1:])
+
+
+if __name__ == '__main__':
+  errors.exit_with_message(main, sys.argv)

@@ -1,0 +1,95 @@
+"""Writes the card of a model that is shared: what it is, scores and limits.
+
+https://huggingface.co/docs/hub/model-cards describes the head of the file.
+"""
+
+import pathlib
+from typing import Any
+
+import jinja2
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.evaluation import result_files
+from skinseg_jax.reporting import provenance
+from skinseg_jax.runtime import errors
+
+_EVALUATION = 'validation'
+_LICENCES = {'ham10000': 'cc-by-nc-4.0', 'synthetic': 'apache-2.0'}
+_GROUPS = ('dx', 'sex', 'source')
+
+
+def write(
+  path: pathlib.Path,
+  workdir: pathlib.Path,
+  config: config_lib.Config,
+  *,
+  step: int,
+  parameters: int,
+) -> None:
+  """Writes the card.
+
+  Args:
+    path: Of the card.
+    workdir: Run folder, whose validation scores are told if they are of the
+      same checkpoint.
+    config: Of the run.
+    step: Of the checkpoint that is shared.
+    parameters: Number of the network's.
+  """
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('skinseg_jax.reporting'),
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=False,  # Markdown.
+  )
+  text = environment.get_template('model_card.md').render(
+    name=' '.join(['skinseg_jax', *_short(config.model)]),
+    network=provenance.network(config.model),
+    licence=_LICENCES.get(config.data.source, 'unknown'),
+    parameters=parameters,
+    height=config.data.image_size[0],
+    width=config.data.image_size[1],
+    threshold=config.evaluation.threshold,
+    data_note=provenance.data_note(config.data.source),
+    **_scores(workdir, step),
+  )
+  path.write_text(text, encoding='utf-8')
+
+
+def _short(model: config_lib.ModelConfig) -> list[str]:
+  return [model.architecture, model.encoder or f'width {model.width}']
+
+
+def _scores(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+  """Scores of the validation images; empty without those of the checkpoint."""
+  try:
+    evaluation = result_files.read(workdir, _EVALUATION)
+  except errors.InputError:
+    return {'scores': []}
+  summary = evaluation.summary
+  if summary['checkpoint_step'] != step:
+    return {'scores': []}
+  pooled, each = summary['pooled_intervals'], summary['per_image']
+  isic = summary['isic']['threshold_jaccard']
+  rows = [
+    ('dice', 'Dice, pooled over all pixels', pooled['dice'], 'value'),
+    ('dice', 'Dice per image', each['dice'], 'mean'),
+    ('jaccard', 'thresholded Jaccard index', isic, 'value'),
+    ('recall', 'recall, pooled over all pixels', pooled['recall'], 'value'),
+  ]
+  return {
+    'scores': [
+      {'type': kind, 'name': name, 'value': ends[middle],
+       'low': ends['low'], 'high': ends['high']}
+      for kind, name, ends, middle in rows
+    ],
+    'groups': [
+      row for name in _GROUPS for row in evaluation.subgroups.get(name, [])
+    ],
+    'images': summary['num_images'],
+    'clusters': summary['clusters'],
+    'clustered_by': summary.get('clustered_by', 'lesion'),
+    'data_name': summary['data']['name'],
+    'data_title': summary['data']['name'],
+    'split': _EVALUATION,
+  }  # fmt: skip

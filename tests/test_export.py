@@ -1,0 +1,144 @@
+"""A model in a folder of its own: complete, and equal to the run's."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import evaluate, export, predict
+from skinseg_jax.inference import trained_model
+from skinseg_jax.runtime import errors
+
+
+@pytest.fixture(scope='module')
+def folder(tiny_run, tmp_path_factory) -> pathlib.Path:
+  workdir, _ = tiny_run
+  output = tmp_path_factory.mktemp('export') / 'model'
+  export.main(
+    ['export', f'--workdir={workdir}', '--format=huggingface',
+     f'--output={output}'],
+  )  # fmt: skip
+  return output
+
+
+def _predict(workdir, tmp_path, name):
+  output = tmp_path / name
+  predict.main(
+    ['predict', f'--workdir={workdir}', f'--input={tmp_path / "in"}',
+     f'--output={output}', '--probability'],
+  )  # fmt: skip
+  return {
+    path.name: np.asarray(Image.open(path)).astype(int)
+    for path in (output / 'probability').iterdir()
+  }
+
+
+def test_it_predicts_as_the_run(tiny_run, folder, tmp_path):
+  workdir, _ = tiny_run
+  (tmp_path / 'in').mkdir()
+  rng = np.random.default_rng(0)
+  for name in 'ab':
+    picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / 'in' / f'{name}.png')
+  run = _predict(workdir, tmp_path, 'run')
+  shared = _predict(folder, tmp_path, 'shared')
+  assert run.keys() == shared.keys()
+  for name, probability in run.items():
+    assert np.abs(probability - shared[name]).max() <= 2
+
+
+def test_kernels_are_rounded_to_float16_and_nothing_else(tiny_run, folder):
+  workdir, _ = tiny_run
+  run, shared = (trained_model.load(w, 'last') for w in (workdir, folder))
+  assert run.step == shared.step
+  values, read = (jax.tree.leaves(model.state) for model in (run, shared))
+  for expected, found in zip(values, read, strict=True):
+    if expected.ndim > 1:
+      expected = expected.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_it_holds_no_path_of_this_machine(tiny_run, folder):
+  workdir, _ = tiny_run
+  config = config_lib.load(workdir / 'config.json')
+  for path in folder.iterdir():
+    data = path.read_bytes()
+    assert config.data.data_dir.encode() not in data
+    assert str(workdir).encode() not in data
+
+
+def test_the_card_is_what_the_hub_expects(tiny_run, folder):
+  hub = pytest.importorskip('huggingface_hub')
+  card = hub.ModelCard.load(folder / 'README.md')
+  assert card.data.license == 'apache-2.0'
+  _, summary = tiny_run
+  results = {
+    result.metric_name: result.metric_value for result in card.data.eval_results
+  }
+  pooled = summary['pooled']['dice']
+  assert results['Dice, pooled over all pixels'] == pytest.approx(
+    pooled, abs=1e-4
+  )
+  # And written again, the head is the same.
+  again = hub.ModelCard(str(card))
+  assert again.data.to_dict() == card.data.to_dict()
+
+
+def test_it_scores_other_images(folder, tmp_path, capsys):
+  for name in ('images', 'masks'):
+    (tmp_path / name).mkdir()
+  mask = np.zeros((40, 40), np.uint8)
+  mask[10:30, 10:30] = 255
+  for i in range(3):
+    Image.fromarray(255 - mask // 2).convert('RGB').save(
+      tmp_path / 'images' / f'{i}.png'
+    )
+    Image.fromarray(mask).save(tmp_path / 'masks' / f'{i}.png')
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  evaluate.main(
+    ['evaluate', f'--workdir={copy}', f'--images={tmp_path / "images"}',
+     f'--masks={tmp_path / "masks"}', '--skip_report', '--skip_training_side'],
+  )  # fmt: skip
+  assert '3 images' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda path: (path / 'model.safetensors').unlink(), 'is missing'),
+    (
+      lambda path: (path / 'model.safetensors').write_bytes(b'0' * 100),
+      'SHA-256 differs',
+    ),
+    (lambda path: (path / 'model.json').write_text('{}'), 'is damaged'),
+  ],
+)
+def test_a_damaged_folder_is_refused(folder, tmp_path, damage, message):
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  damage(copy)
+  with pytest.raises(
+    errors.InputError, match=f'{message}.*et the folder again'
+  ):
+    trained_model.load(copy, 'last')
+
+
+def test_another_checkpoint_is_refused(folder):
+  step = json.loads((folder / 'model.json').read_text())['step']
+  for name in ('best', 'last', str(step)):
+    assert trained_model.load(folder, name).step == step
+  with pytest.raises(errors.InputError, match='leave --checkpoint 7 out'):
+    trained_model.load(folder, '7')
+
+
+def test_a_folder_that_is_not_empty_is_refused(tiny_run, folder):
+  workdir, _ = tiny_run
+  with pytest.raises(errors.InputError, match='give a new folder as --output'):
+    export.main(
+      ['export', f'--workdir={workdir}', '--format=huggingface',
+       f'--output={folder}'],
+    )  # fmt: skip
