@@ -90,7 +90,7 @@ def test_a_file_that_changed_since_is_refused(tmp_path):
   encoder = _encoder('resnet18')
   file = _save(tmp_path / 'x.safetensors', _arrays(encoder))
   _save(file.path, _arrays(encoder, seed=1))
-  with pytest.raises(errors.InputError, match='not the published file'):
+  with pytest.raises(errors.InputError, match='not the right file'):
     pretrained.read(file, encoder)
 
 
@@ -125,7 +125,7 @@ def test_a_published_file_is_downloaded_once(tmp_path, published):
 def test_a_downloaded_file_that_changed_is_refused(tmp_path, published):
   file = pretrained.find('resnet18', 'imagenet', tmp_path)
   file.path.write_bytes(b'other')
-  with pytest.raises(errors.InputError, match='not the published file'):
+  with pytest.raises(errors.InputError, match='not the right file'):
     pretrained.find('resnet18', 'imagenet', tmp_path)
 
 
