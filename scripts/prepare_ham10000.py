@@ -56,7 +56,9 @@ def main(argv: list[str]) -> None:
   )
   built = time.perf_counter()
   image_size = config.data.image_size
-  cache.open_cache(source, image_size, data_dir)
+  cache.open_cache(
+    source, image_size, data_dir, elsewhere=remedies.NEW_DATA_DIR_OF_COMMAND
+  )
   cached = time.perf_counter()
   height, width = image_size
   print(

@@ -73,7 +73,8 @@ def main(argv: list[str]) -> None:
   from skinseg_jax.runtime import devices, resource_errors
 
   devices.use('auto')
-  with resource_errors.explained(args.workdir):
+  memory = resource_errors.scoring(args.workdir)
+  with resource_errors.explained(args.workdir, memory=memory):
     _evaluate(args)
 
 

@@ -3,14 +3,18 @@
 import errno
 import json
 import os
+import pathlib
+import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from skinseg_jax import evaluate, predict
 from skinseg_jax.evaluation import result_files
+from skinseg_jax.inference import forward_pass
 from skinseg_jax.run import checkpointing
 from skinseg_jax.runtime import errors
 
@@ -219,6 +223,49 @@ def test_scores_that_cannot_be_written(workdir, capsys, monkeypatch):
   message = _end(capsys, evaluate.main, '--workdir', workdir)
   assert 'No space left' in message
   assert str(workdir) in message
+  assert 'run the same command again' in message
+  monkeypatch.undo()
+  _run(evaluate.main, '--workdir', workdir, '--skip_report')
+
+
+def test_remedy_of_too_little_memory(workdir, capsys, monkeypatch):
+  forward = forward_pass.forward
+
+  def exhausted(graphdef, state, images, **options):
+    if len(images) > 2:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+    return forward(graphdef, state, images, **options)
+
+  monkeypatch.setattr(forward_pass, 'forward', exhausted)
+  flags = ['--workdir', workdir, '--skip_report', '--skip_native_size']
+  message = _end(capsys, evaluate.main, *flags)
+  assert '--config' not in message  # No flag of evaluate.
+  section, path = re.search(
+    r'batch_size to a smaller number under (\w+) in (\S+),', message
+  ).groups()
+  path = pathlib.Path(path)
+  values = json.loads(path.read_text())
+  values[section]['batch_size'] = 2
+  path.write_text(json.dumps(values))
+  _run(evaluate.main, *flags)
+  assert 'pooled dice' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'name', ['operating_point.json', 'training_profile.json']
+)
+def test_remedy_of_damaged_results_of_training_images(
+  workdir, folder, capsys, name
+):
+  path = workdir / name
+  path.write_text('{')
+  flags = _external(workdir, folder)
+  message = _end(capsys, evaluate.main, *flags)
+  assert f'{path} is not what a run writes' in message
+  assert 'remove it to compute it again' in message
+  path.unlink()
+  _run(evaluate.main, *flags)
+  assert path.exists()
 
 
 def test_masks_that_pair_with_nothing(workdir, folder, capsys):

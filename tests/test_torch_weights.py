@@ -3,6 +3,8 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import remedies
+from absl.testing import flagsaver
 from flax import nnx
 
 from skinseg_jax import config as config_lib
@@ -230,6 +232,36 @@ def test_a_file_is_no_workdir(tmp_path):
     imported_run.import_run(
       tmp_path / 'x.safetensors', _config(tmp_path), workdir
     )
+
+
+def test_remedies_of_folders_that_cannot_be_runs(tmp_path, state):
+  config, path = _config(tmp_path), tmp_path / 'weights.safetensors'
+  tensor_files.write(path, _random_arrays(state, 'skinseg'))
+  workdir = tmp_path / 'file'
+  workdir.write_text('')
+  for name in ('one', 'two'):  # A file; then a folder that is not empty.
+    with pytest.raises(errors.InputError, match='give a new --workdir'):
+      imported_run.import_run(path, config, workdir)
+    workdir = tmp_path / name
+    imported_run.import_run(path, config, workdir)
+    exported = tmp_path / f'{name}.safetensors'
+    torch_weights.export_run(
+      workdir, checkpoint='last', path=exported, naming='twin'
+    )
+    _equal(tensor_files.read(path), tensor_files.read(exported))
+
+
+def test_remedies_of_the_command_line(tmp_path, monkeypatch):
+  seen = []
+  monkeypatch.setattr(imported_run, 'import_run', lambda *x: seen.append(x))
+  argv = ['torch_weights', '--weights=w.pt', f'--workdir={tmp_path}']
+  with flagsaver.flagsaver(), pytest.raises(errors.InputError) as caught:
+    torch_weights.run(argv)
+  added = remedies.words(caught.value, r'--config configs/\w+\.py')
+  monkeypatch.chdir(pathlib.Path(__file__).parents[1])
+  with flagsaver.flagsaver():
+    torch_weights.run([*argv, *added])
+  assert [x[0] for x in seen] == [pathlib.Path('w.pt')]
 
 
 def test_all_wrong_names_and_shapes_are_in_one_message(state):

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tqdm
 
-from skinseg_jax.data import preprocessing
+from skinseg_jax.data import preprocessing, remedies
 from skinseg_jax.data.sources import interface
 from skinseg_jax.runtime import errors
 
@@ -54,6 +54,8 @@ def open_cache(
   source: interface.Source,
   image_size: tuple[int, int],
   data_dir: pathlib.Path,
+  *,
+  elsewhere: str = remedies.NEW_DATA_DIR,
 ) -> CachedData:
   """Opens the cache of `source` at a size; builds it if it does not exist.
 
@@ -64,6 +66,7 @@ def open_cache(
     source: Where the examples come from.
     image_size: Height and width, in pixels.
     data_dir: Directory that caches are kept under.
+    elsewhere: How the user chooses another one.
 
   Raises:
     InputError: If examples cannot be read (all are listed), or the cache
@@ -95,7 +98,7 @@ def open_cache(
   except OSError as error:
     raise errors.InputError(
       f'{directory} cannot be written ({error}); it needs {needed} bytes. Make'
-      ' room, or choose another data.data_dir (--config.data.data_dir).'
+      f' room, or {elsewhere}.'
     ) from error
   return _open(directory, fingerprint)
 

@@ -56,6 +56,12 @@ FLAGS = Remedies(
 )
 
 
+# Where prepared data may be kept instead, by what the user typed.
+NEW_DATA_DIR = f'choose another folder: {CONFIG.data_dir}DIR'
+NEW_DATA_DIR_OF_COMMAND = f'choose another folder: {FLAGS.data_dir}DIR'
+NEW_DATA_DIR_OF_RUN = "set data_dir in the run's config.json to another folder"
+
+
 def name(remedy: str) -> str:
   """The flag or field alone, such as 'data.images_dir' or '--images'."""
   return remedy.removeprefix('--config.').rstrip('= ')

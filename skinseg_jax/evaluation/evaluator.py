@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from skinseg_jax.data import cache, input_pipeline, mask_checks, splits
+from skinseg_jax.data import (
+  cache,
+  input_pipeline,
+  mask_checks,
+  remedies,
+  splits,
+)
 from skinseg_jax.data.sources import interface
 from skinseg_jax.evaluation import (
   assessment,
@@ -164,7 +170,10 @@ def evaluate_source(
   _check_name(run_folder.evaluation_dir(workdir, name), source)
   config = model.config.data
   data = cache.open_cache(
-    source, config.image_size, pathlib.Path(config.data_dir)
+    source,
+    config.image_size,
+    pathlib.Path(config.data_dir),
+    elsewhere=remedies.NEW_DATA_DIR_OF_RUN,
   )
   own = {'name': source.name, 'fingerprint': source.fingerprint}
   subject = Subject(
@@ -207,7 +216,9 @@ def _check_name(directory: pathlib.Path, source: interface.Source) -> None:
   """Refuses to overwrite the scores of other data."""
   path = directory / 'summary.json'
   if path.exists():
-    there = run_folder.read_json(path, 'data')['data']
+    there = run_folder.read_json(
+      path, 'data', remedy='remove it to score again'
+    )['data']
     if there['fingerprint'] != source.fingerprint:
       raise errors.InputError(
         f'{directory} contains the scores of other images or masks; choose'

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from skinseg_jax.data import splits
 from skinseg_jax.evaluation import assessment, subgroups, summaries
 from skinseg_jax.metrics import confusion
 from skinseg_jax.run import run_folder
@@ -182,7 +183,15 @@ def read(workdir: pathlib.Path, name: str) -> Evaluation:
     raise errors.InputError(
       f'{directory} does not contain a complete evaluation ({error}); score'
       f' again: python -m skinseg_jax.evaluate --workdir {workdir}'
+      f'{_flags(name)}'
     ) from error
+
+
+def _flags(name: str) -> str:
+  """Flags that score under a name, after `--workdir`."""
+  if name in splits.SUBSETS:
+    return f' --split {name}'
+  return f' --images IMAGES --masks MASKS --name {name}'
 
 
 def _json(path: pathlib.Path) -> Any:

@@ -93,4 +93,6 @@ def profile(
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-  return run_folder.read_json(path) if path.exists() else {}
+  if not path.exists():
+    return {}
+  return run_folder.read_json(path, remedy='remove it to compute it again')

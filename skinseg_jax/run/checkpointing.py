@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 import pathlib
@@ -183,8 +184,10 @@ class Checkpoints:
       return best
     if which.isdecimal() and int(which) in steps:
       return int(which)
+    # Imported weights have no score yet.
+    names = 'last' if self.best_step() is None else 'best, last'
     raise errors.InputError(
-      f'no checkpoint {which!r} in {self._directory}; allowed are best, last'
+      f'no checkpoint {which!r} in {self._directory}; allowed are {names}'
       f' and the steps {sorted(steps)}.'
     )
 
@@ -213,11 +216,26 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
+      damaged = [f'{path}' for path in self._with_damaged_scores()]
+      remedy = (
+        'the scores in these folders are damaged; remove them to fall back on'
+        ' another checkpoint:\n' + errors.listing(damaged)
+        if damaged
+        else 'try again; a run may be removing one right now.'
+      )
       raise errors.InputError(
         f'the checkpoints in {self._directory} cannot be listed ({error!r});'
-        ' the scores of one may be damaged. Remove its folder to fall back on'
-        ' another checkpoint.'
+        f' {remedy}'
       ) from error
+
+  def _with_damaged_scores(self) -> Iterator[pathlib.Path]:
+    for folder in sorted(self._directory.glob('[0-9]*')):
+      scores = folder / 'metrics' / 'metrics'
+      try:
+        if scores.exists():
+          float(json.loads(scores.read_text('utf-8'))[BEST_METRIC])
+      except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        yield folder
 
   def _nothing_there(self) -> errors.InputError:
     if list(self._directory.glob(f'{_ASIDE}*')):

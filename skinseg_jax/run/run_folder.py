@@ -175,7 +175,8 @@ def check_data(workdir: pathlib.Path, source: interface.Source) -> None:
   if not _same_data(workdir, source):
     raise errors.InputError(
       f'the data of source {source.name!r} is not what {workdir} was trained'
-      ' on: images, masks or ids differ. Restore them, or train again.'
+      ' on: images, masks or ids differ. Restore them, or train again with a'
+      ' new --workdir.'
     )
 
 
@@ -184,8 +185,17 @@ def _same_data(workdir: pathlib.Path, source: interface.Source) -> bool:
   return recorded['data_fingerprint'] == source.fingerprint
 
 
-def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
-  """Reads a JSON object that must hold `keys`.
+def read_json(
+  path: pathlib.Path,
+  *keys: str,
+  remedy: str = 'restore it, or train again with a new --workdir',
+) -> dict[str, Any]:
+  """Reads a JSON object.
+
+  Args:
+    path: The file.
+    *keys: What the object must hold.
+    remedy: What to do if the file is damaged.
 
   Raises:
     InputError: If the file is missing or damaged, or lacks a key.
@@ -198,7 +208,7 @@ def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
       raise ValueError(f'no {", ".join(missing)}')
   except (OSError, ValueError, RecursionError) as error:
     raise errors.InputError(
-      f'{path} is not what a run writes ({error}); restore it, or train again.'
+      f'{path} is not what a run writes ({error}); {remedy}.'
     ) from error
   return found
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.data import cache, splits
+from skinseg_jax.data import cache, remedies, splits
 from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.run import run_folder
 
@@ -42,6 +42,9 @@ def open_run_data(
   source = catalog.open_source(config, download=False)
   run_folder.check_data(workdir, source)
   data = cache.open_cache(
-    source, config.image_size, pathlib.Path(config.data_dir)
+    source,
+    config.image_size,
+    pathlib.Path(config.data_dir),
+    elsewhere=remedies.NEW_DATA_DIR_OF_RUN,
   )
   return RunData(source, data, split)

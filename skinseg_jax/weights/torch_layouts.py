@@ -240,5 +240,6 @@ def _remedy(found, first_kernel, model) -> str:
   )
   return (
     'Set model.width to the width of these weights; the U-Net must have four'
-    f' levels.{width}'
+    f' levels.{width} For weights of another network, set model.architecture,'
+    ' model.encoder and model.width to theirs.'
   )

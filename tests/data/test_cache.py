@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import remedies
 
 from skinseg_jax.data import cache, preprocessing
 from skinseg_jax.runtime import errors
@@ -272,6 +273,26 @@ def test_directory_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(errors.InputError, match='cannot be written.*data_dir'):
     cache.open_cache(FakeSource(), SIZE, tmp_path / 'file' / 'data')
+
+
+def test_remedies_of_too_little_room(tmp_path, monkeypatch):
+  usage, small = shutil.disk_usage(tmp_path), tmp_path / 'small'
+  free = lambda path: 1000 if small in pathlib.Path(path).parents else 10**9
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      shutil, 'disk_usage', lambda path: usage._replace(free=free(path))
+    )
+    with pytest.raises(errors.InputError, match='Make room, or') as caught:
+      cache.open_cache(FakeSource(), SIZE, small)
+    (flag,) = remedies.words(caught.value, r'--config\.data\.data_dir=DIR')
+    config, _ = remedies.parse(
+      tmp_path,
+      '--config.data.source=synthetic',
+      flag.replace('DIR', str(tmp_path / 'large')),
+    )
+    large = pathlib.Path(config.data.data_dir)
+    assert_holds(cache.open_cache(FakeSource(), SIZE, large), FakeSource())
+  assert_holds(cache.open_cache(FakeSource(), SIZE, small), FakeSource())
 
 
 def test_index_says_what_shaped_the_arrays(tmp_path):

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from skinseg_jax.run import metric_writer
+from skinseg_jax.runtime import errors
 
 
 def _event_scalars(workdir):
@@ -91,6 +92,24 @@ def test_what_is_not_finite_is_null(tmp_path):
   writer.write(1, {'train/loss': float('nan')})
   writer.close()
   assert metric_writer.read(tmp_path) == [{'step': 1, 'train/loss': None}]
+
+
+@pytest.mark.parametrize('remedy', ['restore', 'remove'])
+def test_remedies_of_a_damaged_log(tmp_path, remedy):
+  path = tmp_path / 'metrics.jsonl'
+  whole = '{"step": 1}\n{"step": 2}\n'
+  path.write_text('{"step": 1\n{"stop": 2}\n')
+  with pytest.raises(errors.InputError, match='restore it, or remove it'):
+    metric_writer.MetricWriter(tmp_path, lines=2)
+  if remedy == 'restore':
+    path.write_text(whole)
+  else:
+    path.unlink()
+  writer = metric_writer.MetricWriter(tmp_path, lines=2)
+  writer.write(3, {'train/loss': 1.0})
+  writer.close()
+  kept = [{'step': 1}, {'step': 2}] if remedy == 'restore' else []
+  assert metric_writer.read(tmp_path) == [*kept, {'step': 3, 'train/loss': 1.0}]
 
 
 @pytest.fixture

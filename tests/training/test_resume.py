@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 import shutil
 import signal
 import types
@@ -21,7 +22,7 @@ from skinseg_jax.evaluation import scoring
 from skinseg_jax.inference import trained_model
 from skinseg_jax.run import checkpointing, metric_writer, run_folder
 from skinseg_jax.runtime import errors, stop_signals
-from skinseg_jax.training import trainer
+from skinseg_jax.training import experiment, trainer
 
 
 @pytest.fixture
@@ -140,6 +141,30 @@ def test_finished_run_started_again_trains_no_more(run, config, capsys):
   before = (workdir / 'metrics.jsonl').read_text()
   assert main.train_and_evaluate(config, workdir) == summary
   assert (workdir / 'metrics.jsonl').read_text() == before
+
+
+def test_remedy_of_a_damaged_log(run, config, tmp_path):
+  workdir = shutil.copytree(run[0], tmp_path / 'run')
+  path = workdir / 'metrics.jsonl'
+  path.write_text('{}\n' + path.read_text())
+  with pytest.raises(errors.InputError, match='restore it, or remove it'):
+    main.train_and_evaluate(config, workdir)
+  path.unlink()
+  assert main.train_and_evaluate(config, workdir) == run[1]  # And the report.
+
+
+def test_remedy_of_a_damaged_checkpoint(run, config, tmp_path):
+  workdir = shutil.copytree(run[0], tmp_path / 'run')
+  checkpoints = run_folder.checkpoints_dir(workdir)
+  for path in (checkpoints / '10/model').rglob('d/*'):
+    path.write_bytes(bytes(path.stat().st_size))
+  with pytest.raises(errors.InputError, match='remove the folder') as caught:
+    main.train_and_evaluate(config, workdir)
+  (named,) = set(re.findall(rf'{checkpoints}/\d+', str(caught.value)))
+  shutil.rmtree(named)
+  with experiment.prepared(config, workdir) as prepared:
+    experiment.train(prepared)
+  _assert_as(workdir, run[0], config)
 
 
 def _recipe(config):

@@ -18,6 +18,7 @@ from skinseg_jax.run import metric_writer, run_folder
 from skinseg_jax.runtime import errors
 from skinseg_jax.training import (
   diagnosis,
+  experiment,
   train_state,
   train_step,
   trainer,
@@ -236,6 +237,11 @@ def test_full_disk_while_logging_leaves_the_checkpoint(
   with pytest.raises(errors.InputError, match='No space left.*Free some space'):
     main.train_and_evaluate(config, tmp_path / 'run')
   assert run_files.checkpoint(tmp_path / 'run', config)[0] == 5
+  # The remedy: some space, and the same command.
+  monkeypatch.undo()
+  with experiment.prepared(config, tmp_path / 'run') as prepared:
+    experiment.train(prepared)
+  assert run_files.checkpoint(tmp_path / 'run', config)[0] == 10
 
 
 def test_out_of_memory_says_what_to_change(config, tmp_path, monkeypatch):
@@ -247,6 +253,10 @@ def test_out_of_memory_says_what_to_change(config, tmp_path, monkeypatch):
     main.train_and_evaluate(config, tmp_path / 'run')
   for field in ('remat', 'accumulation_steps', 'batch_size'):
     assert f'train.{field}' in str(caught.value)
+  # The first remedy: the run goes on in the same folder.
+  remat = run_files.changed(config, remat=True)
+  with experiment.prepared(remat, tmp_path / 'run') as prepared:
+    assert prepared.config.train.remat
 
 
 def test_folder_in_use_is_refused(config, tmp_path):

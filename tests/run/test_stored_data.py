@@ -1,0 +1,35 @@
+"""The images of a run that cannot be opened, and what to do then."""
+
+import json
+
+import pytest
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import splits
+from skinseg_jax.data.sources import catalog
+from skinseg_jax.run import run_folder, stored_data
+from skinseg_jax.runtime import errors
+
+
+def test_remedies_of_a_data_dir_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  config = config_lib.Config()
+  config.data.source, config.data.num_synthetic = 'synthetic', 4
+  config.data.image_size = (16, 16)
+  config.data.data_dir = str(tmp_path / 'file')
+  source = catalog.open_source(config.data)
+  split = splits.Split(source.image_ids[:2], source.image_ids[2:])
+  workdir = tmp_path / 'run'
+  run_folder.begin(workdir, config, source, split)
+  with pytest.raises(
+    errors.InputError, match='Make room, or set data_dir in the run.s config'
+  ) as caught:
+    stored_data.open_run_data(workdir, config.data)
+  assert '--config' not in str(caught.value)  # No flag of evaluate.
+  path = workdir / 'config.json'
+  values = json.loads(path.read_text())
+  values['data']['data_dir'] = str(tmp_path / 'another')
+  path.write_text(json.dumps(values))
+  changed = config_lib.load(path)
+  assert len(stored_data.open_run_data(workdir, changed.data).data.images) == 4
+  run_folder.begin(workdir, changed, source, split)  # It still resumes.
