@@ -147,13 +147,14 @@ def test_dropout_and_pretrained_weights_resume_to_the_bit(
   config = _encoder_config(tmp_path)
   path = tmp_path / 'encoder.safetensors'
   _write_encoder(config, path)
-  main.train_and_evaluate(config, tmp_path / 'whole')
+  expected = main.train_and_evaluate(config, tmp_path / 'whole')
   half = run_files.changed(config, epochs=1)
   main.train_and_evaluate(half, tmp_path / 'parts')
   # Only the start needs the file.
   path.unlink()
   monkeypatch.delattr(pretrained, 'find')
-  main.train_and_evaluate(config, tmp_path / 'parts')
+  resumed = main.train_and_evaluate(config, tmp_path / 'parts')
+  assert resumed['counts'] == expected['counts']
   whole, parts = (
     run_files.checkpoint(tmp_path / name, config) for name in ('whole', 'parts')
   )
@@ -175,6 +176,7 @@ import jax, numpy as np, sys
 jax.config.update('jax_enable_x64', True)
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import input_pipeline
+from skinseg_jax.inference import forward_pass
 from skinseg_jax.training import train_state, train_step
 config = config_lib.Config()
 config.model.architecture, config.model.encoder = 'pspnet', 'resnet18'
@@ -193,9 +195,14 @@ for _ in range(2):
   state, metrics = train_step.train_step(
     static.graphdef, state, jax.device_put(batch, sharding), config=config
   )
+logits = forward_pass.forward(
+  static.eval_graphdef, state[0], jax.device_put(batch, sharding)['image'],
+  views='off',
+)
+lesion = (np.asarray(logits) > 0).sum(axis=(1, 2, 3))
 leaves = jax.tree.leaves(state[0])
 assert len(leaves[0].sharding.device_set) == int(sys.argv[1])
-np.savez(sys.argv[2], metrics['loss'], *map(np.asarray, leaves))
+np.savez(sys.argv[2], lesion, metrics['loss'], *map(np.asarray, leaves))
 """
 
 
@@ -215,6 +222,7 @@ def test_dropout_is_the_same_on_one_two_and_four_devices(tmp_path, parts):
       results.append([arrays[name] for name in arrays.files])
   one, *others = results
   for other in others:
+    np.testing.assert_array_equal(one[0], other[0])  # Pixels called lesion.
     for a, b in zip(one, other, strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * np.abs(a).max())
 
