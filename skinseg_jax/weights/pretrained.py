@@ -165,7 +165,7 @@ def _from_torchvision(name: str, folder: pathlib.Path) -> WeightsFile:
   found = _digest(path)
   # The name holds the start of the digest; the whole one is known since the
   # first download.
-  with contextlib.suppress(OSError):
+  with contextlib.suppress(OSError, IndexError):  # Missing, or empty.
     expected = record.read_text('utf-8').split()[0]
     if found != expected:
       raise _another_file(path, found, expected, _AGAIN)

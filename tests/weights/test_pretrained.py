@@ -121,8 +121,11 @@ def test_a_published_file_is_downloaded_once(tmp_path, published):
   assert first.path == tmp_path / 'weights' / name
   assert pretrained.find('resnet18', 'imagenet', tmp_path) == first
   assert requests == [f'https://download.pytorch.org/models/{name}']
-  record = (tmp_path / 'weights' / f'{name}.sha256').read_text()
-  assert record == f'{first.sha256}  {name}\n'
+  record = tmp_path / 'weights' / f'{name}.sha256'
+  assert record.read_text() == f'{first.sha256}  {name}\n'
+  record.write_text('')  # As a crash may leave it.
+  assert pretrained.find('resnet18', 'imagenet', tmp_path) == first
+  assert record.read_text() == f'{first.sha256}  {name}\n'
   assert sorted(p.name for p in (tmp_path / 'weights').iterdir()) == [
     name, f'{name}.sha256',
   ]  # fmt: skip
