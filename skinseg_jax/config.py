@@ -163,6 +163,12 @@ class AugmentationConfig:
   noise: float = 0.0
   # Probability of drawing dark hairs over an image, 0 to 1.
   hair: float = 0.0
+  # Probability of dark corners, as the tube of a dermatoscope leaves them, 0 to
+  # 1.
+  vignette: float = 0.0
+  # Probability of JPEG compression, 0 to 1. The quality is uniform from 25 to
+  # 95.
+  jpeg: float = 0.0
 
 
 @dataclasses.dataclass(slots=True, unsafe_hash=True)

@@ -42,6 +42,8 @@ _SHOWN = {
   'blur': 1.0,
   'noise': 0.02,
   'hair': 1.0,
+  'vignette': 1.0,
+  'jpeg': 1.0,
 }
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.training import camera
 
 # Weights of red, green and blue in grey, by ITU-R BT.601.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -30,13 +31,17 @@ _BROWN = np.array([1.0, 0.8, 0.65], np.float32)
   _BLUR,
   _NOISE,
   _HAIR,
-) = range(9)
+  _VIGNETTE,
+  _JPEG,
+) = range(11)
 
 
 def random_colour(
   key: jax.Array, image: jax.Array, config: config_lib.AugmentationConfig
 ) -> jax.Array:
-  """Changes one image: hair, colour, gamma, blur, noise, in this order.
+  """Changes one image.
+
+  In this order: hair, vignette, colour, gamma, blur, noise, JPEG.
 
   Args:
     key: Random key for this image and step.
@@ -49,6 +54,9 @@ def random_colour(
   unchanged = image
   if config.hair:
     image = draw_hair(jax.random.fold_in(key, _HAIR), image, config.hair)
+  if config.vignette:
+    vignette_key = jax.random.fold_in(key, _VIGNETTE)
+    image = camera.vignette(vignette_key, image, config.vignette)
   if _has_affine(config):
     matrix, offset = random_affine(key, image, config)
     image = apply_affine(image, matrix, offset)
@@ -62,6 +70,9 @@ def random_colour(
     deviation_key, noise_key = jax.random.split(jax.random.fold_in(key, _NOISE))
     deviation = config.noise * jax.random.uniform(deviation_key)
     image += deviation * jax.random.normal(noise_key, image.shape)
+  if config.jpeg:
+    jpeg_key = jax.random.fold_in(key, _JPEG)
+    image = camera.random_jpeg(jpeg_key, image, config.jpeg)
   return image if image is unchanged else jnp.clip(image, 0, 1)
 
 

@@ -200,7 +200,8 @@ put = lambda x: jax.device_put(x, input_pipeline.data_sharding())
 everything = config.AugmentationConfig(
     quarter_turn=0.5, scale=0.1, translation=0.1, shear_degrees=5.0,
     brightness=0.1, contrast=0.1, saturation=0.1, hue_degrees=5.0, gamma=0.1,
-    colour_constancy=0.1, blur=1.0, noise=0.1, hair=0.5)
+    colour_constancy=0.1, blur=1.0, noise=0.1, hair=0.5,
+    vignette=0.5, jpeg=0.5)
 augment = jax.jit(lambda i, m: augmentation.augment(
     i, m, 5, seed=3, config=everything))
 out = augment(put(images), put(masks))
