@@ -13,10 +13,10 @@ folder, the script goes on where it stopped.
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
+import study_runs
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import splits
@@ -153,15 +153,7 @@ def main(argv: list[str]) -> None:
   rows = []
   for name in args.only or NETWORKS:
     workdir = args.runs_dir / name.replace(', ', '_').replace(' ', '')
-    if not (workdir / 'report.html').exists():
-      print(name, flush=True)
-      fields = {**common, **NETWORKS[name]}
-      command = [sys.executable, '-m', 'skinseg_jax.main']
-      command += ['--config', 'ham10000_mobile', '--workdir', str(workdir)]
-      command += [
-        f'--config.{field}={value}' for field, value in fields.items()
-      ]
-      subprocess.run(command, check=True)
+    study_runs.train(workdir, 'ham10000_mobile', {**common, **NETWORKS[name]})
     rows.append(row(name, workdir))
     (args.runs_dir / 'table.md').write_text(table(rows) + '\n')
   print(table(rows))
