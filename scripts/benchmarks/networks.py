@@ -148,6 +148,7 @@ def _jax_steps(args: argparse.Namespace) -> _Steps:
   from flax import nnx
 
   from skinseg_jax import config as config_lib
+  from skinseg_jax.inference import forward_pass
   from skinseg_jax.models import build
   from skinseg_jax.runtime import compilation
 
@@ -162,6 +163,7 @@ def _jax_steps(args: argparse.Namespace) -> _Steps:
   evaluation = build.in_evaluation_mode(model)
   weights = jax.tree.map(jnp.copy, nnx.state(model))
   images, masks = map(jnp.asarray, _noise(args))
+  image = (images[:1] * 255).astype(jnp.uint8)
 
   def loss_fn(model, images, masks):
     logits = model(images, key=jax.random.key(0))
@@ -174,24 +176,19 @@ def _jax_steps(args: argparse.Namespace) -> _Steps:
     optimizer.update(model, nnx.grad(loss_fn)(model, images, masks))
     return nnx.state((model, optimizer))
 
-  def predict(weights, image):
-    return jax.nn.sigmoid(nnx.merge(evaluation, weights)(image))
-
   train = compilation.compile_step(
     jax.jit(train, donate_argnums=0), state, images, masks, xla_options='auto'
-  )
-  predict = compilation.compile_step(
-    jax.jit(predict), weights, images[:1], xla_options='auto'
   )
 
   def train_once():
     nonlocal state
     state = jax.block_until_ready(train(state, images, masks))
 
-  return {
-    'train': train_once,
-    'predict': lambda: np.asarray(predict(weights, images[:1])),
-  }
+  def predict():  # As every command does it.
+    logits = forward_pass.forward(evaluation, weights, image, views='off')
+    return np.asarray(forward_pass.probabilities(logits))
+
+  return {'train': train_once, 'predict': predict}
 
 
 def _torch_steps(args: argparse.Namespace) -> _Steps:
