@@ -1,3 +1,32 @@
-"""Skin-lesion segmentation in JAX: a U-Net on HAM10000."""
+"""Skin-lesion segmentation in JAX: networks for dermoscopic images."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from skinseg_jax.inference import predictor
 
 __version__ = '0.1.0'
+
+
+def load(
+  folder: str | os.PathLike[str], checkpoint: str = 'last'
+) -> 'predictor.Predictor':
+  """Loads a model to predict with.
+
+  Args:
+    folder: Folder of a run, or of a shared model.
+    checkpoint: Of a run: 'best' (by validation Dice), 'last', or a step.
+
+  Returns:
+    Its `predict` takes pictures.
+
+  Raises:
+    InputError: If the folder or the checkpoint cannot be read.
+  """
+  # Imported here, because the import takes seconds.
+  from skinseg_jax.inference import predictor, trained_model
+  from skinseg_jax.runtime import paths
+
+  model = trained_model.load(paths.user_path(os.fspath(folder)), checkpoint)
+  return predictor.Predictor(model)

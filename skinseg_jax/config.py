@@ -163,11 +163,9 @@ class AugmentationConfig:
   noise: float = 0.0
   # Probability of drawing dark hairs over an image, 0 to 1.
   hair: float = 0.0
-  # Probability of dark corners, as the tube of a dermatoscope leaves them, 0 to
-  # 1.
+  # Probability of dark corners, as from the tube of a dermatoscope, 0 to 1.
   vignette: float = 0.0
-  # Probability of JPEG compression, 0 to 1. The quality is uniform from 25 to
-  # 95.
+  # Probability of JPEG compression, at a quality from 25 to 95; 0 to 1.
   jpeg: float = 0.0
 
 

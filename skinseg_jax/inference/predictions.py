@@ -136,8 +136,10 @@ def predict(
   """
   for folder in outputs.folders:
     folder.mkdir(parents=True, exist_ok=True)
-  devices = model.sharding.mesh.size
-  batch_size = -(-min(_BATCH_SIZE, len(inputs)) // devices) * devices
+  # Imported where used: files are looked at before, and JAX takes seconds.
+  from skinseg_jax.inference import predictor
+
+  batch_size = predictor.whole_batch(model, min(_BATCH_SIZE, len(inputs)))
   threshold = model.config.evaluation.threshold
   problems: list[str] = []
   several: list[str] = []
@@ -156,7 +158,8 @@ def predict(
         for picture in batch
         if picture.count > 1
       ]
-      probabilities = _probabilities(model, batch, batch_size)
+      images = [picture.image for picture in batch]
+      probabilities = predictor.probabilities(model, images, batch_size)
       write = lambda pair: _write(pair[0], pair[1], threshold, outputs)
       pairs = list(zip(batch, probabilities, strict=False))
       for _ in _in_turn(pool, write, pairs, most=2 * workers):
@@ -204,24 +207,6 @@ def _readable(
       problems.append(str(result))
     else:
       yield result
-
-
-def _probabilities(model, batch, batch_size) -> np.ndarray:
-  """Probability of lesion, float32 [batch_size, H, W]; padding is black."""
-  # Imported where used: files are looked at before, and JAX takes seconds.
-  import jax
-
-  from skinseg_jax.inference import forward_pass
-
-  images = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
-  images[: len(batch)] = [picture.image for picture in batch]
-  logits = forward_pass.forward(
-    model.graphdef,
-    model.state,
-    jax.device_put(images, model.sharding),
-    views=model.config.evaluation.test_time_augmentation,
-  )
-  return np.asarray(forward_pass.probabilities(logits))
 
 
 def _write(

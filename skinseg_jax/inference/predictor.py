@@ -1,0 +1,153 @@
+"""Predicts pictures from Python: arrays, Pillow images and files."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import jax
+import numpy as np
+from PIL import Image, ImageOps
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.data import preprocessing
+from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.runtime import errors, paths
+
+# uint8 [height, width, 3] or [height, width], a Pillow image, or a file.
+Picture = np.ndarray | Image.Image | str | os.PathLike[str]
+
+# Pictures per forward pass, where there are more than one.
+_BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+  """What the model says about one picture.
+
+  Attributes:
+    mask: Whether a pixel is lesion, bool [height, width], at the size of the
+      picture.
+    probability: Probability of lesion, float32 [height, width] in [0, 1].
+  """
+
+  mask: np.ndarray
+  probability: np.ndarray
+
+
+class Predictor:
+  """A model that is ready to predict.
+
+  Attributes:
+    config: Config of its run.
+    step: Number of updates that it was trained for.
+  """
+
+  def __init__(self, model: trained_model.TrainedModel):
+    self._model = model
+    self.config: config_lib.Config = model.config
+    self.step = model.step
+
+  @overload
+  def predict(  # type: ignore[overload-overlap]  # A string is iterable, too.
+    self, pictures: Picture
+  ) -> Prediction: ...
+
+  @overload
+  def predict(self, pictures: Iterable[Picture]) -> list[Prediction]: ...
+
+  def predict(
+    self, pictures: Picture | Iterable[Picture]
+  ) -> Prediction | list[Prediction]:
+    """Predicts one picture, or several.
+
+    Args:
+      pictures: One picture, or an iterable of them. An array is uint8, RGB
+        [height, width, 3] or grey [height, width]. Orientation by EXIF is
+        applied to files and Pillow images.
+
+    Returns:
+      One prediction for one picture, and otherwise a list of them.
+
+    Raises:
+      InputError: If an array has another type or shape, or a file cannot be
+        read. Nothing is returned then.
+    """
+    if isinstance(pictures, (np.ndarray, Image.Image, str, os.PathLike)):
+      return next(self._predicted([pictures], batch_size=1))
+    return list(self._predicted(pictures, batch_size=_BATCH_SIZE))
+
+  def _predicted(
+    self, pictures: Iterable[Picture], batch_size: int
+  ) -> Iterator[Prediction]:
+    size = self.config.data.image_size
+    batch_size = whole_batch(self._model, batch_size)
+    left = enumerate(pictures)
+    while batch := list(itertools.islice(left, batch_size)):
+      arrays = [_to_array(picture, f'picture {i}') for i, picture in batch]
+      resized = [preprocessing.resize_image(array, size) for array in arrays]
+      found = probabilities(self._model, resized, batch_size)
+      for array, probability in zip(arrays, found, strict=False):
+        own = preprocessing.resize_probability(probability, array.shape[:2])
+        yield Prediction(own > self.config.evaluation.threshold, own)
+
+
+def whole_batch(model: trained_model.TrainedModel, batch_size: int) -> int:
+  """The batch size, or the next that the model's devices divide."""
+  devices = model.sharding.mesh.size
+  return -(-batch_size // devices) * devices
+
+
+def probabilities(
+  model: trained_model.TrainedModel,
+  images: Sequence[np.ndarray],
+  batch_size: int,
+) -> np.ndarray:
+  """Predicts one batch, filled up with black images to its size.
+
+  Args:
+    model: What predicts.
+    images: At most `batch_size` images, uint8 [H, W, 3], of the model's size.
+    batch_size: Images in the compiled program.
+
+  Returns:
+    Probability of lesion, float32 [batch_size, H, W].
+  """
+  batch = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
+  batch[: len(images)] = images
+  logits = forward_pass.forward(
+    model.graphdef,
+    model.state,
+    jax.device_put(batch, model.sharding),
+    views=model.config.evaluation.test_time_augmentation,
+  )
+  return np.asarray(forward_pass.probabilities(logits))
+
+
+def _to_array(picture: Picture, name: str) -> np.ndarray:
+  """RGB, uint8 [height, width, 3]."""
+  if isinstance(picture, (str, os.PathLike)):
+    path = paths.user_path(os.fspath(picture))
+    return preprocessing.decode_image(_bytes(path), str(path))
+  if isinstance(picture, Image.Image):
+    return np.asarray(ImageOps.exif_transpose(picture).convert('RGB'))
+  array = np.asarray(picture)
+  if array.ndim == 2:
+    array = np.repeat(array[..., None], 3, axis=2)
+  if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+    raise errors.InputError(
+      f'{name} is an array of {array.dtype} {list(array.shape)}; give uint8'
+      ' [height, width, 3], RGB from 0 to 255.'
+    )
+  return array
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be read ({error.strerror}); give a file that can.'
+    ) from error

@@ -1,0 +1,100 @@
+"""Predictions from Python equal those of the command."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from fake_images import random_image
+from PIL import Image
+
+import skinseg_jax
+from skinseg_jax import predict
+from skinseg_jax.runtime import errors
+
+_PAGE = pathlib.Path(__file__).parents[2] / 'docs/how-to/use-in-python.md'
+
+
+@pytest.fixture(scope='module')
+def model(tiny_run):
+  return skinseg_jax.load(tiny_run[0])
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('photos')
+  rng = np.random.default_rng(0)
+  for i, size in enumerate([(40, 50), (31, 17), (90, 60)]):
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / f'{i}.png')
+  return sorted(folder.iterdir())
+
+
+def test_files_arrays_and_images_give_what_the_command_writes(
+  model, tiny_run, photos, tmp_path
+):
+  predict.main(
+    ['predict', f'--workdir={tiny_run[0]}', f'--input={photos[0].parent}',
+     f'--output={tmp_path}'],
+  )  # fmt: skip
+  images = [Image.open(path) for path in photos]
+  arrays = [np.asarray(image) for image in images]
+  files = model.predict(photos)
+  for same in (model.predict(images), model.predict(iter(arrays))):
+    for a, b in zip(files, same, strict=True):
+      np.testing.assert_array_equal(a.probability, b.probability)
+  for path, found in zip(photos, files, strict=True):
+    written = np.asarray(Image.open(tmp_path / path.name))
+    np.testing.assert_array_equal(found.mask, written == 255)
+    assert found.probability.dtype == np.float32
+    np.testing.assert_array_equal(found.mask, found.probability > 0.5)
+
+
+def test_one_picture_gives_one_prediction(model, photos):
+  one, (first, *_) = model.predict(str(photos[0])), model.predict(photos)
+  np.testing.assert_allclose(one.probability, first.probability, atol=1e-5)
+  assert model.predict([]) == []
+
+
+def test_grey_is_three_equal_channels(model):
+  grey = random_image(40, 30)[..., 0]
+  expected = model.predict(np.repeat(grey[..., None], 3, axis=2))
+  found = model.predict(grey)
+  np.testing.assert_array_equal(found.probability, expected.probability)
+
+
+def test_orientation_is_applied(model, photos):
+  image = Image.open(photos[2])
+  assert model.predict(image).mask.shape == (90, 60)
+  image.getexif()[0x0112] = 6  # A quarter turn.
+  assert model.predict(image).mask.shape == (60, 90)
+
+
+@pytest.mark.parametrize(
+  'picture',
+  [
+    np.zeros((4, 4, 3)),
+    np.zeros((4, 4, 4), np.uint8),
+    np.zeros((1, 4, 4, 3), np.uint8),
+  ],
+)
+def test_other_arrays_are_refused(model, picture):
+  with pytest.raises(errors.InputError, match='picture 0 is an array'):
+    model.predict(picture)
+
+
+def test_a_missing_file_is_named(model, tmp_path):
+  with pytest.raises(errors.InputError, match=r'nothing\.jpg cannot be read'):
+    model.predict(tmp_path / 'nothing.jpg')
+
+
+def test_the_page_runs(tiny_run, photos, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'quickstart').symlink_to(tiny_run[0])
+  Image.open(photos[0]).save('photo.jpg')
+  names: dict = {}
+  for block in re.findall(r'```python\n(.*?)```', _PAGE.read_text(), re.S):
+    exec(block, names)
+  assert 0 <= float(capsys.readouterr().out) <= 1
+  assert np.asarray(Image.open('mask.png')).shape == (300, 400)
