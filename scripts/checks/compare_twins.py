@@ -1,6 +1,6 @@
 """Compares each network with its PyTorch twin on real images.
 
-python scripts/checks/twins.py --data_dir data --output twins.json
+python scripts/checks/compare_twins.py --data_dir data --output twins.json
 
 Both have the same random weights. Prints the largest difference of the logits
 of eight images of HAM10000, as a share of the largest logit, in evaluation and
