@@ -44,6 +44,8 @@ _NETWORKS = {
   'resunetplusplus': _Network('never', width_step=8),
   **dict.fromkeys(_ALWAYS.split(), _Network('always')),
 }
+# Their batch norm of pooled images has one value of each image.
+_POOL_IMAGES = ('deeplabv3', 'deeplabv3plus')
 _ENCODERS = (
   *(f'resnet{depth}' for depth in (18, 34, 50)),
   *(f'efficientnet_lite{size}' for size in (0, 1, 2)),
@@ -192,7 +194,11 @@ def _model_rules(config: config_lib.Config) -> list[_Row]:
     ),
     row(not model.encoder or needs != 'never', f'empty with {name}'),
     *_encoder_rules(config),
-    *(_rules_with_encoder if model.encoder else _rules_of_width)(model),
+    *(
+      _rules_with_encoder
+      if model.encoder and needs != 'never'
+      else _rules_of_width
+    )(model),
   ]
 
 
@@ -214,7 +220,7 @@ def _encoder_rules(config: config_lib.Config) -> list[_Row]:
 
 
 def _rules_with_encoder(model: config_lib.ModelConfig) -> list[_Row]:
-  """Fields that an encoder takes the meaning from."""
+  """Fields that have no effect with an encoder."""
   default = config_lib.ModelConfig()
   return [
     (
@@ -297,6 +303,15 @@ def _train_rules(config: config_lib.Config) -> list[_Row]:
       train.accumulation_steps,
       train.batch_size % max(1, train.accumulation_steps) == 0,
       f'a divisor of train.batch_size, {train.batch_size}',
+    ),
+    (
+      'train.batch_size',
+      train.batch_size,
+      config.model.architecture not in _POOL_IMAGES
+      or train.batch_size >= 2 * max(1, train.accumulation_steps),
+      'at least 2 images in each of the train.accumulation_steps parts with'
+      f" model.architecture='{config.model.architecture}', which normalises one"
+      ' value of each image',
     ),
     *(
       (f'train.{name}', value, value in allowed, _one_of(allowed))

@@ -32,8 +32,7 @@ _KERNELS: dict[str, nnx.Initializer] = {
   # segmentation-models-pytorch, and torchvision's ResNets.
   'he_uniform': _scaled(2.0, 'fan_in', 'uniform'),
   'he_fan_out': _scaled(2.0, 'fan_out', 'normal'),
-  # The same for depthwise kernels: one output for each input.
-  'he_depthwise': _scaled(2.0, 'fan_in', 'normal'),
+  'he_fan_in': _scaled(2.0, 'fan_in', 'normal'),
   # Glorot and Bengio, 2010, with biases of 0: heads of
   # segmentation-models-pytorch.
   'glorot': _scaled(1.0, 'fan_avg', 'uniform'),
@@ -46,7 +45,7 @@ def initializers(
   """Initialisers of kernel and bias.
 
   Args:
-    name: 'torch', 'flax', 'he_uniform', 'he_fan_out', 'he_depthwise' or
+    name: 'torch', 'flax', 'he_uniform', 'he_fan_out', 'he_fan_in' or
       'glorot'.
     fan_in: Number of inputs that each output adds up.
   """
@@ -178,7 +177,6 @@ class BatchNorm(nnx.Module):
     *,
     activation: str = 'relu',
     epsilon: float = 1e-5,
-    momentum: float = MOMENTUM,
     rngs: nnx.Rngs,
   ):
     """Builds the layer.
@@ -187,7 +185,6 @@ class BatchNorm(nnx.Module):
       features: Channels.
       activation: 'none', 'relu' or 'relu6'.
       epsilon: Added to the variance.
-      momentum: Share of the running statistics that an update keeps.
       rngs: Not used; every layer takes it.
     """
     del rngs  # Nothing here is random.
@@ -196,7 +193,6 @@ class BatchNorm(nnx.Module):
     self.mean = nnx.BatchStat(jnp.zeros(features))
     self.var = nnx.BatchStat(jnp.ones(features))
     self.activation, self.epsilon = activation, epsilon
-    self.momentum = momentum
     self.use_running_average = False
 
   def set_view(self, use_running_average: bool | None = None) -> None:
@@ -215,9 +211,8 @@ class BatchNorm(nnx.Module):
     y, mean, var = operations.batch_norm(
       x, scale, bias, self.epsilon, self.activation
     )
-    keep = self.momentum
     for running, batch in ((self.mean, mean), (self.var, var)):
-      running[...] = keep * running[...] + (1 - keep) * batch
+      running[...] = MOMENTUM * running[...] + (1 - MOMENTUM) * batch
     return y
 
 

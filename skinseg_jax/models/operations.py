@@ -221,8 +221,8 @@ def _batch_norm_fwd(x, scale, bias, epsilon, activation):
 
 
 def _batch_norm_bwd(epsilon, activation, saved, cotangents):
-  # Section 3 of the paper. Where the activation is flat is computed again
-  # instead of kept.
+  # Section 3 of the paper. The mask of the activation's flat parts is
+  # recomputed, not stored.
   x, scale, bias, mean, rstd = saved
   count = x.size // x.shape[-1]
   gain = rstd * scale

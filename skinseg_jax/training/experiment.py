@@ -67,9 +67,10 @@ def prepared(
     )
     initial: dict[str, Any] = {}
     if not begun:
-      initial = distributed.primary_first(
-        lambda: train_state.find_initial_weights(config)
-      )
+      find = lambda: train_state.find_initial_weights(config)
+      # All processes read a checkpoint together; one downloads a file.
+      together = bool(config.train.init_from)
+      initial = find() if together else distributed.primary_first(find)
     split = distributed.primary_first(
       lambda: splits.make_split(config.data, source.metadata)
     )

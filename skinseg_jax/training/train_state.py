@@ -7,11 +7,14 @@ predicts; the second part is what training needs in addition.
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu import parameter_overview
 from flax import nnx
@@ -172,7 +175,7 @@ def find_initial_weights(config: config_lib.Config) -> dict[str, Any]:
 
   Returns:
     Empty, or `encoder_weights` with `file` and `sha256`, or `init_from` with
-    the `workdir` and `step` of a checkpoint.
+    the `workdir` and `step` of a checkpoint and the `sha256` of its values.
 
   Raises:
     InputError: If a file or folder is missing or not what it should be.
@@ -180,7 +183,13 @@ def find_initial_weights(config: config_lib.Config) -> dict[str, Any]:
   model, train = config.model, config.train
   if train.init_from:
     source = _checkpoint_of(config)
-    return {'init_from': {'workdir': train.init_from, 'step': source.step}}
+    return {
+      'init_from': {
+        'workdir': train.init_from,
+        'step': source.step,
+        'sha256': _digest(source.state),
+      }
+    }
   if model.encoder_weights:
     found = _encoder_file(config)
     return {
@@ -205,8 +214,7 @@ def with_initial_weights(
   if not recorded:
     return static.state
   if 'init_from' in recorded:
-    source = _checkpoint_of(config, str(recorded['init_from']['step']))
-    model_state = source.state
+    model_state = _recorded_state(config, recorded['init_from'])
   else:
     found = _encoder_file(config)
     found = found._replace(sha256=recorded['encoder_weights']['sha256'])
@@ -215,6 +223,34 @@ def with_initial_weights(
     model_state = nnx.state(model)
   # Copied: a training step takes the buffers of each part.
   return jax.tree.map(jnp.copy, start_from(static.state, model_state))
+
+
+def _recorded_state(
+  config: config_lib.Config, recorded: Mapping[str, Any]
+) -> Any:
+  """The values of the checkpoint that a run began from."""
+  again = 'start this run again with a new --workdir.'
+  try:
+    state = _checkpoint_of(config, str(recorded['step'])).state
+  except errors.InputError as error:
+    raise errors.InputError(
+      f'this run began from step {recorded["step"]} of {recorded["workdir"]},'
+      f' which cannot be read any more; {again}\n{error}'
+    ) from error
+  if _digest(state) != recorded['sha256']:
+    raise errors.InputError(
+      f'this run began from step {recorded["step"]} of {recorded["workdir"]},'
+      f' which holds other weights now; {again}'
+    )
+  return state
+
+
+def _digest(state: Any) -> str:
+  """SHA-256 of all values, in hex."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(state):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()
 
 
 def _encoder_file(config: config_lib.Config) -> pretrained.WeightsFile:

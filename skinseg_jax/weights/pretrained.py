@@ -74,6 +74,10 @@ _CLASSIFIERS = (
 )
 
 
+# Of an encoder in a whole network: of segmentation-models-pytorch, torchvision.
+_PREFIXES = ('encoder.', 'backbone.')
+
+
 class WeightsFile(NamedTuple):
   """A file of an encoder's weights, and its SHA-256 in hex."""
 
@@ -165,7 +169,8 @@ def _from_torchvision(name: str, folder: pathlib.Path) -> WeightsFile:
   found = _digest(path)
   # The name holds the start of the digest; the whole one is known since the
   # first download.
-  with contextlib.suppress(OSError, IndexError):  # Missing, or empty.
+  # Missing, empty, or damaged.
+  with contextlib.suppress(OSError, IndexError, UnicodeDecodeError):
     expected = record.read_text('utf-8').split()[0]
     if found != expected:
       raise _another_file(path, found, expected, _AGAIN)
@@ -231,7 +236,17 @@ def _digest(path: pathlib.Path) -> str:
 def _encoder_names(
   found: Mapping[str, np.ndarray], encoder: nnx.Module
 ) -> dict[str, np.ndarray]:
-  """The arrays by the names of the encoder's twin, without a classifier."""
+  """The arrays by the names of the encoder's twin.
+
+  Of a whole network's weights, those of its encoder; never a classifier.
+  """
+  for prefix in _PREFIXES:
+    if any(name.startswith(prefix) for name in found):
+      found = {
+        name.removeprefix(prefix): values
+        for name, values in found.items()
+        if name.startswith(prefix)
+      }
   if '_conv_stem.weight' in found:
     found = _from_package_names(found, encoder)
   elif 'conv_stem.weight' in found:  # timm's, which is a part of the twin.

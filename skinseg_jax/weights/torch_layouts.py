@@ -28,6 +28,8 @@ _TENSORS = {
 # A convolution's [height, width, in, out] is [out, in, height, width] there, a
 # transposed one's [height, width, out, in] is [in, out, height, width].
 _TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)
+# Of torchvision's FCN and DeepLabV3.
+_ONLY_TRAINING = 'aux_classifier.'
 _COUNTER = 'num_batches_tracked'  # PyTorch uses it only if momentum is None.
 
 
@@ -79,7 +81,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
   Two things that our U-Net lacks are folded into other weights, which does not
   change the outputs. Biases before a batch norm are subtracted from its running
   mean. The logits of two classes (background, lesion) become one logit, their
-  difference. The values of `num_batches_tracked` are dropped.
+  difference. The values of `num_batches_tracked` are dropped, and those of
+  torchvision's second head, which only helps the training.
 
   Args:
     state_dict: Arrays by name, in any of the `torch_names.NAMINGS`.
@@ -100,7 +103,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: nnx.Module) -> Any:
     found = {
       name: np.asarray(values, np.float32)
       for name, values in state_dict.items()
-      if not name.endswith(_COUNTER)
+      if not name.endswith(_COUNTER) and not name.startswith(_ONLY_TRAINING)
     }
   _check_finite(found)
   if isinstance(model, unet.UNet):
@@ -233,7 +236,10 @@ def _check(
 
 def _remedy(found, first_kernel, model) -> str:
   if not isinstance(model, unet.UNet):
-    return 'Set model.architecture, model.encoder and model.width to theirs.'
+    return (
+      'Set model.architecture, model.encoder and model.width to theirs. Weights'
+      ' for several classes cannot be used: the last layer must have one.'
+    )
   first = found.get(first_kernel)
   width = (
     f' These look like model.width={len(first)}.' if np.ndim(first) == 4 else ''

@@ -7,6 +7,7 @@ The two formats are those of torch.save since 2016 (a sequence of pickles, then
 the data) and since 2020 (a zip of one pickle and a file per tensor).
 """
 
+import functools
 import io
 import math
 import pickletools
@@ -29,6 +30,8 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 # Pickles before the data of the older format: magic number, version, machine,
 # tensors, names of their storages.
 _PICKLES = 5
+# Tensors may share values: their bytes in all, as a multiple of the file's.
+_MOST_SHARED = 4
 
 
 class _Name(NamedTuple):
@@ -63,23 +66,24 @@ def read(data: bytes) -> dict[str, np.ndarray]:
   file = io.BytesIO(data)
   try:
     if zipfile.is_zipfile(file):
-      return _read_zip(file)
+      return _read_zip(file, len(data))
     file.seek(0)
-    return _read_sequence(file)
+    return _read_sequence(file, len(data))
   except (
     KeyError,
     IndexError,
     TypeError,
     AttributeError,
     EOFError,
+    OverflowError,
+    MemoryError,
     zipfile.BadZipFile,
-    NotImplementedError,
-    RecursionError,
+    RuntimeError,  # Also of what is not implemented, and of depth.
   ) as error:
     raise ValueError(f'{type(error).__name__}: {error}') from error  # fmt: skip
 
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
   with zipfile.ZipFile(file) as parts:
     for info in parts.infolist():
       # Compressed, a small file could fill the memory.
@@ -88,10 +92,11 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     (name,) = (n for n in parts.namelist() if n.endswith('/data.pkl'))
     root = name.removesuffix('data.pkl')
     described = _Machine().run(io.BytesIO(parts.read(name)))
-    return _arrays(described, lambda key: parts.read(f'{root}data/{key}'))
+    read_once = functools.cache(lambda key: parts.read(f'{root}data/{key}'))
+    return _arrays(described, read_once, size)
 
 
-def _read_sequence(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_sequence(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
   magic = _Machine().run(file)
   if magic != _MAGIC:
     raise ValueError('no file of torch.save')
@@ -100,19 +105,30 @@ def _read_sequence(file: BinaryIO) -> dict[str, np.ndarray]:
   itemsizes = machines[2].itemsizes
   storages = {}
   for key in keys:
-    size = int.from_bytes(file.read(8), 'little') * itemsizes[key]
-    storages[key] = file.read(size)
-  return _arrays(described, storages.__getitem__)
+    count = int.from_bytes(file.read(8), 'little')
+    storages[key] = file.read(count * itemsizes[key])
+  return _arrays(described, storages.__getitem__, size)
 
 
-def _arrays(described: Any, storage) -> dict[str, np.ndarray]:
+def _arrays(described: Any, storage, size: int) -> dict[str, np.ndarray]:
   if not isinstance(described, dict):
     raise ValueError('no dictionary')
   described = described.get('state_dict', described)  # As checkpoints nest it.
-  return {
-    str(name): _array(tensor, storage(tensor.storage))
+  tensors = {
+    str(name): tensor
     for name, tensor in described.items()
     if isinstance(tensor, _Tensor)
+  }
+  # The same values, named by many tensors, could fill the memory.
+  wanted = sum(
+    math.prod(tensor.shape) * tensor.dtype.itemsize
+    for tensor in tensors.values()
+  )
+  if wanted > _MOST_SHARED * size:
+    raise ValueError(f'tensors of {wanted} bytes in a file of {size}')
+  return {
+    name: _array(tensor, storage(tensor.storage))
+    for name, tensor in tensors.items()
   }
 
 
@@ -204,6 +220,9 @@ class _Machine:
     if name.startswith('APPEND'):
       self._stack[-1].extend(values)
     else:
+      # Others could take for ever to compare: tuples of tuples.
+      if not all(isinstance(key, (str, int)) for key in values[::2]):
+        raise ValueError('a dictionary has keys that are no text')
       self._stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
   def _since_mark(self) -> list[Any]:
@@ -215,7 +234,9 @@ class _Machine:
   def _storage(self, identity: tuple[Any, ...]) -> tuple[str, np.dtype]:
     kind, storage_type, key = identity[:3]
     if kind != 'storage' or storage_type.name not in _TYPES:
-      raise ValueError(f'the storage {storage_type} has no place here')
+      raise ValueError(f'the storage {storage_type.name} has no place here')
+    if not isinstance(key, str):
+      raise ValueError('a storage has a name that is no text')
     dtype = np.dtype(_TYPES[storage_type.name])
     self.itemsizes[key] = dtype.itemsize
     return key, dtype
@@ -226,6 +247,7 @@ def _reduced(function: Any, arguments: tuple[Any, ...]) -> Any:
   if function == _Name(_DICTIONARY):
     return dict(*arguments)
   if function != _Name(_TENSOR):
-    raise ValueError(f'the call of {function} has no place here')
+    name = getattr(function, 'name', type(function).__name__)
+    raise ValueError(f'the call of {name} has no place here')
   (key, dtype), offset, shape, strides = arguments[:4]
   return _Tensor(key, dtype, offset, shape, strides)

@@ -4,7 +4,9 @@ Importing this skips the importing module where a package is missing.
 """
 
 import functools
+import importlib
 import types
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -116,6 +118,19 @@ def build(architecture: str, encoder: str = '', width: int = 64):
     'segnet': functools.partial(torch_networks.SegNet, width),
     'resunetplusplus': functools.partial(torch_networks.ResUNetPlusPlus, width),
   }[architecture]()
+
+
+def atrous_pyramid(channels: int, rates: Sequence[int], separable: bool):
+  """The pyramid of smp's DeepLabV3+ if separable, else of torchvision's V3."""
+  if separable:
+    decoder = importlib.import_module(
+      'segmentation_models_pytorch.decoders.deeplabv3.decoder'
+    )
+    return without_dropout(
+      decoder.ASPP(channels, 8, rates, separable=True, dropout=0.5)
+    )
+  pyramid = torchvision.models.segmentation.deeplabv3.ASPP
+  return without_dropout(pyramid(channels, rates, 8))
 
 
 def without_dropout(net):

@@ -143,6 +143,7 @@ def test_remat_changes_no_gradient(architecture, encoder, width, size):
     ({'encoder': 'resnet101'}, ['model.encoder', "nearest: 'resnet50'"]),
     ({'architecture': 'fpn'}, ["with model.architecture='fpn'"]),
     ({'architecture': 'segnet', 'encoder': 'resnet18'}, ['empty with']),
+    ({'architecture': 'segnet', 'width': 2000}, ['1 to 1024']),
     ({'encoder': 'resnet18', 'width': 32}, ['model.width', '64, the default']),
     ({'encoder': 'resnet18', 'initializer': 'flax'}, ["'torch', the default"]),
     ({'encoder_weights': 'imagenet'}, ['empty without model.encoder']),
@@ -158,6 +159,20 @@ def test_what_does_not_go_together_is_refused(changes, messages):
     config_rules.validate(config)
   for message in messages:
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(('batch_size', 'parts'), [(1, 1), (8, 8), (6, 4)])
+def test_pooled_images_are_normalised_over_two_or_more(batch_size, parts):
+  config = _config('deeplabv3', 'resnet18')
+  config.train.batch_size = batch_size
+  config.train.accumulation_steps = parts
+  with pytest.raises(errors.InputError, match=r'train\.batch_size'):
+    config_rules.validate(config)
+  config.train.batch_size = 2 * parts
+  config_rules.validate(config)
+  config = _config('unet', 'resnet18')
+  config.train.batch_size = 1
+  config_rules.validate(config)
 
 
 def test_sizes_that_a_network_cannot_take_are_refused_with_the_nearest():

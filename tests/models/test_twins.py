@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from skinseg_jax.models import blocks
 from skinseg_jax.training import train_state
 from skinseg_jax.weights import torch_layouts
 
@@ -44,6 +45,28 @@ def test_parameters_and_names_are_the_twins(architecture, variant, parameters):
   for name, values in back.items():
     if not name.endswith('num_batches_tracked'):
       assert np.array_equal(values, pair.weights[name]), name
+
+
+@pytest.mark.parametrize('separable', [False, True])
+def test_atrous_pyramids_are_the_twins(separable):
+  # Large enough that every tap lies inside: 64 px leave the centre alone.
+  channels, rates = 6, (12, 24, 36)
+  theirs = twin_pairs.twins.atrous_pyramid(channels, rates, separable)
+  theirs = twin_pairs.models.randomise(theirs)
+  ours = nnx.eval_shape(
+    lambda: blocks.AtrousPyramid(
+      channels, rates, separable=separable, features=8,
+      dtype=np.float32, rngs=nnx.Rngs(0),
+    )
+  )  # fmt: skip
+  state = torch_layouts.to_flax(twin_pairs.models.arrays(theirs), ours)
+  graphdef = nnx.graphdef(nnx.view(ours, use_running_average=True))
+  x = np.random.default_rng(0).random((1, 80, 80, channels), np.float32)
+  found = nnx.merge(graphdef, state)(x, None)
+  with twin_pairs.torch.no_grad():
+    inputs = twin_pairs.torch.from_numpy(np.moveaxis(x, -1, 1).copy())
+    expected = theirs.eval()(inputs).numpy()
+  assert _relative(np.moveaxis(np.asarray(found), -1, 1), expected) < 1e-5
 
 
 @networks

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -98,9 +99,23 @@ def test_a_run_says_what_it_started_from(tiny_run, tmp_path):
   main.train_and_evaluate(config, tmp_path / 'run')
   environment = json.loads((tmp_path / 'run' / 'environment.json').read_text())
   step = trained_model.load(workdir, 'best').step
-  assert environment['initial_weights'] == {
-    'init_from': {'workdir': str(workdir), 'step': step}
-  }
+  recorded = environment['initial_weights']['init_from']
+  assert (recorded['workdir'], recorded['step']) == (str(workdir), step)
+
+
+def test_a_checkpoint_that_changed_or_went_is_refused(tiny_run, tmp_path):
+  source = shutil.copytree(tiny_run[0], tmp_path / 'source')
+  config = trained_model.load(source, 'last').config
+  config.train.init_from = str(source)
+  recorded = train_state.find_initial_weights(config)
+  static = _static(config)
+  train_state.with_initial_weights(static, config, recorded)
+  other = {'init_from': {**recorded['init_from'], 'sha256': '0' * 64}}
+  with pytest.raises(errors.InputError, match='other weights now; start this'):
+    train_state.with_initial_weights(static, config, other)
+  other = {'init_from': {**recorded['init_from'], 'step': 77}}
+  with pytest.raises(errors.InputError, match='cannot be read any more; start'):
+    train_state.with_initial_weights(static, config, other)
 
 
 def _encoder_config(tmp_path):

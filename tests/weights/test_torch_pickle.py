@@ -1,5 +1,6 @@
 """PyTorch's files of tensors, read without PyTorch."""
 
+import contextlib
 import io
 import zipfile
 
@@ -122,5 +123,50 @@ def test_a_tensor_that_fits_its_storage_is_read():
    ((2,), (-1,))],
 )  # fmt: skip
 def test_a_tensor_beyond_its_storage_is_refused(shape, strides):
-  with pytest.raises(ValueError, match='no data'):
+  with pytest.raises(ValueError, match='no data|bytes in a file'):
     torch_pickle.read(_zipped(_tensor_program(shape, strides)))
+
+
+def test_values_shared_by_many_tensors_are_bounded():
+  one = _tensor_program((2, 2), (2, 1))
+  head, item, end = one[:3], one[3:-2], one[-2:]
+  assert torch_pickle.read(_zipped(head + item + end))['x'].size == 4
+  text = lambda t: b'X' + len(t).to_bytes(4, 'little') + t.encode()
+  many = b''.join(
+    item.replace(text('x'), text(f'x{i}'), 1) + b's' for i in range(3000)
+  )
+  # The file grows by 100 bytes a tensor, so each has to be larger than that.
+  assert len(torch_pickle.read(_zipped(head + many + b'.'))) == 3000
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, 'w') as parts:
+    large = many.replace(b'J' + (2).to_bytes(4, 'little'),
+                         b'J' + (64).to_bytes(4, 'little'))  # fmt: skip
+    parts.writestr('archive/data.pkl', head + large + b'.')
+    parts.writestr('archive/data/0', bytes(4 * 64 * 64 * 64))
+  with pytest.raises(ValueError, match='bytes in a file of'):
+    torch_pickle.read(file.getvalue())
+
+
+def test_nested_tuples_as_keys_are_refused_at_once():
+  # 200 times (x, x): to compare or print it takes for ever.
+  doubled = b''.join(
+    b'q' + bytes([i]) + b'h' + bytes([i]) + b'\x86' for i in range(200)
+  )
+  for after in (b'K\x01s.', b'R.'):
+    program = b'\x80\x02}' + b')' + doubled + after
+    with pytest.raises(ValueError):  # noqa: PT011 - any message.
+      torch_pickle.read(_zipped(program))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize('in_zip', [False, True])
+def test_any_damage_ends_in_one_kind_of_error(in_zip):
+  torch = pytest.importorskip('torch')
+  data = _saved(torch, _tensors(torch), in_zip=in_zip)
+  rng = np.random.default_rng(0)
+  for _ in range(1500):
+    damaged = bytearray(data)
+    for place in rng.integers(0, len(data), rng.integers(1, 6)):
+      damaged[place] = rng.choice([0, 255, rng.integers(0, 256)])
+    with contextlib.suppress(ValueError):
+      torch_pickle.read(bytes(damaged))

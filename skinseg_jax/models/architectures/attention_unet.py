@@ -37,7 +37,7 @@ class AttentionUNet(nnx.Module):
 
     Args:
       width: Channels of the first level; they double at each of four more.
-      remat: Whether the gradient computes each block again.
+      remat: Whether blocks are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """

@@ -41,7 +41,7 @@ class DeepLabV3(nnx.Module):
 
     Args:
       encoder: Its last features are at stride 8.
-      remat: Whether the gradient computes each block again.
+      remat: Whether blocks are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """

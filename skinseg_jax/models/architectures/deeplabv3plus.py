@@ -32,7 +32,7 @@ class DeepLabV3Plus(nnx.Module):
 
     Args:
       encoder: Its last features are at stride 16.
-      remat: Whether the gradient computes each block again.
+      remat: Whether blocks are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """

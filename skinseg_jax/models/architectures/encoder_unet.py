@@ -31,7 +31,7 @@ class EncoderUNet(nnx.Module):
 
     Args:
       encoder: Gives features at strides 1, 2, 4, 8, 16 and 32.
-      remat: Whether the gradient computes each block again.
+      remat: Whether blocks are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """

@@ -33,7 +33,7 @@ class PSPNet(nnx.Module):
 
     Args:
       encoder: Gives features at strides 1, 2, 4 and 8.
-      remat: Whether the gradient computes each block again.
+      remat: Whether blocks are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """

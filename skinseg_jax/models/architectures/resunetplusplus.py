@@ -33,7 +33,7 @@ class ResUNetPlusPlus(nnx.Module):
     Args:
       width: Channels of the stem; doubled at each of three stages and by the
         bridge. A multiple of 8.
-      remat: Whether the gradient computes each block again.
+      remat: Whether blocks are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """

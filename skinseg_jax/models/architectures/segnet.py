@@ -15,8 +15,8 @@ class SegNet(nnx.Module):
 
   VGG-16 with batch norm, and its mirror image. No package publishes it. The
   structure and, at `width=64`, the 29,480,641 parameters are those of
-  yassouali/pytorch-segmentation, which ends in two more 3x3 convolutions of 64
-  channels than the paper's figure shows, the last without batch norm.
+  yassouali/pytorch-segmentation. One difference to the paper: the last
+  convolution has one channel, the logits, instead of one for each class.
   """
 
   def __init__(
@@ -32,7 +32,7 @@ class SegNet(nnx.Module):
     Args:
       width: Channels of the first stage; the others have 2, 4, 8 and 8 times
         as many.
-      remat: Whether the gradient computes each stage again.
+      remat: Whether stages are recomputed in the backward pass.
       dtype: Type that is computed in.
       rngs: Source of the initial weights.
     """
@@ -42,11 +42,11 @@ class SegNet(nnx.Module):
     up = [[8 * w] * 4, [*[8 * w] * 3, 4 * w], [*[4 * w] * 3, 2 * w]]
     up += [[2 * w, 2 * w, w], [w, w, w]]
     self.remat = remat
-    stage = lambda widths: _Stage(widths, dtype=dtype, rngs=rngs)
-    self.downs = nnx.List([stage(widths) for widths in down])
-    self.ups = nnx.List([stage(widths) for widths in up])
+    stage = lambda widths, init: _Stage(widths, init, dtype=dtype, rngs=rngs)
+    self.downs = nnx.List([stage(widths, 'he_fan_out') for widths in down])
+    self.ups = nnx.List([stage(widths, 'he_fan_in') for widths in up])
     self.head = layers.Conv(
-      w, 1, bias=True, init='he_uniform', dtype=dtype, rngs=rngs
+      w, 1, bias=True, init='he_fan_in', dtype=dtype, rngs=rngs
     )
 
   def __call__(
@@ -78,10 +78,10 @@ class SegNet(nnx.Module):
 class _Stage(nnx.Module):
   """3x3 convolutions with bias, each with batch norm and ReLU."""
 
-  def __init__(self, widths, *, dtype, rngs):
+  def __init__(self, widths, init, *, dtype, rngs):
     self.layers = nnx.List(
       [
-        _ConvNorm(i, o, bias=True, init='he_fan_out', dtype=dtype, rngs=rngs)
+        _ConvNorm(i, o, bias=True, init=init, dtype=dtype, rngs=rngs)
         for i, o in itertools.pairwise(widths)
       ]
     )

@@ -254,7 +254,7 @@ def _depthwise(
     dilation=dilation,
     groups=features,
     same=True,
-    init='he_depthwise',
+    init='he_fan_in',
     dtype=dtype,
     rngs=rngs,
   )
