@@ -76,8 +76,8 @@ class Finding:
   """A probable mistake.
 
   Attributes:
-    kind: 'empty', 'full', 'extreme areas', 'inverted', a move of
-      `mask_fit.MOVES`, or 'misfit'.
+    kind: 'empty', 'full', 'empty or full', 'extreme areas', 'inverted', a move
+      of `mask_fit.MOVES`, or 'misfit'.
     images: How many masks show it.
     text: One paragraph with the numbers and the remedy.
     image_ids: Those masks, the most suspicious first, ten at most.
@@ -120,7 +120,7 @@ class MaskCheck:
     return '\n'.join(f'WARNING: {found.text}' for found in self.findings)
 
   def refuse_useless(self) -> None:
-    """Refuses masks that nothing can be learned from.
+    """Refuses masks that teach nothing and that no score means anything for.
 
     Raises:
       InputError: If no mask holds both lesion and skin.
@@ -221,10 +221,15 @@ def _too_many(count: int, total: int, usual: float, least: float) -> bool:
 def _area_findings(area, image_ids, remedy) -> list[Finding]:
   total = len(area)
   findings = []
-  for kind, wrong, what in (
-    ('empty', area == 0, 'hold no lesion at all'),
-    ('full', area == 1, 'are lesion in every pixel'),
-  ):
+  empty, full = area == 0, area == 1
+  kinds = [
+    ('empty', empty, 'hold no lesion at all'),
+    ('full', full, 'are lesion in every pixel'),
+  ]
+  if empty.any() and full.any() and np.all(empty | full):
+    what = 'are empty or cover the whole image'
+    kinds = [('empty or full', empty | full, what)]
+  for kind, wrong, what in kinds:
     count = int(wrong.sum())
     if count and (count == total or _too_many(count, total, 0.02, 0.1)):
       names = _first(image_ids, wrong)

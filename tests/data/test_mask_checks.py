@@ -114,6 +114,18 @@ def test_useless_masks_are_refused():
   _examine(images, masks).refuse_useless()
 
 
+@pytest.mark.parametrize(('empty', 'full'), [(1, 1), (2, 1), (2, 2), (20, 9)])
+def test_empty_beside_full_masks_are_refused(empty, full):
+  images, masks = _discs(count=empty + full)
+  masks[:empty], masks[empty:] = 0, 1
+  found = _examine(images, masks)
+  total = empty + full
+  words = f'{total} of {total} masks are empty or cover the whole image'
+  with pytest.raises(errors.InputError, match=f'{words}.*mask_threshold'):
+    found.refuse_useless()
+  assert len(found.findings) == 1
+
+
 def test_many_empty_masks_and_specks_are_reported():
   images, masks = _discs()
   assert _kinds(images, np.where(np.arange(40)[:, None, None], masks, 0)) == []
