@@ -165,8 +165,7 @@ def evaluate_source(
     `trained_on` is the number of images with the id of a training image.
 
   Raises:
-    InputError: If the review is invalid, other data already uses `name`, or
-      no mask holds both lesion and skin.
+    InputError: If the review, the masks or a `name` in use do not fit.
   """
   _check_name(run_folder.evaluation_dir(workdir, name), source)
   config = model.config.data
