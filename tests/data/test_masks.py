@@ -126,8 +126,22 @@ def test_a_threshold_applies_to_one_dark_value(value):
   assert not preprocessing.decode_mask(encode(grey), 'x', threshold=127).any()
 
 
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.int32])
+def test_8_bit_values_in_more_bits(kind):
+  grey = np.resize(np.array([0, 128, 255], kind), (30, 30))
+  data = encode(grey, 'TIFF')
+  for threshold in (127, 200):
+    mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+    np.testing.assert_array_equal(mask, grey > threshold)
+  with pytest.raises(errors.InputError, match='x: not binary') as caught:
+    preprocessing.decode_mask(data, 'x')
+  threshold = proposed(caught.value, remedies.CONFIG.mask_threshold)
+  mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+  np.testing.assert_array_equal(mask, grey > 0)
+
+
 def test_values_that_no_threshold_separates():
-  grey = np.resize(np.array([0, 100, 150], np.uint16), (30, 30))
+  grey = np.resize(np.array([0, 100, 300], np.uint16), (30, 30))
   with pytest.raises(errors.InputError, match='Save the mask with the values'):
     preprocessing.decode_mask(encode(grey), 'x')
   saved = encode((grey > 120).astype(np.uint8) * np.uint8(255))
