@@ -29,6 +29,11 @@ _BORDER, _CENTRE = 1 / 16, 3 / 16
 # A mask counts as inverted if its share of lesion at the border exceeds that in
 # the centre by this: none of HAM10000 does, 0.99 of its inverted masks do.
 _INVERTED = 0.1
+# A small lesion may lie off the centre. A mask also counts as inverted if it
+# covers more than these shares of the border and of the picture, and more of
+# the border than of the picture: none of HAM10000 does. By either rule 0.999 of
+# its inverted masks count.
+_INVERTED_BORDER, _INVERTED_AREA = 0.9, 0.6
 # From this share on, all masks are called inverted.
 _ALL = 0.8
 # Chance of a false alarm by each test, given the share of masks that may look
@@ -144,7 +149,7 @@ def examine(
   area, border, centre = shapes.T
   findings = [
     *_area_findings(area, image_ids, remedy),
-    *_inverted(border, centre, image_ids, remedy),
+    *_inverted(area, border, centre, image_ids, remedy),
   ]
   chosen = _to_compare(area)
   if len(chosen) >= _FEWEST_IMAGES:
@@ -255,9 +260,10 @@ def _area_findings(area, image_ids, remedy) -> list[Finding]:
   return findings
 
 
-def _inverted(border, centre, image_ids, remedy) -> list[Finding]:
+def _inverted(area, border, centre, image_ids, remedy) -> list[Finding]:
   total = len(border)
-  wrong = border - centre > _INVERTED
+  around = (border > _INVERTED_BORDER) & (area > _INVERTED_AREA)
+  wrong = (border - centre > _INVERTED) | (around & (border > area))
   count = int(wrong.sum())
   if not _too_many(count, total, 0.01, 0.1):
     return []
@@ -269,10 +275,11 @@ def _inverted(border, centre, image_ids, remedy) -> list[Finding]:
       'The other masks look right, so that inverting all of them would not'
       ' help: invert the files of these images.'
     )
+  edge, middle, whole = (x[wrong].mean() for x in (border, centre, area))
   text = (
     f'these masks look inverted: in {_of(count, total)} images the marked'
-    f' area covers {border[wrong].mean():.0%} of the border of the picture'
-    f' but {centre[wrong].mean():.0%} of its centre. A model learns to outline'
+    f' area covers {edge:.0%} of the border of the picture, {middle:.0%} of'
+    f' its centre and {whole:.0%} of all of it. A model learns to outline'
     f' the skin, and scores mean nothing. {how} {_examples(names)}'
   )
   return [Finding('inverted', count, text, names)]
