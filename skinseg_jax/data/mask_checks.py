@@ -1,8 +1,9 @@
 """Looks at the masks of a set together: what single files cannot show.
 
-A mask that is inverted, flipped or another image's is a valid file. Over a set
-it shows: thresholds below are chosen on HAM10000, whose own masks pass, and
-ask for more than chance among few images and for a tenth of many.
+A mask that is inverted, flipped or another image's is a valid file. The set
+shows it. The thresholds were chosen on HAM10000, whose masks pass. A fault is
+reported if at least a tenth of the masks show it and chance cannot explain it,
+and always if all masks are empty or cover the whole image.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from skinseg_jax.runtime import errors
 # Side at which fits are compared, in pixels, and the most images compared.
 _SIDE = 32
 _MOST_IMAGES = 2000
-# With fewer images nothing but areas is looked at.
+# With fewer images, masks are not compared with colours.
 _FEWEST_IMAGES = 8
 # Areas outside of these, as shares of the image, are rare: HAM10000 has 0.4 %
 # to 100 %, and 1 image in 1,000 above 97 %.
@@ -37,7 +38,7 @@ _INVERTED_BORDER, _INVERTED_AREA = 0.9, 0.6
 # From this share on, all masks are called inverted.
 _ALL = 0.8
 # Chance of a false alarm by each test, given the share of masks that may look
-# wrong in a good set; and the least share that is reported.
+# wrong in a good set.
 _FALSE_ALARMS = 1e-3
 _LISTED = 10
 
@@ -293,7 +294,8 @@ def _misfits(votes: mask_fit.Votes, image_ids: Sequence[str]) -> list[Finding]:
   for index, move in enumerate(mask_fit.MOVES):
     wrong = votes.move == index
     count = int(wrong.sum())
-    # Of a stranger's mask some copy may fit by chance, but few by one move.
+    # If masks belong to other images, some moved copies fit by chance, but
+    # rarely the same move for many.
     if 2 * count >= misfits and _too_many(count, total, 0.01, 0.1):
       names = [image_ids[i] for i in worst if wrong[i]][:_LISTED]
       text = (

@@ -28,8 +28,8 @@ def lesion(
     if it covers all of it. If neither is black, the background covers at least
     three quarters of the border.
 
-  A threshold that is not between a mask's only two values does not apply to
-  that mask: one of 0 and 1 would be empty at 127.
+  If a mask has only two values and the threshold is not between them, it is
+  ignored; otherwise a 0/1 mask would be empty at 127.
 
   Args:
     grey: Brightness, uint8, uint16, int32 or float32 [height, width]. 16 bits
