@@ -47,6 +47,7 @@ def _folder(args: argparse.Namespace) -> bool:
   from skinseg_jax.data.sources import folder
   from skinseg_jax.diagnostics import folder_check
 
+  folder_check.check_output(args.output, [args.images, args.masks])
   source = folder.FolderSource(
     images_dir=args.images,
     masks_dir=args.masks,
@@ -97,7 +98,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     type=paths.user_path,
     default=pathlib.Path('mask_check.png'),
     metavar='FILE',
-    help='picture of images and outlines to write; default: mask_check.png',
+    help='picture of images and outlines to write, outside of the folders of'
+    ' images and masks; default: mask_check.png',
   )
   args = parser.parse_args(argv[1:])
   if (args.images is None) != (args.masks is None):

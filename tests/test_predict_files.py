@@ -150,6 +150,23 @@ def test_a_file_named_twice_is_one_input(model, tmp_path):
   assert cases.run('--input', tmp_path / 'x.png', again, '--output', out) == 0
 
 
+def test_a_link_with_its_own_name_is_predicted_too(model, tmp_path):
+  for name in ('p0', 'p1'):
+    (tmp_path / 'in' / name).mkdir(parents=True)
+  first, link = tmp_path / 'in/p0/x.png', tmp_path / 'in/p1/x.png'
+  Image.fromarray(cases.picture(30, 40)[0]).save(first)
+  link.symlink_to(first)
+  out = tmp_path / 'out'
+  # The folder twice, in two spellings: each picture is predicted once.
+  flags = ('--input', tmp_path / 'in', tmp_path / 'in/p0/../', '--output', out)
+  assert cases.run(*flags) == 0
+  names = sorted(str(path.relative_to(out)) for path in out.rglob('*.png'))
+  assert names == ['p0/x.png', 'p1/x.png']
+  np.testing.assert_array_equal(
+    cases.read(out / 'p0/x.png'), cases.read(out / 'p1/x.png')
+  )
+
+
 def test_inputs_are_never_written_over(model, tmp_path, capsys):
   image = Image.fromarray(cases.picture(30, 40)[0])
   (tmp_path / 'in').mkdir()

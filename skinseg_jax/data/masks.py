@@ -28,12 +28,13 @@ def lesion(
     if it covers all of it. If neither is black, the background covers at least
     three quarters of the border.
 
-  A threshold that is not between a mask's only two values does not apply to
-  that mask: one of 0 and 1 would be empty at 127.
+  If a mask has only two values and the threshold is not between them, it is
+  ignored; otherwise a 0/1 mask would be empty at 127.
 
   Args:
     grey: Brightness, uint8, uint16, int32 or float32 [height, width]. 16 bits
-      are from 0 to 65535. Values of 32 bits are from 0 to 255, or to 65535,
+      are from 0 to 65535; a threshold takes them for 0 to 255 if none is
+      larger. Values of 32 bits are from 0 to 255, or to 65535,
       whatever the largest value needs; floats up to 1 are from 0 to 1.
     name: What messages call the mask.
     threshold: Grey value above which a pixel is lesion, 1 to 255; 0: none.
@@ -47,7 +48,7 @@ def lesion(
   """
   grey = _unsigned(grey, name)
   if threshold:
-    above = to_8_bit(grey) > threshold
+    above = _scaled(grey) > threshold
     if above.any() != above.all() or len(np.unique(grey)) != 2:
       return above
   white = grey.max()
@@ -67,6 +68,11 @@ def to_8_bit(grey: np.ndarray) -> np.ndarray:
   if grey.dtype == np.uint8:
     return grey
   return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _scaled(grey: np.ndarray) -> np.ndarray:
+  """As `to_8_bit`, but values of 8 bits that 16 bits hold stay as they are."""
+  return grey.astype(np.uint8) if grey.max() <= 255 else to_8_bit(grey)
 
 
 def _unsigned(grey: np.ndarray, name: str) -> np.ndarray:
@@ -106,7 +112,7 @@ def _describe(
   name: str, values: np.ndarray, remedies: remedies_lib.Remedies
 ) -> str:
   """What the mask holds, and what reads it."""
-  bits = to_8_bit(values)
+  bits = _scaled(values)
   low, high = int(bits.min()), int(bits.max())
   # One value alone is compared with black.
   between = ((0 if low == high else low) + high) // 2

@@ -62,8 +62,9 @@ def decode_mask(
   """Decodes a mask of any format that `decode_image` reads.
 
   What counts is how bright a pixel looks, never a palette's index. Transparent
-  is black; the orientation that EXIF or HEIC states is applied. Pixels of 32
-  bits, such as floats from 0 to 1, are allowed.
+  is black; if all that is painted is black too, opaque is white instead. The
+  orientation that EXIF or HEIC states is applied. Pixels of 32 bits, such as
+  floats from 0 to 1, are allowed.
 
   Args:
     data: The file.
@@ -187,12 +188,17 @@ def _is_32_bit(image: Image.Image) -> bool:
 
 
 def _grey(image: Image.Image) -> np.ndarray:
-  """Brightness over a black ground, [height, width], of 8, 16 or 32 bits."""
+  """Brightness over a black ground, [height, width], of 8, 16 or 32 bits.
+
+  Black paint cannot be seen on it: where there is nothing else, how opaque each
+  pixel is.
+  """
   if _is_16_bit(image) or _is_32_bit(image):
     return np.asarray(image)
   if not image.has_transparency_data:
     return np.asarray(image.convert('L'))
   composed = np.empty((image.height, image.width), np.uint8)
+  opacity = np.empty_like(composed)
   # In strips, because a whole large image would be in memory six times.
   for top in range(0, image.height, _STRIP_ROWS):
     bottom = min(top + _STRIP_ROWS, image.height)
@@ -201,7 +207,9 @@ def _grey(image: Image.Image) -> np.ndarray:
       np.asarray(strip.convert('RGBA').convert('LA'), np.uint16), 2, 0
     )
     composed[top:bottom] = (grey * alpha + 127) // 255
-  return composed
+    opacity[top:bottom] = alpha
+  painted_black = not composed.any() and opacity.min() < opacity.max()
+  return opacity if painted_black else composed
 
 
 @functools.lru_cache(maxsize=64)

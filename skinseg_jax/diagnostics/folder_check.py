@@ -1,17 +1,19 @@
 """Looks at any folder of images and masks, and draws them."""
 
+import contextlib
 import io
 import math
 import pathlib
+import shlex
 import tempfile
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from scipy import ndimage
 
 from skinseg_jax.data import cache, mask_checks
-from skinseg_jax.data.sources import interface
+from skinseg_jax.data.sources import folder_files, interface
 from skinseg_jax.runtime import errors
 
 # At this size the masks are looked at, and at twice of it drawn, in pixels.
@@ -21,11 +23,64 @@ _TILE, _CAPTION = 224, 16
 _TILES, _COLUMNS = 24, 6
 _OUTSIDE, _INSIDE = (0, 0, 0), (255, 255, 255)
 
+# Name of the sheet where the user gives none, and what marks a file as a sheet.
+SHEET = 'mask_check.png'
+_MARK = 'skinseg_jax doctor'
+
 REMEDY = mask_checks.Remedy(
   invert='check again with --mask_invert (without it if you gave it); training'
   ' has --config.data.mask_invert=true and skinseg_jax.evaluate --mask_invert',
   threshold='try another --mask_threshold',
 )
+
+
+def check_output(output: pathlib.Path, folders: Sequence[pathlib.Path]) -> None:
+  """Refuses to write among the inputs, or over what is not a sheet.
+
+  Args:
+    output: File that the sheet will be written to.
+    folders: Those of the images and the masks.
+
+  Raises:
+    InputError: Naming --output and what to type.
+  """
+  roots = [folder.resolve() for folder in folders]
+  inside = lambda path: any(path.is_relative_to(root) for root in roots)
+  place = output.parent.resolve()
+  inputs = {file.resolve() for folder in folders for file in _pictures(folder)}
+  if inside(place) or inside(output.resolve()) or output.resolve() in inputs:
+    outside = next(
+      (f for f in (place, *place.parents) if not inside(f)), place.parent
+    )
+    another = shlex.quote(str(_free(outside)))
+    raise errors.InputError(
+      f'the sheet {output} would be written among the images and masks; choose'
+      f' a file outside of their folders, such as --output {another}.'
+    )
+  if output.is_file() and output.name != SHEET and not _is_sheet(output):
+    another = shlex.quote(str(_free(output.parent)))
+    raise errors.InputError(
+      f'the file {output} is already there and is no sheet of outlines; choose'
+      f' another one, such as --output {another}.'
+    )
+
+
+def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
+  try:
+    return list(folder_files.find_pictures(folder)[0])
+  except OSError:  # Whoever reads the folder says so.
+    return []
+
+
+def _free(folder: pathlib.Path) -> pathlib.Path:
+  """A name for a sheet, at which no other file would be lost."""
+  names = (f'mask_check{number}.png' for number in ('', *range(2, 1000)))
+  return next(folder / name for name in names if not (folder / name).exists())
+
+
+def _is_sheet(path: pathlib.Path) -> bool:
+  with path.open('rb') as file:
+    return _MARK.encode() in file.read(200)
 
 
 def check(
@@ -35,7 +90,7 @@ def check(
 
   Args:
     source: The images and masks.
-    output: PNG file that the sheet is written to.
+    output: PNG file that the sheet is written to; see `check_output`.
 
   Raises:
     InputError: If files cannot be read, or `output` cannot be written.
@@ -44,9 +99,13 @@ def check(
     data = cache.open_cache(source, _IMAGE_SIZE, pathlib.Path(directory))
     found = mask_checks.examine(data, np.arange(len(data.image_ids)), REMEDY)
     picture = sheet(data, _shown(data.image_ids, found))
+  temporary = output.with_name(output.name + '.tmp')
   try:
-    output.write_bytes(picture)
+    temporary.write_bytes(picture)
+    temporary.replace(output)
   except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink()
     raise errors.InputError(
       f'cannot write the sheet {output}: {error.strerror}; choose another'
       ' --output.'
@@ -99,7 +158,9 @@ def sheet(data: cache.CachedData, image_ids: Sequence[str]) -> bytes:
     caption = caption.encode('ascii', 'replace').decode()
     draw.text((left + 4, top + _TILE + 2), caption, fill=_OUTSIDE)
   file = io.BytesIO()
-  picture.save(file, 'PNG')
+  mark = PngImagePlugin.PngInfo()
+  mark.add_text('Software', _MARK)
+  picture.save(file, 'PNG', pnginfo=mark)
   return file.getvalue()
 
 

@@ -165,7 +165,7 @@ def evaluate_source(
     `trained_on` is the number of images with the id of a training image.
 
   Raises:
-    InputError: If the review is invalid, or other data already uses `name`.
+    InputError: If the review, the masks or a `name` in use do not fit.
   """
   _check_name(run_folder.evaluation_dir(workdir, name), source)
   config = model.config.data
@@ -188,7 +188,7 @@ def evaluate_source(
     remedy=mask_checks.scoring_remedy(name),
   )
   rows = _read_review(options.review, subject)
-  masks = _check_masks(subject)
+  masks = _check_masks(subject, refuse_useless=True)
   point, training = _training_side(workdir, model, options)
   assessed = _assess(model, subject, rows, options)
   here = shift.profile(source, data, range(len(source)))
@@ -259,10 +259,18 @@ def _read_review(
   return rows
 
 
-def _check_masks(subject: Subject) -> mask_checks.MaskCheck:
-  """Looks at all masks together; prints what looks wrong."""
+def _check_masks(
+  subject: Subject, *, refuse_useless: bool = False
+) -> mask_checks.MaskCheck:
+  """Looks at all masks together; prints what looks wrong.
+
+  Raises:
+    InputError: If told to refuse masks of which none holds lesion and skin.
+  """
   indices = input_pipeline.select(subject.data, subject.image_ids)
   found = mask_checks.examine(subject.data, indices, subject.remedy)
+  if refuse_useless:
+    found.refuse_useless()
   if found.findings and distributed.is_primary():
     print(found.warning(), file=sys.stderr, flush=True)
   return found

@@ -89,7 +89,8 @@ def find_images(
   """
   problems: list[str] = []
   notes: list[str] = []
-  found: dict[pathlib.Path, Input] = {}
+  # By file and name: a link with a name of its own has an output of its own.
+  found: dict[tuple[pathlib.Path, str], Input] = {}
   for path in inputs:
     if path.is_dir():
       # A folder that is itself the output holds its inputs: `check_outputs`
@@ -106,7 +107,7 @@ def find_images(
       if not path.exists():
         problems.append(f'{path} does not exist')
     for file, name in inside.items():
-      found.setdefault(file.resolve(), Input(file, name))
+      found.setdefault((file.resolve(), name), Input(file, name))
   if problems:
     raise errors.InputError(
       'the inputs do not fit; name image files'

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -76,6 +78,31 @@ def test_what_was_done_to_masks_is_named(fault, share):
   assert len([i for i in listed if i >= wrong]) <= 1
 
 
+@pytest.mark.parametrize('share', [0.3, 1.0])
+def test_inverted_masks_of_small_lesions_off_the_centre(share):
+  rng = np.random.default_rng(2)
+  rows, columns = np.mgrid[:112, :112]
+  centres = rng.uniform(14, 98, (60, 2, 1, 1))
+  distance = np.hypot(rows - centres[:, 0], columns - centres[:, 1])
+  masks = (distance < rng.uniform(8, 13, (60, 1, 1))).astype(np.uint8)
+  grey = np.where(masks, 80, 200) + rng.normal(0, 8, masks.shape)
+  images = np.repeat(grey[..., None], 3, axis=3).clip(0, 255).astype(np.uint8)
+  assert _kinds(images, masks) == []
+  wrong = round(share * 60)
+  masks[:wrong] = 1 - masks[:wrong]
+  (found,) = _examine(images, masks).findings
+  assert (found.kind, found.images) == ('inverted', wrong)
+  # Lesions of 2 to 4 % are cut out.
+  assert re.search(r'100% of the border.* 9[5-8]% of all of it', found.text)
+
+
+def test_large_lesions_pass():
+  images, masks = _discs()
+  masks[:20] = 1
+  masks[:20, :9, :9] = 0  # Skin in one corner: 90 % of the border is lesion.
+  assert 'inverted' not in _kinds(images, masks)
+
+
 def test_light_lesions_on_dark_skin_pass():
   images, masks = _discs()
   assert _kinds(255 - images, masks) == []
@@ -112,6 +139,18 @@ def test_useless_masks_are_refused():
     with pytest.raises(errors.InputError, match=f'4 of 4 masks.*{words}'):
       found.refuse_useless()
   _examine(images, masks).refuse_useless()
+
+
+@pytest.mark.parametrize(('empty', 'full'), [(1, 1), (2, 1), (2, 2), (20, 9)])
+def test_empty_beside_full_masks_are_refused(empty, full):
+  images, masks = _discs(count=empty + full)
+  masks[:empty], masks[empty:] = 0, 1
+  found = _examine(images, masks)
+  total = empty + full
+  words = f'{total} of {total} masks are empty or cover the whole image'
+  with pytest.raises(errors.InputError, match=f'{words}.*mask_threshold'):
+    found.refuse_useless()
+  assert len(found.findings) == 1
 
 
 def test_many_empty_masks_and_specks_are_reported():

@@ -57,6 +57,38 @@ def test_two_colours_are_background_and_lesion(foreground, background, palette):
   np.testing.assert_array_equal(preprocessing.decode_mask(data, 'x'), lesion)
 
 
+def painted(alpha, hidden=0) -> np.ndarray:
+  """Black where it can be seen; where not, of the brightness `hidden`."""
+  grey = np.where(alpha > 0, 0, hidden)
+  return np.stack([grey] * 3 + [alpha], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize('hidden', [0, 255])
+@pytest.mark.parametrize('opaque', [255, 200])
+@pytest.mark.parametrize('threshold', [0, 127])
+def test_black_paint_on_nothing_is_lesion(hidden, opaque, threshold):
+  lesion = disc(height=600, radius=25)  # More than one strip.
+  data = encode(painted(lesion * opaque, hidden))
+  mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+  np.testing.assert_array_equal(mask, lesion)
+
+
+def test_black_paint_with_soft_edges_needs_a_threshold():
+  alpha = np.where(disc(), 255, np.where(disc(radius=14), 90, 0))
+  data = encode(painted(alpha))
+  with pytest.raises(errors.InputError, match='x: not binary') as caught:
+    preprocessing.decode_mask(data, 'x')
+  threshold = proposed(caught.value, remedies.CONFIG.mask_threshold)
+  mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+  np.testing.assert_array_equal(mask, disc())
+
+
+@pytest.mark.parametrize('alpha', [0, 100, 255])
+def test_black_with_one_opacity_stays_empty(alpha):
+  data = encode(painted(np.full((20, 30), alpha)))
+  assert not preprocessing.decode_mask(data, 'x').any()
+
+
 def test_black_is_background_where_a_lesion_covers_part_of_the_border():
   lesion = np.zeros((10, 10), bool)
   lesion[:4] = True  # 10 of the first row, 2 in each of 3 more: 16 of 36.
@@ -126,8 +158,22 @@ def test_a_threshold_applies_to_one_dark_value(value):
   assert not preprocessing.decode_mask(encode(grey), 'x', threshold=127).any()
 
 
+@pytest.mark.parametrize('kind', [np.uint8, np.uint16, np.int32])
+def test_8_bit_values_in_more_bits(kind):
+  grey = np.resize(np.array([0, 128, 255], kind), (30, 30))
+  data = encode(grey, 'TIFF')
+  for threshold in (127, 200):
+    mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+    np.testing.assert_array_equal(mask, grey > threshold)
+  with pytest.raises(errors.InputError, match='x: not binary') as caught:
+    preprocessing.decode_mask(data, 'x')
+  threshold = proposed(caught.value, remedies.CONFIG.mask_threshold)
+  mask = preprocessing.decode_mask(data, 'x', threshold=threshold)
+  np.testing.assert_array_equal(mask, grey > 0)
+
+
 def test_values_that_no_threshold_separates():
-  grey = np.resize(np.array([0, 100, 150], np.uint16), (30, 30))
+  grey = np.resize(np.array([0, 100, 300], np.uint16), (30, 30))
   with pytest.raises(errors.InputError, match='Save the mask with the values'):
     preprocessing.decode_mask(encode(grey), 'x')
   saved = encode((grey > 120).astype(np.uint8) * np.uint8(255))

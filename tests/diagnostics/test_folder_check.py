@@ -1,8 +1,13 @@
+import pathlib
+import re
+import shlex
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from skinseg_jax import doctor
+from skinseg_jax.runtime import errors
 
 
 def _write(directory, count, invert):
@@ -66,3 +71,83 @@ def test_proposed_flag_works(tmp_path, capsys):
   output = ['--output', str(tmp_path / 'sheet.png')]
   doctor.main(['doctor', *argv, *output, '--mask_invert'])
   assert 'nothing looks wrong' in capsys.readouterr().out
+
+
+def _contents(directory):
+  return {
+    path: path.read_bytes() for path in directory.rglob('*') if path.is_file()
+  }
+
+
+def _follow(error, argv):
+  """Runs the command again with the flags that the message proposes."""
+  flags = shlex.split(re.search(r'--output [^;]+(?=\.$)', str(error))[0])
+  doctor.main(['doctor', *argv, *flags])
+  return pathlib.Path(flags[1])
+
+
+@pytest.mark.parametrize(
+  'name', ['images/x0.png', 'masks/x0.png', 'images/a.png', 'link/b/c.png']
+)
+def test_sheet_is_not_written_among_the_inputs(tmp_path, name):
+  argv = _write(tmp_path / 'set', 3, invert=False)
+  (tmp_path / 'set' / 'masks' / 'b').mkdir()
+  (tmp_path / 'set' / 'link').symlink_to(tmp_path / 'set' / 'masks')
+  before = _contents(tmp_path)
+  output = ['--output', str(tmp_path / 'set' / name)]
+  with pytest.raises(errors.InputError, match='--output') as caught:
+    doctor.main(['doctor', *argv, *output])
+  assert _contents(tmp_path) == before
+  sheet = _follow(caught.value, argv)
+  assert _contents(tmp_path) == before | {sheet: sheet.read_bytes()}
+
+
+def test_default_sheet_is_not_written_among_the_inputs(tmp_path, monkeypatch):
+  _write(tmp_path / 'my set', 3, invert=False)
+  monkeypatch.chdir(tmp_path / 'my set' / 'images')
+  argv = ['--images', '.', '--masks', '../masks']
+  before = _contents(tmp_path)
+  for _ in range(2):
+    with pytest.raises(errors.InputError, match='--output') as caught:
+      doctor.main(['doctor', *argv])
+    assert _contents(tmp_path / 'my set' / 'images').keys() < before.keys()
+    _follow(caught.value, argv)
+
+
+def test_sheet_is_not_written_over_the_target_of_an_input(tmp_path):
+  argv = _write(tmp_path / 'set', 3, invert=False)
+  target = tmp_path / 'elsewhere' / 'mask_check.png'
+  target.parent.mkdir()
+  (tmp_path / 'set' / 'images' / 'x0.png').rename(target)
+  (tmp_path / 'set' / 'images' / 'x0.png').symlink_to(target)
+  before = target.read_bytes()
+  with pytest.raises(errors.InputError, match='--output') as caught:
+    doctor.main(['doctor', *argv, '--output', str(target)])
+  _follow(caught.value, argv)
+  assert target.read_bytes() == before
+
+
+def test_only_sheets_are_written_over(tmp_path, monkeypatch):
+  argv = _write(tmp_path / 'set', 3, invert=False)
+  monkeypatch.chdir(tmp_path)
+  photo = tmp_path / 'photo.png'
+  photo.write_bytes(b'of other data')
+  with pytest.raises(errors.InputError, match='already there') as caught:
+    doctor.main(['doctor', *argv, '--output', 'photo.png'])
+  assert photo.read_bytes() == b'of other data'
+  _follow(caught.value, argv)
+  # Sheets of this version, and by their name those of the one before.
+  (tmp_path / 'mask_check.png').write_bytes(b'old')
+  for output in ('own.png', 'own.png', 'mask_check.png'):
+    doctor.main(['doctor', *argv, '--output', output])
+    with Image.open(output) as picture:
+      assert picture.size == (3 * 224, 240)
+  assert not list(tmp_path.rglob('*.tmp'))
+
+
+def test_sheet_that_cannot_be_written(tmp_path):
+  argv = _write(tmp_path / 'set', 3, invert=False)
+  for output in (tmp_path, tmp_path / 'nowhere' / 'sheet.png'):
+    with pytest.raises(errors.InputError, match='choose another --output'):
+      doctor.main(['doctor', *argv, '--output', str(output)])
+  assert not list(tmp_path.parent.glob('*.tmp'))

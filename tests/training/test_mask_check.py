@@ -65,15 +65,37 @@ def test_empty_masks_are_refused_before_the_run_begins(config, tmp_path):
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
+def _score(workdir, directory, *flags):
+  evaluate.main([
+    'evaluate', '--workdir', str(workdir), '--name', 'other',
+    '--images', str(directory / 'images'),
+    '--masks', str(directory / 'masks'), *flags,
+  ])  # fmt: skip
+
+
+def test_empty_masks_are_not_scored_and_the_remedy_works(
+  tiny_run, tmp_path, capsys
+):
+  workdir = shutil.copytree(tiny_run[0], tmp_path / 'run')
+  directory = _write(tmp_path / 'set', lambda mask: mask)
+  for path in (directory / 'masks').iterdir():
+    grey = np.asarray(Image.open(path)) // 4  # Up to 63.
+    grey[0, 0] = 9  # A third value, so that a threshold applies.
+    Image.fromarray(grey).save(path)
+  words = '28 of 28 masks hold no lesion.*another --mask_threshold and --name'
+  with pytest.raises(errors.InputError, match=words):
+    _score(workdir, directory, '--mask_threshold', '127')
+  assert not (workdir / 'evaluation' / 'other').exists()
+  assert 'WARNING' not in capsys.readouterr().err  # The error says it all.
+  _score(workdir, directory, '--mask_threshold', '30', '--skip_report')
+  summary = workdir / 'evaluation' / 'other' / 'summary.json'
+  assert json.loads(summary.read_text())['mask_check']['findings'] == []
+
+
 def test_scores_carry_the_warning(tiny_run, tmp_path, capsys):
   workdir = shutil.copytree(tiny_run[0], tmp_path / 'run')
   directory = _write(tmp_path / 'set', lambda mask: 1 - mask)
-  argv = [
-    'evaluate', '--workdir', str(workdir), '--name', 'other',
-    '--images', str(directory / 'images'),
-    '--masks', str(directory / 'masks'),
-  ]  # fmt: skip
-  evaluate.main(argv)
+  _score(workdir, directory)
   assert 'WARNING: these masks look inverted' in capsys.readouterr().err
   home = workdir / 'evaluation' / 'other'
   summary = json.loads((home / 'summary.json').read_text())

@@ -39,7 +39,8 @@ class Ham10000(tfds.core.ShardBasedBuilder):
   """Writes the original bytes of images and masks, with all metadata as text.
 
   Records are in the order of image ids. `info.metadata` holds the manifest:
-  `files` (bytes by name), `listing_digest`, `content_digest`, `grey_masks`,
+  `files` (bytes by name), `listing_digest`, `content_digest`, `grey_masks`
+  (those that need a threshold), the `mask_threshold` that they were read with,
   and all metadata `rows`, so that opening the data set reads no record.
   """
 
@@ -119,6 +120,7 @@ class Ham10000(tfds.core.ShardBasedBuilder):
       listing_digest=raw.listing_digest(),
       content_digest=verified.content_digest,
       grey_masks=verified.grey_masks,
+      mask_threshold=self._mask_threshold,
       rows=[raw.rows[image_id] for image_id in image_ids],
     )
     return {
@@ -204,11 +206,7 @@ class Ham10000Source:
     _check_whole(builder)
     manifest = builder.info.metadata
     if manifest['grey_masks'] and mask_threshold == 0:
-      raise errors.InputError(
-        'these masks are not binary; they were prepared with a threshold. Give'
-        f' it again, such as {remedies.mask_threshold}127:\n'
-        + errors.listing(manifest['grey_masks'])
-      )
+      raise errors.InputError(_describe_grey(manifest, remedies))
     self._mask_threshold = mask_threshold
     self._mask_invert = mask_invert
     self._remedies = remedies
@@ -293,6 +291,21 @@ class Ham10000Source:
         remedies=self._remedies,
       ),
     }
+
+
+def _describe_grey(manifest, remedies: remedies_lib.Remedies) -> str:
+  """Which masks need a threshold, and which one."""
+  flag = remedies.mask_threshold
+  # Data sets that earlier versions prepared do not state it.
+  stored = manifest.get('mask_threshold')
+  if stored is None:
+    remedy = f'Give the one they were prepared with: {flag}N'
+  else:
+    remedy = f'Give the one they were prepared with again: {flag}{stored}'
+  return (
+    f'these masks are not binary, so they need a threshold. {remedy}\n'
+    + errors.listing(manifest['grey_masks'])
+  )
 
 
 def _build(builder: Ham10000) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 
 import fake_ham10000
+import numpy as np
 import pytest
 import remedies
 
@@ -79,6 +80,42 @@ def test_remedies_of_other_raw_files(prepare, raw_dir, images, tmp_path):
   assert len(prepare(None)) == 7
   shutil.rmtree(_named(error))
   assert len(prepare(raw_dir)) == 6
+
+
+@pytest.fixture
+def dim(images, tmp_path):
+  """Raw files of which mask 4 is 0, 20 and 76: empty above 127."""
+  images[4].mask = fake_ham10000.grey_png(np.resize([0, 20, 76], (45, 60)))
+  return fake_ham10000.write_zips(tmp_path / 'dim', images)
+
+
+def test_remedy_of_grey_masks_opened_without_their_threshold(
+  prepare, dim, tmp_path
+):
+  expected = prepare(dim, 30)[4]['mask']
+  assert expected.mean() == pytest.approx(1 / 3)
+  error = _refused(prepare, 'need a threshold')
+  (flag,) = remedies.words(error, r'--config\.data\.mask_threshold=\S+')
+  config, _ = remedies.parse(
+    tmp_path,
+    '--config.data.source=ham10000',
+    f'--config.data.data_dir={tmp_path / "data"}',
+    flag,
+  )
+  opened = catalog.open_source(config.data)
+  np.testing.assert_array_equal(opened[4]['mask'], expected)
+
+
+def test_no_threshold_is_proposed_where_it_is_not_known(prepare, dim, tmp_path):
+  expected = prepare(dim, 30)[4]['mask']
+  # As versions before this one wrote it.
+  (path,) = (tmp_path / 'data').rglob('metadata.json')
+  manifest = json.loads(path.read_text())
+  del manifest['mask_threshold']
+  path.write_text(json.dumps(manifest))
+  error = _refused(prepare, 'the one they were prepared with')
+  assert not re.search(r'mask_threshold=\d', str(error))
+  np.testing.assert_array_equal(prepare(None, 30)[4]['mask'], expected)
 
 
 def test_remedies_of_a_run_whose_data_set_is_elsewhere(
