@@ -30,6 +30,11 @@ _ALIASES = {
 # Classes that ISIC's challenges give one column each, with 1 in one of them.
 ONE_HOT = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC', 'AK', 'SCC', 'UNK')
 _DELIMITERS = ',;\t'
+# What programs write where a value is missing, in lower case.
+_MISSING = ('', 'na', 'n/a', 'nan', 'none', 'null')
+# A lesion or patient of this name would join images that have nothing in
+# common; as a diagnosis or sex it is a value.
+_UNKNOWN = {'lesion_id': 'unknown', 'patient_id': 'unknown'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Table:
 
   Attributes:
     header: Names of the columns; unique, those of known columns as ours.
-    lines: Number of each row, from 1 for the header, and its cells by column.
+    lines: Number of each row, from 1 for the header, and its cells by column:
+      without blanks around them, and '' where a value is missing. Cells of
+      `image_id` are as they are in the file.
     problems: One line for each row that does not fit the header.
   """
 
@@ -73,7 +80,7 @@ def read(path: pathlib.Path) -> Table:
     )
   lines, problems = [], []
   for number, fields in enumerate(rows, start=2):
-    if not any(fields):
+    if not any(map(str.strip, fields)):
       continue
     if len(fields) != len(header):
       problems.append(
@@ -81,7 +88,8 @@ def read(path: pathlib.Path) -> Table:
       )
       continue
     cells = [fields[i] for i in named]
-    lines.append((number, dict(zip(columns, cells, strict=True))))
+    row = {c: _value(c, v) for c, v in zip(columns, cells, strict=True)}
+    lines.append((number, row))
   return Table(*_with_class(columns, lines), problems)
 
 
@@ -161,6 +169,14 @@ def _rename(header: list[str]) -> list[str]:
     if known and ours not in names:
       names[lower.index(known[0])] = ours
   return names
+
+
+def _value(column: str, cell: str) -> str:
+  if column == 'image_id':  # `Ids.find` knows names with blanks.
+    return cell
+  value = cell.strip()
+  lower = value.lower()
+  return '' if lower in _MISSING or lower == _UNKNOWN.get(column) else value
 
 
 def _with_class(

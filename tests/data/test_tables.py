@@ -70,6 +70,33 @@ def test_columns_of_classes_become_one(tmp_path):
   assert [row['dx'] for row in rows] == ['nv', 'mel', '']
 
 
+def test_blanks_around_cells_do_not_count(tmp_path):
+  rows = read(tmp_path, b'image_id, lesion_id, dx\na, L1 , nv\nb, ,\n , ,\n')
+  assert rows == [
+    {'image_id': 'a', 'lesion_id': 'L1', 'dx': 'nv'},
+    {'image_id': 'b', 'lesion_id': '', 'dx': ''},
+  ]
+
+
+@pytest.mark.parametrize(
+  'missing', ['NA', 'N/A', 'NaN', 'nan', 'None', 'null', '" "']
+)
+def test_missing_values_are_no_values(tmp_path, missing):
+  names = ['lesion_id', 'patient_id', 'dx', 'age', 'site']
+  text = f'image_id,{",".join(names)}\nNA{f",{missing}" * 5}\n'
+  (row,) = read(tmp_path, text.encode())
+  assert row == {'image_id': 'NA', **dict.fromkeys(names, '')}
+
+
+def test_unknown_is_no_lesion_but_a_diagnosis(tmp_path):
+  (row,) = read(
+    tmp_path,
+    b'image_id,lesion_id,patient_id,dx,sex\na,unknown,Unknown,unknown,unknown\n',
+  )
+  assert (row['lesion_id'], row['patient_id']) == ('', '')
+  assert (row['dx'], row['sex']) == ('unknown', 'unknown')
+
+
 def test_a_workbook_is_refused(tmp_path):
   (tmp_path / 'x.csv').write_bytes(b'PK\x03\x04...')
   with pytest.raises(errors.InputError, match='save it as csv'):
