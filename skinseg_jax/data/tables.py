@@ -23,7 +23,7 @@ _ALIASES = {
   'patient_id': (),
   'dx': ('diagnosis',),
   'dx_type': ('diagnosis_confirm_type',),
-  'age': ('age_approx',),
+  'age': ('age_approx', 'age_approximate'),
   'sex': ('gender',),
   'localization': ('anatom_site_general', 'anatom_site_general_challenge'),
 }

@@ -151,6 +151,26 @@ def test_lesions_go_before_patients():
   assert report.images == {'train': 8, 'validation': 2}
 
 
+def test_one_lesion_does_not_hide_the_patients():
+  rows = [_row(f'i{n:02}', patient_id=f'P{n // 4}') for n in range(40)]
+  rows[0]['lesion_id'] = 'L'
+  rows.append(_row('j', lesion_id='L'))  # Its patient is that of i00.
+  rows += [_row(f'k{n}', lesion_id='M') for n in range(3)] + [_row('P0')]
+  config = config_lib.DataConfig(source='folder', split='lesion')
+  for seed in range(5):
+    config.seed = seed
+    split = splits.make_split(config, rows)
+    report = splits.report(split, rows)
+    assert (report.grouped_by, report.leaked_images) == ('patient_id', 0)
+    assert report.without_lesion == 1
+    assert sum(report.lesions.values()) == 12
+    sides = [set(split.train), set(split.validation)]
+    together = [{f'i{p * 4 + n:02}' for n in range(4)} for p in range(10)]
+    together[0].add('j')
+    for group in [*together, {'k0', 'k1', 'k2'}]:
+      assert any(group <= side for side in sides)
+
+
 def test_split_files_are_tables_too(tmp_path):
   path = tmp_path / 'mine.csv'
   path.write_bytes('image;subset\r\na.jpg;train\r\nb.jpg;validation\r\n'.encode(
