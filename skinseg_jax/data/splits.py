@@ -198,7 +198,7 @@ class SplitReport:
       ]
     if self.grouped_by == 'patient_id':
       lines.append(
-        'Images without a lesion_id have a patient_id: grouped by patient_id.'
+        'Some images have a patient_id but no lesion_id: grouped by patient_id.'
       )
     if self.without_lesion:
       lines.append(

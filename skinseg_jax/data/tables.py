@@ -47,11 +47,13 @@ class Table:
       without blanks around them, and '' where a value is missing. Cells of
       `image_id` are as they are in the file.
     problems: One line for each row that does not fit the header.
+    id_name: The file's own name of the column of image ids; '' without one.
   """
 
   header: list[str]
   lines: list[tuple[int, dict[str, str]]]
   problems: list[str]
+  id_name: str
 
 
 def read(path: pathlib.Path) -> Table:
@@ -73,7 +75,8 @@ def read(path: pathlib.Path) -> Table:
     raise errors.InputError('unreadable (the file is empty)')
   header, *rows = rows
   named = [i for i, name in enumerate(header) if name]
-  columns = _rename([header[i] for i in named])
+  names = [header[i].strip() for i in named]
+  columns = _rename(names)
   if len(set(columns)) < len(columns):
     raise errors.InputError(
       f'the columns are {", ".join(columns)}; there must be none twice'
@@ -90,7 +93,8 @@ def read(path: pathlib.Path) -> Table:
     cells = [fields[i] for i in named]
     row = {c: _value(c, v) for c, v in zip(columns, cells, strict=True)}
     lines.append((number, row))
-  return Table(*_with_class(columns, lines), problems)
+  id_name = dict(zip(columns, names, strict=True)).get('image_id', '')
+  return Table(*_with_class(columns, lines), problems, id_name)
 
 
 def id_column(header: Iterable[str]) -> str | None:
@@ -112,8 +116,8 @@ class Ids:
     """The id that `cell` names, or None.
 
     A cell may have the extension of a picture, in any case, backslashes for
-    slashes, and blanks around it. The last part of an id in subfolders is
-    enough where no other id ends so.
+    slashes, blanks around it, and folders in front. The last part of an id in
+    subfolders is enough where no other id ends so.
     """
     name = cell.strip().replace('\\', '/')
     stem, dot, extension = name.rpartition('.')
@@ -124,6 +128,12 @@ class Ids:
     for candidate in (name, without):
       if len(same := self._by_name.get(candidate, [])) == 1:
         return same[0]
+    # An id p0/b is not p1/b: of folders only the first ones may be too many.
+    while '/' in name:
+      name, without = (part.partition('/')[2] for part in (name, without))
+      for candidate in (name, without):
+        if candidate in self._ids:
+          return candidate
     return None
 
 
@@ -160,7 +170,7 @@ def _parse(text: str) -> list[list[str]]:
 
 def _rename(header: list[str]) -> list[str]:
   """Known columns by our names; a column of that name itself goes first."""
-  names = [name.strip() for name in header]
+  names = list(header)
   if (column := id_column(names)) and 'image_id' not in names:
     names[names.index(column)] = 'image_id'
   for ours, others in _ALIASES.items():

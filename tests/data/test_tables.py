@@ -43,11 +43,12 @@ def test_names_of_the_id_column(tmp_path, column):
     assert row == {'image_id': 'a', 'dx': 'nv'}
 
 
-def test_names_of_the_isic_archive(tmp_path):
+@pytest.mark.parametrize('age', ['age_approx', 'age_approximate'])
+def test_names_of_the_isic_archive(tmp_path, age):
   (row,) = read(
     tmp_path,
-    b'isic_id,patient_id,age_approx,anatom_site_general,diagnosis,sex\n'
-    b'ISIC_1,IP_1,55,head/neck,melanoma,male\n',
+    f'isic_id,patient_id,{age},anatom_site_general,diagnosis,sex\n'
+    'ISIC_1,IP_1,55,head/neck,melanoma,male\n'.encode(),
   )
   assert row == {
     'image_id': 'ISIC_1',
@@ -117,6 +118,13 @@ def test_cells_that_name_an_image():
     'x.y': 'x.y',
     'x.y.bmp': 'x.y',
     'd.jpg': 'd.jpg',
+    'images/a.jpg': 'a',
+    'C:\\data\\images\\a': 'a',
+    '/data/p0/b.png': 'p0/b',
+    'data/p1/c': 'p1/c',
+    './a.png': 'a',
+    'p1/b.png': None,  # Of another patient.
+    'images/c.jpg': None,
     'e': None,
     '': None,
   }

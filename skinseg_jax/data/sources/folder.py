@@ -212,6 +212,7 @@ def _read_rows(
       f' of {", ".join(tables.ID_COLUMNS)}'
     )
     return {}
+  pairs_fit = not problems  # Else a row may be of an image without a mask.
   problems += [f'{path}: {problem}' for problem in table.problems]
   ids = tables.Ids(image_ids)
   rows: dict[str, dict[str, str]] = {}
@@ -222,6 +223,8 @@ def _read_rows(
       others += 1
     elif rows.setdefault(image_id, row) is not row:
       problems.append(f'{path}: row {number}: {image_id} again')
+  if pairs_fit and not rows:
+    problems.append(f'{place}: {_no_row_fits(table, image_ids[0])}')
   without = len(image_ids) - len(rows)
   if others or without:
     notes.append(
@@ -229,6 +232,17 @@ def _read_rows(
       f' {len(image_ids)} images have no row'
     )
   return rows
+
+
+def _no_row_fits(table: tables.Table, image_id: str) -> str:
+  if not table.lines:
+    return 'no row; give a table with one row for each image'
+  cell = table.lines[0][1]['image_id']
+  return (
+    f'no row is of an image: column {table.id_name!r} holds names such as'
+    f' {cell!r}, the images have names such as {image_id!r}. Write the names of'
+    ' the images into that column, or give the table of these images'
+  )
 
 
 def _complete(
