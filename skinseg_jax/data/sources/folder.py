@@ -29,7 +29,8 @@ class FolderSource:
   files in subdirectories that have no counterpart are left out.
 
   Images and masks may lie in one directory: masks are then the files with one
-  of the endings, and those beside a JPEG image of the same stem. The folder of
+  of the endings, and those beside an image of the same stem in a format of
+  photos, such as JPEG. One directory may lie in the other. The folder of
   PH2, or the one that holds both folders of ISIC 2016, 2017 or 2018 (task 1),
   is named for both as well.
 
