@@ -127,13 +127,17 @@ def _read_all(
     rows = _read_rows(metadata_csv, place, list(pairs), problems, notes)
   digests = _check_files(list(pairs.values()), problems, notes)
   if problems:
-    endings = ', '.join(filter(None, suffixes))
-    raise errors.InputError(
+    message = (
       f'images in {images_dir} and masks in {masks_dir} do not fit;'
-      f' problems: {len(problems)}\n{errors.listing(problems)}\n'
-      f'The mask of x.jpg is x.png, or x with an ending ({endings}) and .png;'
-      f' {remedies.mask_suffixes}_a,_b sets other endings.'
+      f' problems: {len(problems)}\n{errors.listing(problems)}'
     )
+    if any(line.endswith((': no mask', ': no image')) for line in problems):
+      endings = ', '.join(filter(None, suffixes))
+      message += (
+        f'\nThe mask of x.jpg is x.png, or x with an ending ({endings}) and'
+        f' .png; {remedies.mask_suffixes}_a,_b sets other endings.'
+      )
+    raise errors.InputError(message)
   for note in notes:
     print(note, flush=True)
   return pairs, rows, digests

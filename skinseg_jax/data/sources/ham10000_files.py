@@ -162,7 +162,7 @@ def find(
   if not raw_dir.is_dir():
     raise errors.InputError(
       f'no such directory: {raw_dir} ({remedies_lib.name(remedies.raw_dir)});'
-      ' leave that flag out to use what is prepared, else to download.'
+      ' leave it out to use what is prepared, else to download.'
     )
   images = _containers(raw_dir, 'HAM10000_images_part_*')
   images = images or _containers(raw_dir, 'ham10000_images_part_*')

@@ -289,6 +289,18 @@ def test_one_directory_of_images_alone(tmp_path):
   ]
 
 
+def test_how_masks_are_named_is_said_where_one_is_missing(root, metadata):
+  said = 'The mask of x.jpg is x.png'
+  metadata.write_text('image_id,dx\na,nv\na,nv\n')
+  write_image(root / 'images' / 'b.jpg', size=(4, 3))  # Larger than its mask.
+  with pytest.raises(errors.InputError) as caught:
+    open_folder(root, metadata=metadata)
+  assert said not in str(caught.value)
+  (root / 'masks' / 'a.png').unlink()
+  with pytest.raises(errors.InputError, match=said):
+    open_folder(root)
+
+
 def test_two_images_of_one_stem_in_one_directory(tmp_path):
   # Neither is a JPEG: which one would be the mask?
   write_image(tmp_path / 'images' / 'a.png')
