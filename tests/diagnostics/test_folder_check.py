@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from skinseg_jax import doctor
+from skinseg_jax.runtime import errors
 
 
 def _write(directory, count, invert):
@@ -66,3 +67,10 @@ def test_proposed_flag_works(tmp_path, capsys):
   output = ['--output', str(tmp_path / 'sheet.png')]
   doctor.main(['doctor', *argv, *output, '--mask_invert'])
   assert 'nothing looks wrong' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flag', ['--data_dir', '--raw_dir'])
+def test_flags_of_the_other_check_are_refused(tmp_path, flag):
+  argv = _write(tmp_path / 'set', 1, invert=False)
+  with pytest.raises(errors.InputError, match=f'{flag} is for the check of'):
+    doctor.main(['doctor', *argv, flag, str(tmp_path)])
