@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinseg_jax import config as config_lib
 from skinseg_jax import compare, evaluate, export, main, predict
+from skinseg_jax import config as config_lib
 from skinseg_jax.inference import trained_model
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import model_folder
