@@ -104,6 +104,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv[1:])
   if (args.images is None) != (args.masks is None):
     raise errors.InputError('--images and --masks must be given together.')
+  if args.images is not None:
+    for name in ('data_dir', 'raw_dir'):
+      if getattr(args, name) is not None:
+        raise errors.InputError(
+          f'--{name} is for the check of the machine, not for --images.'
+        )
   if not 0 <= args.mask_threshold < 255:
     raise errors.InputError('--mask_threshold must be 0 (strict) to 254.')
   return args

@@ -91,7 +91,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     summary = evaluate_run(
       args.workdir,
       checkpoint=args.checkpoint,
-      subset=args.split,
+      subset=args.split or 'validation',
       options=options,
       write_report=not args.skip_report,
     )
@@ -99,7 +99,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     summary = _evaluate_external(args, options)
   print(summaries.describe(summary))
   left_out = summary.get('review', {}).get('excluded')
-  as_paper = summary['data']['split'] == 'paper' and args.split == 'validation'
+  as_paper = summary['data']['split'] == 'paper' and args.split != 'train'
   if as_paper and not left_out:
     print(paper.comparison(summary))
 
@@ -155,7 +155,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   add(
     '--split',
-    default='validation',
     choices=splits.SUBSETS,
     help="part of the run's own data to score; default: validation",
   )
@@ -233,6 +232,14 @@ def _check(args: argparse.Namespace) -> None:
       )
       if getattr(args, name) is not None
     ]
+  elif args.split is not None:
+    problems.append('--split is for the images of the run, not for --images')
+  if args.name is not None and (
+    args.name in ('', '.', '..') or '/' in args.name or '\\' in args.name
+  ):
+    problems.append(
+      f'--name {args.name!r} must be the name of a new folder, without slashes'
+    )
   if args.exclude_rejected and args.review is None:
     problems.append('--exclude_rejected requires --review')
   if args.mask_threshold is not None and not 0 <= args.mask_threshold < 255:

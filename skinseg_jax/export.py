@@ -3,19 +3,23 @@
 python -m skinseg_jax.export --workdir DIR --format huggingface --output DIR
 
 huggingface: a folder for the Hugging Face hub with `README.md` (the model card
-with its scores), `config.json`, `model.json` and `model.safetensors`. All
-commands take such a folder as --workdir. Nothing is uploaded. Paths of this
-machine are left out.
+with its scores), `config.json`, `model.json` and `model.safetensors`. `predict`
+takes such a folder as --workdir, and so does `evaluate` with --images and
+--masks. Nothing is uploaded. Paths of this machine are left out.
 """
 
 import argparse
 import dataclasses
 import pathlib
+import shutil
 import sys
 from typing import Any
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors, paths
+
+# Files are written here first, inside the output.
+_PARTIAL = '.partial'
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +32,7 @@ def main(argv: list[str]) -> None:
   config_lib.load(args.workdir / 'config.json')  # Is it a run?
   try:
     args.output.mkdir(parents=True, exist_ok=True)
-    empty = not any(args.output.iterdir())
+    empty = all(path.name == _PARTIAL for path in args.output.iterdir())
   except OSError as error:
     raise errors.InputError(
       f'cannot write to {args.output}: {error.strerror}; give another --output.'
@@ -44,9 +48,35 @@ def main(argv: list[str]) -> None:
 def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   """Writes the folder; returns the step of the checkpoint.
 
+  After an error the folder is as it was.
+
+  Args:
+    workdir: Folder of the run.
+    checkpoint: 'best', 'last' or a step.
+    output: An existing folder.
+
   Raises:
-    InputError: If the checkpoint cannot be read.
+    InputError: If the checkpoint cannot be read or exported, or the folder
+      cannot be written to.
   """
+  partial = output / _PARTIAL
+  try:
+    shutil.rmtree(partial, ignore_errors=True)  # Of an export that was killed.
+    partial.mkdir()
+    step = _write(workdir, checkpoint, partial)
+    # model.json is last: a folder with it is whole.
+    for path in sorted(partial.iterdir(), key=lambda p: p.name == 'model.json'):
+      path.rename(output / path.name)
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write to {output}: {error.strerror}; give another --output.'
+    ) from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+  return step
+
+
+def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   # Imported here, because the import takes seconds.
   import jax
   from flax import nnx

@@ -332,3 +332,20 @@ def test_help_names_every_flag(capsys):
   out = capsys.readouterr().out
   for flag in ('--review', '--images', '--skip_native_size'):
     assert flag in out
+
+
+@pytest.mark.parametrize(
+  'name', ['../../../evil', 'a/b', 'a\\b', '.', '..', '']
+)
+def test_names_that_lead_out_of_the_run_are_refused(
+  workdir, folder, capsys, name
+):
+  message = _end(capsys, evaluate.main, *_external(workdir, folder, name=name))
+  assert f'--name {name!r} must be the name of a new folder' in message
+
+
+def test_split_is_refused_with_images(workdir, folder, capsys):
+  message = _end(
+    capsys, evaluate.main, *_external(workdir, folder, split='train')
+  )
+  assert '--split is for the images of the run' in message

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinseg_jax import compare, evaluate, export, main, predict
 from skinseg_jax import config as config_lib
-from skinseg_jax import evaluate, export, predict
 from skinseg_jax.inference import trained_model
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import model_folder
 
 
 @pytest.fixture(scope='module')
@@ -142,3 +143,36 @@ def test_a_folder_that_is_not_empty_is_refused(tiny_run, folder):
       ['export', f'--workdir={workdir}', '--format=huggingface',
        f'--output={folder}'],
     )  # fmt: skip
+
+
+def test_after_a_refusal_the_second_try_writes(tiny_run, tmp_path, monkeypatch):
+  output = tmp_path / 'model'
+  argv = ['export', f'--workdir={tiny_run[0]}', '--format=huggingface',
+          f'--output={output}']  # fmt: skip
+
+  def refuse(name, values):
+    raise errors.InputError(f'{name} has weights up to 1e+06')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(model_folder, '_halved', refuse)
+    with pytest.raises(errors.InputError, match='weights up to'):
+      export.main(argv)
+  assert not list(output.iterdir())
+  (output / '.partial').mkdir()  # As if killed.
+  (output / '.partial/README.md').write_text('')
+  export.main(argv)
+  assert sorted(path.name for path in output.iterdir()) == [
+    'README.md', 'config.json', 'model.json', 'model.safetensors'
+  ]  # fmt: skip
+
+
+def test_what_needs_a_run_refuses_the_folder(tiny_run, folder):
+  workdir, _ = tiny_run
+  config = config_lib.load(workdir / 'config.json')
+  for call in (
+    lambda: evaluate.main(['evaluate', f'--workdir={folder}']),
+    lambda: compare.main(['compare', str(workdir), str(folder)]),
+    lambda: main.train_and_evaluate(config, folder),
+  ):
+    with pytest.raises(errors.InputError, match='holds an exported model'):
+      call()

@@ -7,6 +7,7 @@ and always if all masks are empty or cover the whole image.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,9 +72,9 @@ def scoring_remedy(name: str) -> Remedy:
   """For images of other data: scores of the same name are not written over."""
   return Remedy(
     invert='score again with --mask_invert (without it if you gave it)'
-    f' --name {name}_inverted',
+    f' --name {shlex.quote(f"{name}_inverted")}',
     threshold='score again with another --mask_threshold and --name'
-    f' {name}_threshold',
+    f' {shlex.quote(f"{name}_threshold")}',
   )
 
 

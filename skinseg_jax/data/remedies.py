@@ -2,7 +2,8 @@
 
 The same folder can be read for a config, where the user types
 `--config.data.mask_threshold=127`, or for a command with flags of its own,
-where it is `--mask_threshold 127`. Whoever opens a source passes the words.
+where it is `--mask_threshold 127`, or for a run, whose config.json the user
+edits. Whoever opens a source passes the words.
 """
 
 import dataclasses
@@ -56,6 +57,21 @@ FLAGS = Remedies(
 )
 
 
+def _of_run(field: str) -> str:
+  return f"data.{field} in the run's config.json set to "
+
+
+RUN = Remedies(
+  images=_of_run('images_dir'),
+  masks=_of_run('masks_dir'),
+  metadata=_of_run('metadata_csv'),
+  mask_threshold=_of_run('mask_threshold'),
+  mask_invert=_of_run('mask_invert') + 'true',
+  mask_suffixes=_of_run('mask_suffixes'),
+  raw_dir=_of_run('raw_dir'),
+  data_dir=_of_run('data_dir'),
+)
+
 # Where prepared data may be kept instead, by what the user typed.
 NEW_DATA_DIR = f'choose another folder: {CONFIG.data_dir}DIR'
 NEW_DATA_DIR_OF_COMMAND = f'choose another folder: {FLAGS.data_dir}DIR'
@@ -64,4 +80,4 @@ NEW_DATA_DIR_OF_RUN = "set data_dir in the run's config.json to another folder"
 
 def name(remedy: str) -> str:
   """The flag or field alone, such as 'data.images_dir' or '--images'."""
-  return remedy.removeprefix('--config.').rstrip('= ')
+  return remedy.removeprefix('--config.').removesuffix(' set to ').rstrip('= ')

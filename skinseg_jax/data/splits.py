@@ -60,8 +60,8 @@ def make_split(
   - 'lesion': no lesion is on both sides; each class has its share of images
     on each, within one image where the sizes of lesions allow it. The class of
     a lesion is that of its first image.
-    Where no image has a `lesion_id`, patients (`patient_id`) take the place of
-    lesions.
+    Where an image has a `patient_id` but no `lesion_id`, patients take the
+    place of lesions; see `groups.names`.
   - 'random': by image.
   - a csv with columns `image_id` and `subset` (train or validation); images
     that it does not list are left out.
@@ -70,8 +70,8 @@ def make_split(
 
   Args:
     config: Checked by `config_rules.validate`.
-    metadata: Rows of a source, in any order. An image without `lesion_id` is
-      a lesion of its own.
+    metadata: Rows of a source, in any order. An image without `lesion_id` and
+      `patient_id` is a lesion of its own.
 
   Raises:
     InputError: If the images are not those of the paper, the csv does not fit,
@@ -134,10 +134,10 @@ class SplitReport:
     leaked_images: Validation images that show a lesion which training shows.
     leaked_lesions: The number of those lesions.
     left_out: Images of the data set that are in no subset.
-    without_lesion: Images in a subset whose `lesion_id` is unknown; each counts
-      as a lesion of its own.
+    without_lesion: Images in a subset of which neither lesion nor patient is
+      known; each counts as a lesion of its own.
     grouped_by: The column that tells which images belong together, 'lesion_id',
-      or 'patient_id' where no image has the former; "lesion" above then stands
+      or 'patient_id' where an image has that alone; "lesion" above then stands
       for "patient".
   """
 
@@ -197,7 +197,9 @@ class SplitReport:
         ' shows.'
       ]
     if self.grouped_by == 'patient_id':
-      lines.append('No image has a lesion_id: grouped by patient_id.')
+      lines.append(
+        'Some images have a patient_id but no lesion_id: grouped by patient_id.'
+      )
     if self.without_lesion:
       lines.append(
         f'{self.without_lesion:,} images have no {self.grouped_by}; whether'
@@ -212,25 +214,24 @@ def report(split: Split, metadata: list[dict[str, str]]) -> SplitReport:
   """Counts images, lesions, classes and leaks of a split of `metadata`."""
   rows_by_id = {row['image_id']: row for row in metadata}
   rows = {s: [rows_by_id[i] for i in split.subset(s)] for s in SUBSETS}
-  column = groups_lib.column(metadata)
-  lesions = {
-    s: [groups_lib.name(row, column) for row in rows[s]] for s in SUBSETS
-  }
+  names = groups_lib.names(metadata)
+  groups = {row['image_id']: n for row, n in zip(metadata, names, strict=True)}
+  lesions = {s: [groups[i] for i in split.subset(s)] for s in SUBSETS}
   shared = set(lesions['train']) & set(lesions['validation'])
   used = rows['train'] + rows['validation']
-  names = sorted({groups_lib.class_of(row) for row in used})
+  classes = sorted({groups_lib.class_of(row) for row in used})
   counts = {
     s: collections.Counter(map(groups_lib.class_of, rows[s])) for s in SUBSETS
   }
   return SplitReport(
     images={s: len(rows[s]) for s in SUBSETS},
     lesions={s: len(set(lesions[s])) for s in SUBSETS},
-    classes={s: {name: counts[s][name] for name in names} for s in SUBSETS},
+    classes={s: {name: counts[s][name] for name in classes} for s in SUBSETS},
     leaked_images=sum(lesion in shared for lesion in lesions['validation']),
     leaked_lesions=len(shared),
     left_out=len(metadata) - len(used),
-    without_lesion=sum(not row.get(column) for row in used),
-    grouped_by=column,
+    without_lesion=sum(bool(groups[r['image_id']].image) for r in used),
+    grouped_by=groups_lib.column(metadata),
   )
 
 

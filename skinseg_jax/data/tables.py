@@ -23,13 +23,18 @@ _ALIASES = {
   'patient_id': (),
   'dx': ('diagnosis',),
   'dx_type': ('diagnosis_confirm_type',),
-  'age': ('age_approx',),
+  'age': ('age_approx', 'age_approximate'),
   'sex': ('gender',),
   'localization': ('anatom_site_general', 'anatom_site_general_challenge'),
 }
 # Classes that ISIC's challenges give one column each, with 1 in one of them.
 ONE_HOT = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC', 'AK', 'SCC', 'UNK')
 _DELIMITERS = ',;\t'
+# What programs write where a value is missing, in lower case.
+_MISSING = ('', 'na', 'n/a', 'nan', 'none', 'null')
+# A lesion or patient of this name would join images that have nothing in
+# common; as a diagnosis or sex it is a value.
+_UNKNOWN = {'lesion_id': 'unknown', 'patient_id': 'unknown'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +43,17 @@ class Table:
 
   Attributes:
     header: Names of the columns; unique, those of known columns as ours.
-    lines: Number of each row, from 1 for the header, and its cells by column.
+    lines: Number of each row, from 1 for the header, and its cells by column:
+      without blanks around them, and '' where a value is missing. Cells of
+      `image_id` are as they are in the file.
     problems: One line for each row that does not fit the header.
+    id_name: The file's own name of the column of image ids; '' without one.
   """
 
   header: list[str]
   lines: list[tuple[int, dict[str, str]]]
   problems: list[str]
+  id_name: str
 
 
 def read(path: pathlib.Path) -> Table:
@@ -66,14 +75,15 @@ def read(path: pathlib.Path) -> Table:
     raise errors.InputError('unreadable (the file is empty)')
   header, *rows = rows
   named = [i for i, name in enumerate(header) if name]
-  columns = _rename([header[i] for i in named])
+  names = [header[i].strip() for i in named]
+  columns = _rename(names)
   if len(set(columns)) < len(columns):
     raise errors.InputError(
       f'the columns are {", ".join(columns)}; there must be none twice'
     )
   lines, problems = [], []
   for number, fields in enumerate(rows, start=2):
-    if not any(fields):
+    if not any(map(str.strip, fields)):
       continue
     if len(fields) != len(header):
       problems.append(
@@ -81,8 +91,10 @@ def read(path: pathlib.Path) -> Table:
       )
       continue
     cells = [fields[i] for i in named]
-    lines.append((number, dict(zip(columns, cells, strict=True))))
-  return Table(*_with_class(columns, lines), problems)
+    row = {c: _value(c, v) for c, v in zip(columns, cells, strict=True)}
+    lines.append((number, row))
+  id_name = dict(zip(columns, names, strict=True)).get('image_id', '')
+  return Table(*_with_class(columns, lines), problems, id_name)
 
 
 def id_column(header: Iterable[str]) -> str | None:
@@ -104,8 +116,8 @@ class Ids:
     """The id that `cell` names, or None.
 
     A cell may have the extension of a picture, in any case, backslashes for
-    slashes, and blanks around it. The last part of an id in subfolders is
-    enough where no other id ends so.
+    slashes, blanks around it, and folders in front. The last part of an id in
+    subfolders is enough where no other id ends so.
     """
     name = cell.strip().replace('\\', '/')
     stem, dot, extension = name.rpartition('.')
@@ -116,6 +128,12 @@ class Ids:
     for candidate in (name, without):
       if len(same := self._by_name.get(candidate, [])) == 1:
         return same[0]
+    # An id p0/b is not p1/b: of folders only the first ones may be too many.
+    while '/' in name:
+      name, without = (part.partition('/')[2] for part in (name, without))
+      for candidate in (name, without):
+        if candidate in self._ids:
+          return candidate
     return None
 
 
@@ -152,7 +170,7 @@ def _parse(text: str) -> list[list[str]]:
 
 def _rename(header: list[str]) -> list[str]:
   """Known columns by our names; a column of that name itself goes first."""
-  names = [name.strip() for name in header]
+  names = list(header)
   if (column := id_column(names)) and 'image_id' not in names:
     names[names.index(column)] = 'image_id'
   for ours, others in _ALIASES.items():
@@ -161,6 +179,14 @@ def _rename(header: list[str]) -> list[str]:
     if known and ours not in names:
       names[lower.index(known[0])] = ours
   return names
+
+
+def _value(column: str, cell: str) -> str:
+  if column == 'image_id':  # `Ids.find` knows names with blanks.
+    return cell
+  value = cell.strip()
+  lower = value.lower()
+  return '' if lower in _MISSING or lower == _UNKNOWN.get(column) else value
 
 
 def _with_class(

@@ -8,7 +8,9 @@ import numpy as np
 
 from skinseg_jax.evaluation import result_files, summaries
 from skinseg_jax.metrics import bootstrap, confusion
+from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import model_folder
 
 _MEANS = ('dice', 'iou', 'threshold_jaccard', 'boundary_f1', 'hd95', 'assd')
 
@@ -39,6 +41,9 @@ def compare(workdirs: Sequence[pathlib.Path], name: str) -> list[Row]:
     InputError: If a run has no such evaluation, or the evaluations differ in
       images, true masks or image size.
   """
+  for workdir in workdirs:
+    if not run_folder.evaluation_dir(workdir, name).is_dir():
+      model_folder.refuse(workdir)
   found = [result_files.read(workdir, name) for workdir in workdirs]
   for workdir, other in zip(workdirs[1:], found[1:], strict=True):
     _check_same_images(workdirs[0], found[0], workdir, other)

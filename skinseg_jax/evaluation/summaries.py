@@ -26,12 +26,11 @@ def scores_per_image(
 
 
 def lesions(metadata: Sequence[Mapping[str, str]]) -> list[str]:
-  """The lesion of each row, or its patient if no row names a lesion.
+  """The lesion or patient of each row, as `groups.names` has it.
 
   An image without one counts as its own.
   """
-  of = groups.column(metadata)
-  return [row.get(of) or row['image_id'] for row in metadata]
+  return [''.join(name) for name in groups.names(metadata)]
 
 
 def summarise(

@@ -7,6 +7,8 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, remedies, splits
 from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.run import run_folder
+from skinseg_jax.runtime import errors
+from skinseg_jax.weights import model_folder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +36,23 @@ def open_run_data(
     config: The run's.
 
   Raises:
-    InputError: If the images are missing or have changed.
+    InputError: If the images are missing or have changed, or the folder is
+      that of a model and has none.
   """
+  model_folder.refuse(workdir)
   split = splits.read_split(workdir / 'split.csv')
   # Relative paths in a config depend on the working directory, so the data may
   # not be where it was.
-  source = catalog.open_source(config, download=False)
+  try:
+    source = catalog.open_source(config, download=False, remedies=remedies.RUN)
+  except errors.InputError as error:
+    if config.source != 'folder':
+      raise
+    raise errors.InputError(
+      f'{error}\nThe run was trained on these images: restore the folders and'
+      ' the table as they were. If they were moved, edit data.images_dir,'
+      f' data.masks_dir and data.metadata_csv in {workdir / "config.json"}.'
+    ) from error
   run_folder.check_data(workdir, source)
   data = cache.open_cache(
     source,

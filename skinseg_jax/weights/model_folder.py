@@ -26,6 +26,20 @@ def is_one(folder: pathlib.Path) -> bool:
   return (folder / _ABOUT).is_file()
 
 
+def refuse(folder: pathlib.Path) -> None:
+  """Refuses such a folder where a run is needed.
+
+  Raises:
+    InputError: Saying what the folder is for.
+  """
+  if is_one(folder):
+    raise errors.InputError(
+      f'{folder} holds an exported model, without the data and the scores of'
+      ' its run. It can be used with predict, and with evaluate and --images'
+      ' and --masks; for anything else give the folder of the run.'
+    )
+
+
 def write(
   folder: pathlib.Path,
   config: config_lib.Config,

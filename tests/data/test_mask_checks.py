@@ -1,4 +1,5 @@
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -215,3 +216,12 @@ def test_false_alarms_in_small_subsets_of_ham10000_are_rare(real):
   draws = (rng.choice(len(real[0]), 20, replace=False) for _ in range(1000))
   alarms = sum(bool(_kinds(*real, np.sort(draw))) for draw in draws)
   assert alarms < 10
+
+
+def test_proposed_names_are_one_word_of_the_shell():
+  remedy = mask_checks.scoring_remedy('PH2 Dataset images')
+  assert shlex.split(remedy.invert)[-2:] == [
+    '--name',
+    'PH2 Dataset images_inverted',
+  ]
+  assert shlex.split(remedy.threshold)[-1] == 'PH2 Dataset images_threshold'

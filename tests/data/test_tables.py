@@ -43,11 +43,12 @@ def test_names_of_the_id_column(tmp_path, column):
     assert row == {'image_id': 'a', 'dx': 'nv'}
 
 
-def test_names_of_the_isic_archive(tmp_path):
+@pytest.mark.parametrize('age', ['age_approx', 'age_approximate'])
+def test_names_of_the_isic_archive(tmp_path, age):
   (row,) = read(
     tmp_path,
-    b'isic_id,patient_id,age_approx,anatom_site_general,diagnosis,sex\n'
-    b'ISIC_1,IP_1,55,head/neck,melanoma,male\n',
+    f'isic_id,patient_id,{age},anatom_site_general,diagnosis,sex\n'
+    'ISIC_1,IP_1,55,head/neck,melanoma,male\n'.encode(),
   )
   assert row == {
     'image_id': 'ISIC_1',
@@ -70,6 +71,33 @@ def test_columns_of_classes_become_one(tmp_path):
   assert [row['dx'] for row in rows] == ['nv', 'mel', '']
 
 
+def test_blanks_around_cells_do_not_count(tmp_path):
+  rows = read(tmp_path, b'image_id, lesion_id, dx\na, L1 , nv\nb, ,\n , ,\n')
+  assert rows == [
+    {'image_id': 'a', 'lesion_id': 'L1', 'dx': 'nv'},
+    {'image_id': 'b', 'lesion_id': '', 'dx': ''},
+  ]
+
+
+@pytest.mark.parametrize(
+  'missing', ['NA', 'N/A', 'NaN', 'nan', 'None', 'null', '" "']
+)
+def test_missing_values_are_no_values(tmp_path, missing):
+  names = ['lesion_id', 'patient_id', 'dx', 'age', 'site']
+  text = f'image_id,{",".join(names)}\nNA{f",{missing}" * 5}\n'
+  (row,) = read(tmp_path, text.encode())
+  assert row == {'image_id': 'NA', **dict.fromkeys(names, '')}
+
+
+def test_unknown_is_no_lesion_but_a_diagnosis(tmp_path):
+  (row,) = read(
+    tmp_path,
+    b'image_id,lesion_id,patient_id,dx,sex\na,unknown,Unknown,unknown,unknown\n',
+  )
+  assert (row['lesion_id'], row['patient_id']) == ('', '')
+  assert (row['dx'], row['sex']) == ('unknown', 'unknown')
+
+
 def test_a_workbook_is_refused(tmp_path):
   (tmp_path / 'x.csv').write_bytes(b'PK\x03\x04...')
   with pytest.raises(errors.InputError, match='save it as csv'):
@@ -90,6 +118,13 @@ def test_cells_that_name_an_image():
     'x.y': 'x.y',
     'x.y.bmp': 'x.y',
     'd.jpg': 'd.jpg',
+    'images/a.jpg': 'a',
+    'C:\\data\\images\\a': 'a',
+    '/data/p0/b.png': 'p0/b',
+    'data/p1/c': 'p1/c',
+    './a.png': 'a',
+    'p1/b.png': None,  # Of another patient.
+    'images/c.jpg': None,
     'e': None,
     '': None,
   }
@@ -122,6 +157,26 @@ def test_lesions_go_before_patients():
   report = splits.report(splits.make_split(config, rows), rows)
   assert report.grouped_by == 'lesion_id'
   assert report.images == {'train': 8, 'validation': 2}
+
+
+def test_one_lesion_does_not_hide_the_patients():
+  rows = [_row(f'i{n:02}', patient_id=f'P{n // 4}') for n in range(40)]
+  rows[0]['lesion_id'] = 'L'
+  rows.append(_row('j', lesion_id='L'))  # Its patient is that of i00.
+  rows += [_row(f'k{n}', lesion_id='M') for n in range(3)] + [_row('P0')]
+  config = config_lib.DataConfig(source='folder', split='lesion')
+  for seed in range(5):
+    config.seed = seed
+    split = splits.make_split(config, rows)
+    report = splits.report(split, rows)
+    assert (report.grouped_by, report.leaked_images) == ('patient_id', 0)
+    assert report.without_lesion == 1
+    assert sum(report.lesions.values()) == 12
+    sides = [set(split.train), set(split.validation)]
+    together = [{f'i{p * 4 + n:02}' for n in range(4)} for p in range(10)]
+    together[0].add('j')
+    for group in [*together, {'k0', 'k1', 'k2'}]:
+      assert any(group <= side for side in sides)
 
 
 def test_split_files_are_tables_too(tmp_path):

@@ -151,3 +151,10 @@ def test_sheet_that_cannot_be_written(tmp_path):
     with pytest.raises(errors.InputError, match='choose another --output'):
       doctor.main(['doctor', *argv, '--output', str(output)])
   assert not list(tmp_path.parent.glob('*.tmp'))
+
+
+@pytest.mark.parametrize('flag', ['--data_dir', '--raw_dir'])
+def test_flags_of_the_other_check_are_refused(tmp_path, flag):
+  argv = _write(tmp_path / 'set', 1, invert=False)
+  with pytest.raises(errors.InputError, match=f'{flag} is for the check of'):
+    doctor.main(['doctor', *argv, flag, str(tmp_path)])

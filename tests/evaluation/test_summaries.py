@@ -29,8 +29,10 @@ def test_images_of_a_patient_belong_together_where_no_lesion_is_known():
     {'image_id': 'c', 'lesion_id': '', 'patient_id': ''},
   ]
   assert summaries.lesions(rows) == ['p', 'p', 'c']
-  rows[0]['lesion_id'] = 'l'
-  assert summaries.lesions(rows) == ['l', 'b', 'c']
+  rows[0]['lesion_id'] = rows[2]['lesion_id'] = 'l'
+  assert summaries.lesions(rows) == ['p', 'p', 'p']
+  rows[1]['lesion_id'] = 'm'
+  assert summaries.lesions(rows) == ['l', 'm', 'l']
 
 
 def _summary(assessed, metadata):

@@ -3,18 +3,23 @@
 import pathlib
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.data import remedies as remedies_lib
 from skinseg_jax.data.sources import interface
 from skinseg_jax.runtime import errors
 
 
 def open_source(
-  config: config_lib.DataConfig, *, download: bool = True
+  config: config_lib.DataConfig,
+  *,
+  download: bool = True,
+  remedies: remedies_lib.Remedies = remedies_lib.CONFIG,
 ) -> interface.Source:
   """Opens the source that the config names, preparing it where it must be.
 
   Args:
     config: Which source, and where it is.
     download: Whether it may be fetched if it is nowhere on this machine.
+    remedies: What the user types to change a setting.
 
   Raises:
     InputError: If its files are missing or unfit.
@@ -36,6 +41,7 @@ def open_source(
         mask_threshold=config.mask_threshold,
         mask_invert=config.mask_invert,
         download=download,
+        remedies=remedies,
       )
     case 'folder':
       from skinseg_jax.data.sources import folder
@@ -49,6 +55,7 @@ def open_source(
         mask_threshold=config.mask_threshold,
         mask_invert=config.mask_invert,
         mask_suffixes=config.mask_suffixes.split(','),
+        remedies=remedies,
       )
     case 'synthetic':
       from skinseg_jax.data.sources import synthetic

@@ -29,7 +29,8 @@ class FolderSource:
   files in subdirectories that have no counterpart are left out.
 
   Images and masks may lie in one directory: masks are then the files with one
-  of the endings, and those beside a JPEG image of the same stem. The folder of
+  of the endings, and those beside an image of the same stem in a format of
+  photos, such as JPEG. One directory may lie in the other. The folder of
   PH2, or the one that holds both folders of ISIC 2016, 2017 or 2018 (task 1),
   is named for both as well.
 
@@ -126,13 +127,17 @@ def _read_all(
     rows = _read_rows(metadata_csv, place, list(pairs), problems, notes)
   digests = _check_files(list(pairs.values()), problems, notes)
   if problems:
-    endings = ', '.join(filter(None, suffixes))
-    raise errors.InputError(
+    message = (
       f'images in {images_dir} and masks in {masks_dir} do not fit;'
-      f' problems: {len(problems)}\n{errors.listing(problems)}\n'
-      f'The mask of x.jpg is x.png, or x with an ending ({endings}) and .png;'
-      f' {remedies.mask_suffixes}_a,_b sets other endings.'
+      f' problems: {len(problems)}\n{errors.listing(problems)}'
     )
+    if any(line.endswith((': no mask', ': no image')) for line in problems):
+      endings = ', '.join(filter(None, suffixes))
+      message += (
+        f'\nThe mask of x.jpg is x.png, or x with an ending ({endings}) and'
+        f' .png; {remedies.mask_suffixes}_a,_b sets other endings.'
+      )
+    raise errors.InputError(message)
   for note in notes:
     print(note, flush=True)
   return pairs, rows, digests
@@ -212,6 +217,7 @@ def _read_rows(
       f' of {", ".join(tables.ID_COLUMNS)}'
     )
     return {}
+  pairs_fit = not problems  # Else a row may be of an image without a mask.
   problems += [f'{path}: {problem}' for problem in table.problems]
   ids = tables.Ids(image_ids)
   rows: dict[str, dict[str, str]] = {}
@@ -222,6 +228,8 @@ def _read_rows(
       others += 1
     elif rows.setdefault(image_id, row) is not row:
       problems.append(f'{path}: row {number}: {image_id} again')
+  if pairs_fit and not rows:
+    problems.append(f'{place}: {_no_row_fits(table, image_ids[0])}')
   without = len(image_ids) - len(rows)
   if others or without:
     notes.append(
@@ -229,6 +237,17 @@ def _read_rows(
       f' {len(image_ids)} images have no row'
     )
   return rows
+
+
+def _no_row_fits(table: tables.Table, image_id: str) -> str:
+  if not table.lines:
+    return 'no row; give a table with one row for each image'
+  cell = table.lines[0][1]['image_id']
+  return (
+    f'no row is of an image: column {table.id_name!r} holds names such as'
+    f' {cell!r}, the images have names such as {image_id!r}. Write the names of'
+    ' the images into that column, or give the table of these images'
+  )
 
 
 def _complete(

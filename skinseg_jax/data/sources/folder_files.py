@@ -11,6 +11,10 @@ from skinseg_jax.data.sources import layouts
 from skinseg_jax.runtime import errors
 
 _JPEG = ('.jpg', '.jpeg')
+# In these formats are photographs, not masks, where both lie in one folder.
+_PHOTOS = (
+  *_JPEG, '.heic', '.heif', '.avif', '.webp', '.dcm', '.dicom'
+)  # fmt: skip
 # These endings make a file a mask even where its image is missing.
 _SURE_SUFFIXES = ('_segmentation', '_mask')
 
@@ -35,6 +39,15 @@ def find_pictures(
   Raises:
     OSError: If `directory` is no folder that can be read.
   """
+  ids, notes = _every_picture(directory, leave_out)
+  kept = _one_format(ids)
+  return kept, notes + _left_out_formats(len(ids) - len(kept), directory)
+
+
+def _every_picture(
+  directory: pathlib.Path, leave_out: Sequence[pathlib.Path]
+) -> tuple[dict[pathlib.Path, str], list[str]]:
+  """As `find_pictures`, but all files of the same stem."""
   os.scandir(directory).close()
   seen = {path.resolve() for path in leave_out}
   found, superpixels = [], 0
@@ -55,18 +68,26 @@ def find_pictures(
   if superpixels:
     notes.append(f'{superpixels} *_superpixels files in {directory}: left out')
   to_id = lambda path: path.relative_to(directory).with_suffix('').as_posix()
-  first = {to_id(path) for path in found if _is_first(path)}
-  ids = {
-    path: to_id(path)
-    for path in sorted(found)
-    if _is_first(path) or to_id(path) not in first
+  return {path: to_id(path) for path in sorted(found)}, notes
+
+
+def _one_format(ids: dict[pathlib.Path, str]) -> dict[pathlib.Path, str]:
+  """Leaves out files of later formats beside one of the first formats."""
+  first = {image_id for path, image_id in ids.items() if _is_first(path)}
+  return {
+    path: image_id
+    for path, image_id in ids.items()
+    if _is_first(path) or image_id not in first
   }
-  if len(ids) < len(found):
-    notes.append(
-      f'{len(found) - len(ids)} files in {directory} lie beside a file of'
-      ' another format with the same name: left out'
-    )
-  return ids, notes
+
+
+def _left_out_formats(number: int, directory: pathlib.Path) -> list[str]:
+  if not number:
+    return []
+  return [
+    f'{number} files in {directory} lie beside a file of another format with'
+    ' the same name: left out'
+  ]
 
 
 def is_picture(path: pathlib.Path) -> bool:
@@ -115,8 +136,11 @@ def find_pairs(
     images_dir, masks_dir = map(layouts.unwrapped, (images_dir, masks_dir))
   images, masks, notes = _list(images_dir, masks_dir, remedies)
   if images_dir.samefile(masks_dir):
-    images, masks = _divide(images, suffixes)
+    everything = len(images)
+    images, masks = map(_one_format, _divide(images, suffixes))
     notes = list(dict.fromkeys(notes))
+    left_out = everything - len(images) - len(masks)
+    notes += _left_out_formats(left_out, images_dir)
   pictures.check_installed([*images, *masks])
   pairs, alone = _pair(images, masks, suffixes, problems)
   if alone:
@@ -134,17 +158,25 @@ def _list(
 ) -> tuple[dict[pathlib.Path, str], dict[pathlib.Path, str], list[str]]:
   """Pictures of both folders by path, and sentences on what was left out.
 
+  A folder inside the other is not part of that one. Of a folder that is both,
+  the files of all formats are listed.
+
   Raises:
     InputError: If a folder is missing or holds none.
   """
   problems, found, notes = [], [], []
-  for remedy, directory in (
-    (remedies.images, images_dir),
-    (remedies.masks, masks_dir),
+  is_one = images_dir.resolve() == masks_dir.resolve()
+  for remedy, directory, other in (
+    (remedies.images, images_dir, masks_dir),
+    (remedies.masks, masks_dir, images_dir),
   ):
     place = f'{directory} ({remedies_lib.name(remedy)})'
     try:
-      ids, more = find_pictures(directory)
+      ids, more = (
+        _every_picture(directory, ())
+        if is_one
+        else find_pictures(directory, leave_out=[other])
+      )
     except OSError as error:
       problems.append(f'{place} is no directory: {error}')
       continue
@@ -166,24 +198,35 @@ def _divide(
 ) -> tuple[dict[pathlib.Path, str], dict[pathlib.Path, str]]:
   """Images and masks of a folder that holds both.
 
-  A mask is a file that is no JPEG beside a JPEG of the same stem, a file whose
-  name ends in `_segmentation` or `_mask`, and one with another of the endings
-  whose image is there, unless it has such a mask itself.
+  A mask is a file that is no photo beside a photo of the same stem, a file
+  whose name ends in `_segmentation` or `_mask`, and one with another of the
+  endings whose image is there, unless it has such a mask itself. Beside a JPEG
+  a WebP is no photo. Of formats that older versions did not read, a file is no
+  mask if there is one with an ending.
   """
   is_jpeg = lambda path: path.suffix.lower() in _JPEG
   jpegs = {image_id for path, image_id in found.items() if is_jpeg(path)}
-  others = {image_id for path, image_id in found.items() if not is_jpeg(path)}
+
+  def is_photo(path: pathlib.Path, name: str) -> bool:
+    kind = path.suffix.lower()
+    return kind in _PHOTOS and not (kind == '.webp' and name in jpegs)
+
+  photos = {name for path, name in found.items() if is_photo(path, name)}
+  others = {name for path, name in found.items() if not is_photo(path, name)}
   sure = tuple(suffix for suffix in suffixes if suffix in _SURE_SUFFIXES)
-  ids = jpegs | others
+  ids = photos | others
   lower = {image_id.lower() for image_id in ids}
 
   def is_mask(path: pathlib.Path, name: str) -> bool:
     if sure and name.lower().endswith(sure):
       return True
-    if not is_jpeg(path) and name in jpegs:
-      return True
+    if name in photos and not is_photo(path, name):
+      if name in jpegs and _is_first(path):
+        return True
+      endings = filter(None, suffixes)
+      return all(name.lower() + e.lower() not in lower for e in endings)
     has_mask = any(name.lower() + suffix in lower for suffix in sure)
-    has_mask = has_mask or (is_jpeg(path) and name in others)
+    has_mask = has_mask or (is_photo(path, name) and name in others)
     return bool(_bases(name, suffixes, ids)) and not has_mask
 
   masks = {path: name for path, name in found.items() if is_mask(path, name)}

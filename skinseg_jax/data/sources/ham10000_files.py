@@ -162,7 +162,7 @@ def find(
   if not raw_dir.is_dir():
     raise errors.InputError(
       f'no such directory: {raw_dir} ({remedies_lib.name(remedies.raw_dir)});'
-      ' leave that flag out to use what is prepared, else to download.'
+      ' leave it out to use what is prepared, else to download.'
     )
   images = _containers(raw_dir, 'HAM10000_images_part_*')
   images = images or _containers(raw_dir, 'ham10000_images_part_*')
@@ -285,7 +285,7 @@ def _add_rows(raw: RawFiles, path: pathlib.Path) -> None:
   raw.sizes[name] = path.stat().st_size
   raw.problems += [f'{name}: {problem}' for problem in table.problems]
   for number, values in table.lines:
-    row = {column: values.get(column, '') for column in COLUMNS}
+    row = {column: values.get(column, '').strip() for column in COLUMNS}
     place = f'{name}: row {number}'
     if empty := [c for c in required if not row[c]]:
       raw.problems.append(f'{place} has no {", ".join(empty)}')

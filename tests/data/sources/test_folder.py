@@ -218,6 +218,26 @@ def test_csv_that_is_no_metadata(root, metadata, text, message):
   assert message in problem
 
 
+def test_rows_may_name_paths(root, metadata):
+  metadata.write_text('filename,lesion_id\nimages/a.PNG,L1\n')
+  assert open_folder(root, metadata=metadata).metadata[0] == {
+    'image_id': 'a',
+    'lesion_id': 'L1',
+    'dx': '',
+  }
+
+
+def test_csv_without_a_row_for_any_image(root, metadata):
+  metadata.write_text('dx,Filename\nnv,IMG_7.jpg\nnv,IMG_8.jpg\n')
+  (problem,) = problems_of(root, metadata=metadata)
+  assert problem.startswith('metadata.csv (data.metadata_csv): no row is of')
+  assert "column 'Filename' holds names such as 'IMG_7.jpg'" in problem
+  assert "names such as 'a'" in problem
+  metadata.write_text('image_id,dx\n')
+  (problem,) = problems_of(root, metadata=metadata)
+  assert 'one row for each image' in problem
+
+
 def test_missing_csv_is_named(root, metadata):
   (problem,) = problems_of(root, metadata=metadata)
   assert problem.startswith('metadata.csv (data.metadata_csv): unreadable')
@@ -267,6 +287,18 @@ def test_one_directory_of_images_alone(tmp_path):
     'images/a.png: no mask',
     'images/b.jpg: no mask',
   ]
+
+
+def test_how_masks_are_named_is_said_where_one_is_missing(root, metadata):
+  said = 'The mask of x.jpg is x.png'
+  metadata.write_text('image_id,dx\na,nv\na,nv\n')
+  write_image(root / 'images' / 'b.jpg', size=(4, 3))  # Larger than its mask.
+  with pytest.raises(errors.InputError) as caught:
+    open_folder(root, metadata=metadata)
+  assert said not in str(caught.value)
+  (root / 'masks' / 'a.png').unlink()
+  with pytest.raises(errors.InputError, match=said):
+    open_folder(root)
 
 
 def test_two_images_of_one_stem_in_one_directory(tmp_path):

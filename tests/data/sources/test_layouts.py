@@ -92,6 +92,48 @@ def test_masks_beside_images_of_any_format(tmp_path):
   check(open_folder(tmp_path, tmp_path), ['a', 'b', 'c'])
 
 
+@pytest.mark.parametrize(
+  ('photo', 'other'),
+  [
+    ('jpg', 'gif'), ('heic', 'png'), ('avif', 'png'), ('webp', 'png'),
+    ('dcm', 'png'), ('avif', 'gif'), ('jpeg', 'tif'), ('jpg', 'webp'),
+  ],
+)  # fmt: skip
+def test_masks_of_one_folder_that_differ_by_format(tmp_path, photo, other):
+  for seed, name in enumerate('ab'):
+    write_image(tmp_path / f'{name}.png', seed)
+    (tmp_path / f'{name}.png').rename(tmp_path / f'{name}.{photo}')
+    options = {'lossless': True} if other == 'webp' else {}
+    Image.fromarray(lesion(seed) * np.uint8(255)).save(
+      tmp_path / f'{name}.{other}', **options
+    )
+  check(open_folder(tmp_path, tmp_path), ['a', 'b'])
+
+
+@pytest.mark.parametrize('second', ['heic', 'gif', 'avif', 'dcm'])
+@pytest.mark.parametrize('first', ['jpg', 'png'])
+def test_two_formats_of_an_image_beside_its_mask(
+  tmp_path, capsys, first, second
+):
+  write_image(tmp_path / f'a.{first}')
+  write_image(tmp_path / 'a.tif')
+  (tmp_path / 'a.tif').rename(tmp_path / f'a.{second}')
+  write_mask(tmp_path / 'a_mask.png')
+  check(open_folder(tmp_path, tmp_path), ['a'])
+  assert capsys.readouterr().out.count('the same name: left out') == 1
+
+
+@pytest.mark.parametrize(
+  ('images', 'masks'),
+  [('data', 'data/masks'), ('data/images', 'data'), ('data', 'data/p/masks')],
+)
+def test_a_folder_inside_the_other(tmp_path, images, masks):
+  for seed, name in enumerate(('p/a', 'q/b')):
+    write_image(tmp_path / images / f'{name}.jpg', seed)
+    write_mask(tmp_path / masks / f'{name}.png', seed)
+  check(open_folder(tmp_path / images, tmp_path / masks), ['p/a', 'q/b'])
+
+
 def test_a_format_of_today_beside_one_of_before(tmp_path, capsys):
   write_image(tmp_path / 'images/a.jpg')
   write_mask(tmp_path / 'masks/a.png')
