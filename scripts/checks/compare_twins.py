@@ -5,7 +5,7 @@ python scripts/checks/compare_twins.py --data_dir data --output twins.json
 Both have the same random weights. Prints the largest difference of the logits
 of eight images of HAM10000, as a share of the largest logit, in evaluation and
 in training mode (without dropout), in float32. Needs what
-tests/requirements-twins.txt names.
+tests/requirements-twins.txt names. Started again, it goes on where it stopped.
 """
 
 import argparse
@@ -48,8 +48,11 @@ def main(argv: list[str]) -> None:
   import twin_pairs
 
   images = {size: _images(args.data_dir, size) for size in _SIZES}
-  rows = []
+  rows = json.loads(args.output.read_text()) if args.output.exists() else []
+  done = {(row['architecture'], row['variant']) for row in rows}
   for architecture, variant, _ in twin_pairs.NETWORKS:
+    if (architecture, variant) in done:
+      continue
     pair = twin_pairs.Pair(architecture, variant)
     row = {'architecture': architecture, 'variant': variant}
     for size in _SIZES:

@@ -1,7 +1,5 @@
 """Each network equals its public PyTorch twin, with the same weights."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -21,18 +19,19 @@ def _relative(ours, theirs):
   return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
-_pair = functools.cache(twin_pairs.Pair)
-
-networks = pytest.mark.parametrize(
-  ('architecture', 'variant', 'parameters'),
-  twin_pairs.NETWORKS,
+# One after the other: all of them at once would take gigabytes.
+@pytest.fixture(
+  scope='module',
+  params=twin_pairs.NETWORKS,
   ids=[f'{name}-{variant}' for name, variant, _ in twin_pairs.NETWORKS],
 )
+def network(request):
+  architecture, variant, parameters = request.param
+  return twin_pairs.Pair(architecture, variant), parameters
 
 
-@networks
-def test_parameters_and_names_are_the_twins(architecture, variant, parameters):
-  pair = _pair(architecture, variant)
+def test_parameters_and_names_are_the_twins(network):
+  pair, parameters = network
   theirs = sum(p.numel() for p in pair.net.parameters())
   ours = train_state.count(pair.state, nnx.Param)
   assert ours == theirs
@@ -69,18 +68,14 @@ def test_atrous_pyramids_are_the_twins(separable):
   assert _relative(np.moveaxis(np.asarray(found), -1, 1), expected) < 1e-5
 
 
-@networks
-def test_logits_in_evaluation_are_the_twins(architecture, variant, parameters):
-  pair = _pair(architecture, variant)
+def test_logits_in_evaluation_are_the_twins(network):
+  pair, _ = network
   images = twin_pairs.noise(1, 128)
   assert _relative(pair.ours(images), pair.theirs(images)) < 1e-4
 
 
-@networks
-def test_logits_and_gradients_in_training_are_the_twins(
-  architecture, variant, parameters
-):
-  pair = _pair(architecture, variant)
+def test_logits_and_gradients_in_training_are_the_twins(network):
+  pair, _ = network
   images = twin_pairs.noise(2, _SIZE, 'float64')
   with jax.enable_x64(True):
     logits, grads = pair.our_gradients(images)
