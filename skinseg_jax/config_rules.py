@@ -135,42 +135,21 @@ def _data_rules(config: config_lib.Config) -> list[_Row]:
 
 
 def _split_rules(config: config_lib.Config) -> list[_Row]:
-  data, splits = config.data, config_lib.SPLITS
-  share = data.validation_fraction
+  data, named = config.data, config_lib.SPLITS
+  split, share, folds = data.split, data.validation_fraction, data.folds
   return [
-    (
-      'data.split',
-      data.split,
-      data.split in splits or data.split.endswith('.csv'),
-      _one_of(splits) + ' or a path that ends in .csv',
-    ),
-    (
-      'data.split',
-      data.split,
-      data.split != 'paper' or data.source == 'ham10000',
-      "'lesion', 'random' or a csv; the split 'paper' requires data.source"
-      " 'ham10000'",
-    ),
+    ('data.split', split, split in named or split.endswith('.csv'),
+     _one_of(named) + ' or a path that ends in .csv'),
+    ('data.split', split, split != 'paper' or data.source == 'ham10000',
+     "'lesion', 'random' or a csv; the split 'paper' requires data.source"
+     " 'ham10000'"),
     ('data.validation_fraction', share, 0 < share < 1, 'in (0, 1)'),
-    (
-      'data.folds',
-      data.folds,
-      data.folds == 0 or data.folds >= 2,
-      '0 (off) or at least 2',
-    ),
-    (
-      'data.folds',
-      data.folds,
-      data.folds == 0 or data.split in ('lesion', 'random'),
-      f"0 with data.split '{data.split}'; k-fold requires 'lesion' or 'random'",
-    ),
-    (
-      'data.fold',
-      data.fold,
-      0 <= data.fold < max(data.folds, 1),
-      '0 to data.folds - 1',
-    ),
-  ]
+    ('data.folds', folds, folds == 0 or folds >= 2, '0 (off) or at least 2'),
+    ('data.folds', folds, folds == 0 or split in ('lesion', 'random'),
+     f"0 with data.split '{split}'; k-fold requires 'lesion' or 'random'"),
+    ('data.fold', data.fold, 0 <= data.fold < max(folds, 1),
+     '0 to data.folds - 1'),
+  ]  # fmt: skip
 
 
 def _model_rules(config: config_lib.Config) -> list[_Row]:

@@ -146,14 +146,9 @@ def measure(
   )
   began = time.perf_counter()
   with tempfile.TemporaryDirectory() as workdir:
-    trainer = trainer_lib.Trainer(
-      config,
-      pathlib.Path(workdir),
-      data,
-      split,
-      train_state.find_initial_weights(config),
-      stop_signals.StopSignals(),
-    )
+    begin = train_state.find_initial_weights(config)
+    home, stop = pathlib.Path(workdir), stop_signals.StopSignals()
+    trainer = trainer_lib.Trainer(config, home, data, split, begin, stop)
     try:
       while trainer.step < config.train.epochs * trainer.steps_per_epoch:
         trainer.train_epoch()
@@ -347,11 +342,8 @@ def main(argv: list[str]) -> None:
   split = inner_split(source.metadata)
   args.runs_dir.mkdir(parents=True, exist_ok=True)
   splits.write_split(split, args.runs_dir / 'split.csv')
-  wanted = {
-    name: parts
-    for name, parts in cases().items()
-    if not args.only or name in args.only
-  }
+  chosen = args.only or list(cases())
+  wanted = {name: cases()[name] for name in cases() if name in chosen}
   folders = [args.runs_dir / f'seed{seed}' for seed in range(args.seeds)]
   for seed, folder in enumerate(folders):
     folder.mkdir(exist_ok=True)

@@ -125,7 +125,7 @@ def test_key_changes_with_data_size_and_version(tmp_path, monkeypatch):
 
 KILLED_BUILD = """
 import os, pathlib, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 import test_cache
 from skinseg_jax.data import cache
 source = test_cache.FakeSource(before=lambda i: i == 25 and os._exit(9))
@@ -134,8 +134,9 @@ cache.open_cache(source, test_cache.SIZE, pathlib.Path({data_dir!r}))
 
 
 def test_killed_build_is_never_taken_for_whole(tmp_path):
+  here = pathlib.Path(__file__).parent
   code = KILLED_BUILD.format(
-    tests=str(pathlib.Path(__file__).parent), data_dir=str(tmp_path)
+    paths=[str(here), str(here.parent / 'helpers')], data_dir=str(tmp_path)
   )
   done = subprocess.run([sys.executable, '-c', code], check=False)
   assert done.returncode == 9
