@@ -4,8 +4,8 @@ import ast
 import csv
 import json
 import pathlib
-import re
 import pickle
+import re
 import socket
 import zipfile
 
