@@ -226,7 +226,10 @@ def _batch_norm_bwd(epsilon, activation, saved, cotangents):
   x, scale, bias, mean, rstd = saved
   count = x.size // x.shape[-1]
   gain = rstd * scale
-  dy = switch.choose(cotangents[0], cpu=fusion.kept, plain=lambda dy: dy)
+  dy = cotangents[0]
+  if activation != 'relu':
+    # After a ReLU, the paper's U-Net keeps the bits it had without this.
+    dy = switch.choose(dy, cpu=fusion.kept, plain=lambda dy: dy)
   wide, dy = plain.widened(x), plain.widened(dy)
   if activation != 'none':
     y = _normalise(x, scale, bias, mean, rstd)
