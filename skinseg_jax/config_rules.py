@@ -44,7 +44,7 @@ _NETWORKS = {
   'resunetplusplus': _Network('never', width_step=8),
   **dict.fromkeys(_ALWAYS.split(), _Network('always')),
 }
-# Their batch norm of pooled images has one value of each image.
+# They normalise pooled images, which have one value each.
 _POOL_IMAGES = ('deeplabv3', 'deeplabv3plus')
 _ENCODERS = (
   *(f'resnet{depth}' for depth in (18, 34, 50)),

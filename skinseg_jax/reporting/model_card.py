@@ -30,11 +30,11 @@ def write(
 
   Args:
     path: Of the card.
-    workdir: Run folder, whose validation scores are told if they are of the
-      same checkpoint.
+    workdir: Run folder. The card has its validation scores if they belong to
+      the same checkpoint.
     config: Of the run.
     step: Of the checkpoint that is shared.
-    parameters: Number of the network's.
+    parameters: How many the network has.
   """
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('skinseg_jax.reporting'),
@@ -90,6 +90,5 @@ def _scores(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     'clusters': summary['clusters'],
     'clustered_by': summary.get('clustered_by', 'lesion'),
     'data_name': summary['data']['name'],
-    'data_title': summary['data']['name'],
     'split': _EVALUATION,
   }  # fmt: skip
