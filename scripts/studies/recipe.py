@@ -86,7 +86,7 @@ RECIPE = (
 )
 _BATCH_SIZE = 32  # For evaluation.
 # Ends the name of a case with recomputed batch-norm statistics.
-_RECOMPUTED = ', statistics anew'
+_RECOMPUTED = ', statistics recomputed'
 _SCORES = ('pooled Dice', 'Dice per image', 'thresholded Jaccard')
 
 

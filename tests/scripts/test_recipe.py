@@ -203,7 +203,7 @@ def test_cases_that_predict_differently_share_a_training(
   assert {path.name for path in tmp_path.glob('*.npz')} == {
     f'{name}{suffix}.npz'
     for name in ('one', 'views')
-    for suffix in ('', ', statistics anew')
+    for suffix in ('', ', statistics recomputed')
   }
   scored = dict(np.load(tmp_path / 'one.npz'))
   pixels = sum(scored[name] for name in confusion.COUNTS)
