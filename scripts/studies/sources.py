@@ -5,8 +5,9 @@ python scripts/studies/sources.py --runs_dir runs/sources
 
 HAM10000 has pictures of four sources, which differ in camera, light and time.
 For each source and each recipe, a network is trained on the other sources and
-scored on this one. Takes the images of the paper's training set alone. Started
-again on the same folder, the script goes on where it stopped.
+scored on this one. For comparison, `mixed` leaves out a fifth of the lesions of
+all sources. Takes the images of the paper's training set alone. Started again
+on the same folder, the script goes on where it stopped.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from skinseg_jax.evaluation import comparison
 from skinseg_jax.runtime import errors
 
 SOURCES = ('vidir_molemax', 'vidir_modern', 'rosendahl', 'vienna_dias')
+MIXED = 'mixed'
 # The augmentation of each recipe, besides flips and quarter turns; each is
 # compared with the first one.
 RECIPES: dict[str, dict[str, float]] = {
@@ -58,12 +60,18 @@ def make_split(
   """Trains on the other sources, scores at most `most` images of this one.
 
   Pictures of a lesion that the left-out source shows as well are left out of
-  the training: nine lesions have pictures of two sources.
+  the training: nine lesions have pictures of two sources. `mixed` leaves out a
+  fifth of the lesions, whatever their source.
   """
   paper = splits.make_split(config_lib.DataConfig(split='paper'), metadata)
   kept = set(paper.train)
   rows = [row for row in metadata if row['image_id'] in kept]
-  own = [row for row in rows if row['source'] == left_out]
+  if left_out == MIXED:
+    data = config_lib.DataConfig(split='lesion', validation_fraction=0.2)
+    fifth = set(splits.make_split(data, rows).validation)
+    own = [row for row in rows if row['image_id'] in fifth]
+  else:
+    own = [row for row in rows if row['dataset'] == left_out]
   lesions = {row['lesion_id'] for row in own}
   ids = sorted(row['image_id'] for row in own)
   return splits.Split(
@@ -125,7 +133,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--image_size', type=int, default=96, help='in pixels')
   add('--epochs', type=int, default=2)
   add('--images', type=int, default=800, help='most images to score on')
-  add('--only', nargs='+', choices=SOURCES, default=SOURCES)
+  everything = (*SOURCES, MIXED)
+  add('--only', nargs='+', choices=everything, default=everything)
   add('--recipes', nargs='+', choices=list(RECIPES), default=list(RECIPES))
   return parser.parse_args(argv[1:])
 

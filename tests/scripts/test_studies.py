@@ -22,12 +22,12 @@ def metadata(monkeypatch):
       'image_id': f'{i:03}',
       'lesion_id': f'l{i // 2}',
       'dx': 'nv',
-      'source': sources.SOURCES[(i // 2) % 4],
+      'dataset': sources.SOURCES[(i // 2) % 4],
     }
     for i in range(120)
   ]
   # A lesion with pictures of two sources.
-  rows[0]['source'] = sources.SOURCES[1]
+  rows[0]['dataset'] = sources.SOURCES[1]
   make = splits.make_split
 
   def paper(config, metadata):
@@ -59,11 +59,21 @@ def test_networks_learn_from_training_images_alone(metadata):
 @pytest.mark.parametrize('source', sources.SOURCES)
 def test_a_source_is_scored_and_never_trained_on(metadata, source):
   split = sources.make_split(metadata, source, 20)
-  of = {row['image_id']: row['source'] for row in metadata}
+  of = {row['image_id']: row['dataset'] for row in metadata}
   assert {of[name] for name in split.validation} == {source}
   assert source not in {of[name] for name in split.train}
   assert len(split.validation) <= 20
   assert max(split.train + split.validation) < '100'
+  assert not _lesions(split.train, metadata) & _lesions(
+    split.validation, metadata
+  )
+
+
+def test_mixed_leaves_out_lesions_of_several_sources(metadata):
+  split = sources.make_split(metadata, sources.MIXED, 1000)
+  of = {row['image_id']: row['dataset'] for row in metadata}
+  assert len({of[name] for name in split.validation}) > 1
+  assert 0.1 < len(split.validation) / len(split.train) < 0.5
   assert not _lesions(split.train, metadata) & _lesions(
     split.validation, metadata
   )
