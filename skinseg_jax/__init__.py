@@ -10,12 +10,13 @@ __version__ = '0.1.0'
 
 
 def load(
-  folder: str | os.PathLike[str], checkpoint: str = 'last'
+  folder: str | os.PathLike[str] | None = None, checkpoint: str = 'last'
 ) -> 'predictor.Predictor':
   """Loads a model to predict with.
 
   Args:
-    folder: Folder of a run, or of a shared model.
+    folder: Folder of a run, or of a shared model. None for the model that
+      comes with the package.
     checkpoint: Of a run: 'best' (by validation Dice), 'last', or a step.
 
   Returns:
@@ -27,6 +28,9 @@ def load(
   # Imported here, because the import takes seconds.
   from skinseg_jax.inference import predictor, trained_model
   from skinseg_jax.runtime import paths
+  from skinseg_jax.weights import shared_model
 
-  model = trained_model.load(paths.user_path(os.fspath(folder)), checkpoint)
-  return predictor.Predictor(model)
+  path = shared_model.SHIPPED
+  if folder is not None:
+    path = paths.user_path(os.fspath(folder))
+  return predictor.Predictor(trained_model.load(path, checkpoint))

@@ -2,9 +2,13 @@
 
 python -m skinseg_jax.evaluate --workdir DIR [--checkpoint best|last|STEP]
 python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
+python -m skinseg_jax.evaluate --images DIR --masks DIR --output DIR
+
+Without --workdir, the model that comes with skinseg_jax is scored.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
@@ -13,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import remedies, splits
 from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import shared_model
 
 if TYPE_CHECKING:
   from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.inference import trained_model
 
 
 def evaluate_run(
@@ -42,23 +48,42 @@ def evaluate_run(
     InputError: If the folder, the checkpoint, the data or the review is
       invalid.
   """
-  from skinseg_jax.evaluation import evaluator
   from skinseg_jax.inference import trained_model
-  from skinseg_jax.reporting import report
-  from skinseg_jax.run import stored_data
 
   model = trained_model.load(workdir, checkpoint)
-  run_data = stored_data.open_run_data(workdir, model.config.data)
-  outcome = evaluator.evaluate_subset(
-    workdir,
+  outcome = _evaluate_own(workdir, model, subset, options)
+  if write_report:
+    _report(workdir, outcome)
+  return outcome.summary
+
+
+def _evaluate_own(
+  home: pathlib.Path,
+  model: 'trained_model.TrainedModel',
+  subset: str,
+  options: 'evaluator.Options | None',
+  *,
+  other_copies: bool = False,
+) -> 'evaluator.Outcome':
+  from skinseg_jax.evaluation import evaluator
+  from skinseg_jax.run import stored_data
+
+  run_data = stored_data.open_run_data(
+    home, model.config.data, other_copies=other_copies
+  )
+  return evaluator.evaluate_subset(
+    home,
     model,
     run_data,
     subset=subset,
     options=options or evaluator.DEFAULT,
   )
-  if write_report:
-    report.write_all(workdir, outcome.data, outcome.name)
-  return outcome.summary
+
+
+def _report(home: pathlib.Path, outcome: 'evaluator.Outcome') -> None:
+  from skinseg_jax.reporting import report
+
+  report.write_all(home, outcome.data, outcome.name)
 
 
 def main(argv: list[str]) -> None:
@@ -68,18 +93,24 @@ def main(argv: list[str]) -> None:
     InputError: If flags contradict each other or name something invalid.
   """
   args = _parse(argv)
-  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  folder = shared_model.chosen(args.workdir)
+  config_lib.load(folder / 'config.json')  # Is it a run?
+  _check_home(args, folder)
+  home = args.output or folder
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.runtime import devices, resource_errors
 
   devices.use('auto')
-  memory = resource_errors.scoring(args.workdir)
-  with resource_errors.explained(args.workdir, memory=memory):
-    _evaluate(args)
+  memory = resource_errors.scoring(home)
+  with resource_errors.explained(home, memory=memory):
+    _evaluate(args, folder, home)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-  from skinseg_jax.evaluation import evaluator, paper, summaries
+def _evaluate(
+  args: argparse.Namespace, folder: pathlib.Path, home: pathlib.Path
+) -> None:
+  from skinseg_jax.evaluation import evaluator, paper, shared_models, summaries
+  from skinseg_jax.inference import trained_model
 
   options = evaluator.Options(
     native_size=not args.skip_native_size,
@@ -87,16 +118,24 @@ def _evaluate(args: argparse.Namespace) -> None:
     review=args.review,
     exclude_rejected=args.exclude_rejected,
   )
+  # Loaded first, to report a broken run before reading all image files.
+  model = trained_model.load(folder, args.checkpoint)
+  if home != folder:
+    config = shared_models.prepare(folder, home, args.data_dir)
+    model = dataclasses.replace(model, config=config)
   if args.images is None:
-    summary = evaluate_run(
-      args.workdir,
-      checkpoint=args.checkpoint,
-      subset=args.split or 'validation',
-      options=options,
-      write_report=not args.skip_report,
+    outcome = _evaluate_own(
+      home,
+      model,
+      args.split or 'validation',
+      options,
+      other_copies=home != folder,
     )
   else:
-    summary = _evaluate_external(args, options)
+    outcome = _evaluate_external(args, home, model, options)
+  if not args.skip_report:
+    _report(home, outcome)
+  summary = outcome.summary
   print(summaries.describe(summary))
   left_out = summary.get('review', {}).get('excluded')
   as_paper = summary['data']['split'] == 'paper' and args.split != 'train'
@@ -104,14 +143,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(paper.comparison(summary))
 
 
-def _evaluate_external(args, options) -> dict[str, Any]:
+def _evaluate_external(args, home, model, options) -> 'evaluator.Outcome':
   from skinseg_jax.data.sources import folder
   from skinseg_jax.evaluation import evaluator
-  from skinseg_jax.inference import trained_model
-  from skinseg_jax.reporting import report
 
-  # Loaded first, to report a broken run before reading all image files.
-  model = trained_model.load(args.workdir, args.checkpoint)
   threshold = args.mask_threshold
   if threshold is None:
     threshold = model.config.data.mask_threshold
@@ -130,12 +165,9 @@ def _evaluate_external(args, options) -> dict[str, Any]:
     mask_suffixes=suffixes.split(','),
     remedies=remedies.FLAGS,
   )
-  outcome = evaluator.evaluate_source(
-    args.workdir, model, source, name=name, options=options
+  return evaluator.evaluate_source(
+    home, model, source, name=name, options=options
   )
-  if not args.skip_report:
-    report.write_all(args.workdir, outcome.data, outcome.name)
-  return outcome.summary
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -147,7 +179,22 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   path: dict[str, Any] = {'type': paths.user_path, 'metavar': 'PATH'}
   add = parser.add_argument
-  add('--workdir', required=True, help='run folder', **path)
+  add(
+    '--workdir',
+    help='folder of a run or of a shared model; default: the model that comes'
+    ' with skinseg_jax',
+    **path,
+  )
+  add(
+    '--output',
+    help='new folder for the scores; for a model without a run',
+    **path,
+  )
+  add(
+    '--data_dir',
+    help='where data sets are prepared; for a model without a run',
+    **path,
+  )
   add(
     '--checkpoint',
     default='last',
@@ -183,6 +230,33 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   args = parser.parse_args(argv[1:])
   _check(args)
   return args
+
+
+def _check_home(args: argparse.Namespace, folder: pathlib.Path) -> None:
+  """Checks the flags that say where the scores of a model go.
+
+  Raises:
+    InputError: If they do not fit the folder of the model.
+  """
+  if not shared_model.is_one(folder):
+    given = [
+      f'--{name}' for name in ('output', 'data_dir') if getattr(args, name)
+    ]
+    if given:
+      raise errors.InputError(
+        f'{folder} is the folder of a run, which keeps its scores and knows'
+        f' its data; leave {" and ".join(given)} out.'
+      )
+  elif args.output is None:
+    raise errors.InputError(
+      f'{folder} holds a model without a run; give --output DIR, a new folder'
+      ' for its scores.'
+    )
+  elif args.images is None and args.data_dir is None:
+    raise errors.InputError(
+      'what should the model be scored on? Give --images and --masks, or'
+      ' --data_dir, where HAM10000 is prepared.'
+    )
 
 
 def _add_external_flags(add: Callable, path: dict[str, Any]) -> None:

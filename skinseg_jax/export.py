@@ -81,6 +81,7 @@ def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   import jax
   from flax import nnx
 
+  from skinseg_jax.evaluation import shared_models
   from skinseg_jax.inference import trained_model
   from skinseg_jax.reporting import model_card
   from skinseg_jax.weights import model_folder
@@ -98,8 +99,9 @@ def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
     output,
     _without_paths(model.config),
     nnx.merge(model.graphdef, model.state),
-    {'step': model.step},
+    shared_models.details(workdir, model.step),
   )
+  shared_models.keep_split(workdir, model.config, output)
   return model.step
 
 

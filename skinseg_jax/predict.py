@@ -1,12 +1,13 @@
 """Predicts a mask for each image.
 
-python -m skinseg_jax.predict --workdir DIR --input FILE|DIR ... --output DIR
+python -m skinseg_jax.predict --input FILE|DIR ... --output DIR [--workdir DIR]
 
 The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
 searched with all folders below them, and their tree is kept: the mask of
 p0/x.jpg is DIR/p0/x.png.
 
-The run's config says how images are prepared. Files that cannot be read are
+Without --workdir, the model that comes with skinseg_jax is used. The config of
+the model says how images are prepared. Files that cannot be read are
 listed on stderr and skipped; the exit code is then 1. The EXIF orientation is
 applied, so a mask fits its image as viewers show it. No EXIF data is copied.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from skinseg_jax import config as config_lib
 from skinseg_jax.inference import predictions
 from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import shared_model
 
 
 def main(argv: list[str]) -> None:
@@ -30,13 +32,14 @@ def main(argv: list[str]) -> None:
   )
   inputs, notes = predictions.find_images(args.input, leave_out=args.output)
   predictions.check_outputs(inputs, outputs, args.overwrite)
-  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  workdir = shared_model.chosen(args.workdir)
+  config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
   from skinseg_jax.runtime import devices
 
   devices.use('auto')
-  model = trained_model.load(args.workdir, args.checkpoint)
+  model = trained_model.load(workdir, args.checkpoint)
   try:
     problems, several = predictions.predict(model, inputs, outputs)
   except OSError as error:
@@ -73,7 +76,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   path: dict[str, Any] = {'type': paths.user_path, 'required': True}
   add = parser.add_argument
-  add('--workdir', metavar='DIR', help='run folder', **path)
+  add(
+    '--workdir',
+    metavar='DIR',
+    type=paths.user_path,
+    help='folder of a run or of a shared model; default: the model that comes'
+    ' with skinseg_jax',
+  )
   add(
     '--input',
     nargs='+',

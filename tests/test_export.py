@@ -15,6 +15,8 @@ from skinseg_jax.inference import trained_model
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import model_folder
 
+_FILES = ['README.md', 'config.json', 'model.json', 'model.safetensors']
+
 
 @pytest.fixture(scope='module')
 def folder(tiny_run, tmp_path_factory) -> pathlib.Path:
@@ -100,12 +102,18 @@ def test_it_scores_other_images(folder, tmp_path, capsys):
       tmp_path / 'images' / f'{i}.png'
     )
     Image.fromarray(mask).save(tmp_path / 'masks' / f'{i}.png')
-  copy = shutil.copytree(folder, tmp_path / 'copy')
   evaluate.main(
-    ['evaluate', f'--workdir={copy}', f'--images={tmp_path / "images"}',
-     f'--masks={tmp_path / "masks"}', '--skip_report', '--skip_training_side'],
+    ['evaluate', f'--workdir={folder}', f'--images={tmp_path / "images"}',
+     f'--masks={tmp_path / "masks"}', f'--output={tmp_path / "scores"}'],
   )  # fmt: skip
   assert '3 images' in capsys.readouterr().out
+  home = tmp_path / 'scores' / 'evaluation' / 'images'
+  assert (home / 'report.html').exists()
+  summary = json.loads((home / 'summary.json').read_text())
+  # Both come with the model: its run is not needed.
+  assert summary['operating_point']['chosen_on'] == 'train'
+  assert summary['shift']['training']
+  assert sorted(path.name for path in folder.iterdir()) == _FILES
 
 
 @pytest.mark.parametrize(
@@ -161,16 +169,39 @@ def test_after_a_refusal_the_second_try_writes(tiny_run, tmp_path, monkeypatch):
   (output / '.partial').mkdir()  # As if killed.
   (output / '.partial/README.md').write_text('')
   export.main(argv)
-  assert sorted(path.name for path in output.iterdir()) == [
-    'README.md', 'config.json', 'model.json', 'model.safetensors'
-  ]  # fmt: skip
+  assert sorted(path.name for path in output.iterdir()) == _FILES
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--images=x', '--masks=x'], 'give --output DIR'),
+    (['--output={0}/out'], 'Give --images and --masks, or --data_dir'),
+    (['--output={0}/full', '--data_dir=x'], 'is not empty; give a new folder'),
+    (['--output={1}', '--data_dir=x'], 'holds another model or its scores'),
+  ],
+)
+def test_scores_of_a_shared_model_need_a_place_and_data(
+  tiny_run, folder, tmp_path, flags, message
+):
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'full' / 'notes.txt').write_text('')
+  flags = [flag.format(tmp_path, tiny_run[0]) for flag in flags]
+  with pytest.raises(errors.InputError, match=message):
+    evaluate.main(['evaluate', f'--workdir={folder}', *flags])
+
+
+@pytest.mark.parametrize('flag', ['--output', '--data_dir'])
+def test_a_run_keeps_its_scores(tiny_run, tmp_path, flag):
+  argv = ['evaluate', f'--workdir={tiny_run[0]}', f'{flag}={tmp_path}']
+  with pytest.raises(errors.InputError, match=f'leave {flag} out'):
+    evaluate.main(argv)
 
 
 def test_what_needs_a_run_refuses_the_folder(tiny_run, folder):
   workdir, _ = tiny_run
   config = config_lib.load(workdir / 'config.json')
   for call in (
-    lambda: evaluate.main(['evaluate', f'--workdir={folder}']),
     lambda: compare.main(['compare', str(workdir), str(folder)]),
     lambda: main.train_and_evaluate(config, folder),
   ):

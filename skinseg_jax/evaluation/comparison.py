@@ -10,7 +10,7 @@ from skinseg_jax.evaluation import result_files, summaries
 from skinseg_jax.metrics import bootstrap, confusion
 from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import model_folder
+from skinseg_jax.weights import shared_model
 
 _MEANS = ('dice', 'iou', 'threshold_jaccard', 'boundary_f1', 'hd95', 'assd')
 
@@ -43,7 +43,7 @@ def compare(workdirs: Sequence[pathlib.Path], name: str) -> list[Row]:
   """
   for workdir in workdirs:
     if not run_folder.evaluation_dir(workdir, name).is_dir():
-      model_folder.refuse(workdir)
+      shared_model.refuse(workdir)
   found = [result_files.read(workdir, name) for workdir in workdirs]
   for workdir, other in zip(workdirs[1:], found[1:], strict=True):
     _check_same_images(workdirs[0], found[0], workdir, other)

@@ -32,6 +32,20 @@ def stored_profile(workdir: pathlib.Path) -> dict[str, Any] | None:
   return _read(workdir / _PROFILE_FILE) or None
 
 
+def store(
+  workdir: pathlib.Path,
+  step: int,
+  point: dict[str, Any] | None,
+  profile: dict[str, Any] | None,
+) -> None:
+  """Stores what a model brings from its run and the folder lacks."""
+  points = _read(workdir / _POINTS_FILE)
+  if point and str(step) not in points:
+    run_folder.write_json(workdir / _POINTS_FILE, {**points, str(step): point})
+  if profile and stored_profile(workdir) is None:
+    run_folder.write_json(workdir / _PROFILE_FILE, profile)
+
+
 def operating_point(
   workdir: pathlib.Path,
   model: trained_model.TrainedModel,

@@ -13,7 +13,7 @@ from skinseg_jax.data import input_pipeline
 from skinseg_jax.models import build
 from skinseg_jax.run import checkpointing, run_folder
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import model_folder
+from skinseg_jax.weights import model_folder, shared_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
   """
   config = config_lib.load(workdir / 'config.json')
   config_rules.validate(config)
-  if model_folder.is_one(workdir):
+  if shared_model.is_one(workdir):
     return _from_model_folder(workdir, config, checkpoint)
   checkpoints = checkpointing.Checkpoints(
     run_folder.checkpoints_dir(workdir), read_only=True
@@ -77,13 +77,13 @@ def _from_model_folder(
   folder: pathlib.Path, config: config_lib.Config, checkpoint: str
 ) -> TrainedModel:
   graphdef, like = build.abstract(config.model, input_pipeline.data_sharding())
-  state, about = model_folder.read(folder, nnx.merge(graphdef, like))
-  if checkpoint not in ('best', 'last', str(about['step'])):
+  state, step = model_folder.read(folder, nnx.merge(graphdef, like))
+  if checkpoint not in ('best', 'last', str(step)):
     raise errors.InputError(
-      f'{folder} holds one model, of step {about["step"]}; leave --checkpoint'
+      f'{folder} holds one model, of step {step}; leave --checkpoint'
       f' {checkpoint} out.'
     )
-  return TrainedModel(config, graphdef, state, about['step'], None)
+  return TrainedModel(config, graphdef, state, step, None)
 
 
 def best_checkpoint(

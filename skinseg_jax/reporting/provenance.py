@@ -26,9 +26,10 @@ def identity(
   """Describes data, checkpoint, command, device and versions, by term."""
   environment = run_folder.read_json(
     workdir / 'environment.json',
-    *('command', 'python', 'packages', 'device', 'platform', 'num_devices'),
+    *('python', 'packages', 'device', 'platform', 'num_devices'),
     *('commit', 'data_source', 'data_fingerprint'),
   )
+  command = environment.get('command')  # A shared model has none.
   summary = evaluation.summary
   data = summary['data']
   best = summary.get('best_checkpoint')
@@ -45,7 +46,7 @@ def identity(
       if best
       else ''
     ),
-    'Training command': shlex.join(['python', *environment['command']]),
+    'Training command': command and shlex.join(['python', *command]),
     'Trained on device': f'{environment["device"]} ({environment["platform"]})'
     f', count: {environment["num_devices"]}',
     'Commit of the code': environment['commit'],

@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
+import sys
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, remedies, splits
 from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import model_folder
+from skinseg_jax.weights import shared_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,19 +28,24 @@ class RunData:
 
 
 def open_run_data(
-  workdir: pathlib.Path, config: config_lib.DataConfig
+  workdir: pathlib.Path,
+  config: config_lib.DataConfig,
+  *,
+  other_copies: bool = False,
 ) -> RunData:
   """Opens the images that a run was trained on; never downloads them.
 
   Args:
     workdir: Folder of the run.
     config: The run's.
+    other_copies: Whether the same images as other files will do, such as
+      originals in place of compressed copies. A difference is printed.
 
   Raises:
     InputError: If the images are missing or have changed, or the folder is
       that of a model and has none.
   """
-  model_folder.refuse(workdir)
+  shared_model.refuse(workdir)
   split = splits.read_split(workdir / 'split.csv')
   # Relative paths in a config depend on the working directory, so the data may
   # not be where it was.
@@ -53,7 +59,18 @@ def open_run_data(
       ' the table as they were. If they were moved, edit data.images_dir,'
       f' data.masks_dir and data.metadata_csv in {workdir / "config.json"}.'
     ) from error
-  run_folder.check_data(workdir, source)
+  try:
+    run_folder.check_data(workdir, source)
+  except errors.InputError as error:
+    if not other_copies or set(split.train + split.validation) - set(
+      source.image_ids
+    ):
+      raise
+    print(
+      'note: these are not the files that the model was trained on, so its'
+      f' scores can differ from those published with it ({error})',
+      file=sys.stderr,
+    )
   data = cache.open_cache(
     source,
     config.image_size,

@@ -18,7 +18,7 @@ from skinseg_jax.run import run_folder, stored_data
 from skinseg_jax.runtime import distributed, resource_errors, stop_signals
 from skinseg_jax.training import train_state
 from skinseg_jax.training import trainer as trainer_lib
-from skinseg_jax.weights import model_folder
+from skinseg_jax.weights import shared_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def prepared(
     stop = stack.enter_context(stop_signals.StopSignals())
     # Process 0 prepares the files; the other processes then read them. A run
     # that has started never downloads its data set again.
-    model_folder.refuse(workdir)
+    shared_model.refuse(workdir)
     begun = (workdir / 'config.json').exists()
     source = distributed.primary_first(
       lambda: catalog.open_source(config.data, download=not begun)

@@ -16,35 +16,16 @@ from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import tensor_files, torch_layouts
+from skinseg_jax.weights import shared_model, tensor_files, torch_layouts
 
-_ABOUT, _WEIGHTS = 'model.json', 'model.safetensors'
-
-
-def is_one(folder: pathlib.Path) -> bool:
-  """Whether `write` made this folder."""
-  return (folder / _ABOUT).is_file()
-
-
-def refuse(folder: pathlib.Path) -> None:
-  """Refuses such a folder where a run is needed.
-
-  Raises:
-    InputError: Saying what the folder is for.
-  """
-  if is_one(folder):
-    raise errors.InputError(
-      f'{folder} holds an exported model, without the data and the scores of'
-      ' its run. It can be used with predict, and with evaluate and --images'
-      ' and --masks; for anything else give the folder of the run.'
-    )
+_WEIGHTS = 'model.safetensors'
 
 
 def write(
   folder: pathlib.Path,
   config: config_lib.Config,
   network: nnx.Module,
-  about: Mapping[str, Any],
+  details: Mapping[str, Any],
 ) -> None:
   """Writes a model into an existing folder.
 
@@ -55,8 +36,8 @@ def write(
     folder: Where to write.
     config: Config of the run.
     network: The network with its weights.
-    about: What else `model.json` says; `step`, the number of updates, must be
-      there.
+    details: What else `model.json` says; `step`, the number of updates, and
+      `environment`, where it was trained, must be there.
 
   Raises:
     InputError: If a kernel has values beyond float16, or the folder cannot be
@@ -71,7 +52,7 @@ def write(
   try:
     for name, content in (
       ('config.json', config_lib.to_dict(config)),
-      (_ABOUT, {**about, 'weights_sha256': digest}),
+      (shared_model.ABOUT, {**details, 'weights_sha256': digest}),
     ):
       text = json.dumps(content, indent=2)
       (folder / name).write_text(text + '\n', encoding='utf-8')
@@ -92,9 +73,7 @@ def _halved(name: str, values: np.ndarray) -> np.ndarray:
   return halved
 
 
-def read(
-  folder: pathlib.Path, network: nnx.Module
-) -> tuple[Any, dict[str, Any]]:
+def read(folder: pathlib.Path, network: nnx.Module) -> tuple[Any, int]:
   """Reads what `write` wrote.
 
   Args:
@@ -102,29 +81,22 @@ def read(
     network: The network that its config describes; shapes are enough.
 
   Returns:
-    The state with the weights, float32, and the contents of `model.json`.
+    The state with the weights, float32, and the number of updates.
 
   Raises:
     InputError: If a file is missing, damaged or of another network.
   """
-  path = folder / _ABOUT
-  try:
-    about = json.loads(path.read_text(encoding='utf-8'))
-    step, expected = int(about['step']), str(about['weights_sha256'])
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.InputError(
-      f'{path} is damaged ({error!r}); get the folder again.'
-    ) from error
+  known = shared_model.about(folder)
   weights = folder / _WEIGHTS
   if not weights.is_file():
     raise errors.InputError(f'{weights} is missing; get the folder again.')
-  if _digest(weights) != expected:
+  if _digest(weights) != known['weights_sha256']:
     raise errors.InputError(
-      f'{weights} is not the file that {path} describes: its SHA-256 differs.'
-      ' Get the folder again.'
+      f'{weights} is not the file that {folder / shared_model.ABOUT}'
+      ' describes: its SHA-256 differs. Get the folder again.'
     )
   state = torch_layouts.to_flax(tensor_files.read(weights), network)
-  return state, {**about, 'step': step}
+  return state, known['step']
 
 
 def _digest(path: pathlib.Path) -> str:
