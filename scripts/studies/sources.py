@@ -37,6 +37,18 @@ RECIPES: dict[str, dict[str, float]] = {
     'colour_constancy': 0.0,
   },
   'colour': {},
+  # What cameras and lights differ in. No picture is resampled.
+  'camera': {
+    'brightness': 0.15,
+    'contrast': 0.25,
+    'saturation': 0.3,
+    'hue_degrees': 10.0,
+    'gamma': 0.3,
+    'colour_constancy': 0.15,
+    'blur': 0.5,
+    'vignette': 0.1,
+    'jpeg': 0.2,
+  },
   'strong': {
     'brightness': 0.15,
     'contrast': 0.3,
