@@ -19,12 +19,16 @@ def get_config() -> config_lib.Config:
   config.augmentation.rotation_degrees = 0.0
   config.augmentation.vertical_flip = 0.5
   config.augmentation.quarter_turn = 0.75
-  config.augmentation.brightness = 0.1
-  config.augmentation.contrast = 0.2
-  config.augmentation.saturation = 0.2
-  config.augmentation.hue_degrees = 5.0
-  config.augmentation.gamma = 0.2
-  config.augmentation.colour_constancy = 0.1
+  # What cameras and lights differ in; scripts/studies/sources.py compares.
+  config.augmentation.brightness = 0.15
+  config.augmentation.contrast = 0.25
+  config.augmentation.saturation = 0.3
+  config.augmentation.hue_degrees = 10.0
+  config.augmentation.gamma = 0.3
+  config.augmentation.colour_constancy = 0.15
+  config.augmentation.blur = 0.5
+  config.augmentation.vignette = 0.1
+  config.augmentation.jpeg = 0.2
   config.train.batch_size = 16
   config.train.epochs = 6
   config.train.learning_rate = 1e-3

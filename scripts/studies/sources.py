@@ -27,8 +27,14 @@ SOURCES = ('vidir_molemax', 'vidir_modern', 'rosendahl', 'vienna_dias')
 MIXED = 'mixed'
 # The augmentation of each recipe, besides flips and quarter turns; each is
 # compared with the first one.
+_OFF = {
+  'blur': 0.0,
+  'vignette': 0.0,
+  'jpeg': 0.0,
+}
 RECIPES: dict[str, dict[str, float]] = {
   'plain': {
+    **_OFF,
     'brightness': 0.0,
     'contrast': 0.0,
     'saturation': 0.0,
@@ -36,19 +42,17 @@ RECIPES: dict[str, dict[str, float]] = {
     'gamma': 0.0,
     'colour_constancy': 0.0,
   },
-  'colour': {},
-  # What cameras and lights differ in. No picture is resampled.
-  'camera': {
-    'brightness': 0.15,
-    'contrast': 0.25,
-    'saturation': 0.3,
-    'hue_degrees': 10.0,
-    'gamma': 0.3,
-    'colour_constancy': 0.15,
-    'blur': 0.5,
-    'vignette': 0.1,
-    'jpeg': 0.2,
+  'colour': {
+    **_OFF,
+    'brightness': 0.1,
+    'contrast': 0.2,
+    'saturation': 0.2,
+    'hue_degrees': 5.0,
+    'gamma': 0.2,
+    'colour_constancy': 0.1,
   },
+  # That of the config: what cameras and lights differ in. Nothing is resampled.
+  'camera': {},
   'strong': {
     'brightness': 0.15,
     'contrast': 0.3,
