@@ -78,7 +78,6 @@ def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
 
 def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   # Imported here, because the import takes seconds.
-  import jax
   from flax import nnx
 
   from skinseg_jax.evaluation import shared_models
@@ -87,14 +86,7 @@ def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   from skinseg_jax.weights import model_folder
 
   model = trained_model.load(workdir, checkpoint)
-  parameters = nnx.filter_state(model.state, nnx.Param)
-  model_card.write(
-    output / 'README.md',
-    workdir,
-    model.config,
-    step=model.step,
-    parameters=sum(leaf.size for leaf in jax.tree.leaves(parameters)),
-  )
+  model_card.write(output / 'README.md', workdir, model)
   model_folder.write(
     output,
     _without_paths(model.config),

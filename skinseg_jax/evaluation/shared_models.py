@@ -21,6 +21,8 @@ _ENVIRONMENT = (
   'data_source', 'data_fingerprint', 'split_sha256',
 )  # fmt: skip
 _SPLIT = 'split.csv'
+# In the environment.json of the scores: which weights they are of.
+_DIGEST = 'weights_sha256'
 
 
 def details(workdir: pathlib.Path, step: int) -> dict[str, Any]:
@@ -53,6 +55,12 @@ def keep_split(
     shutil.copy(workdir / _SPLIT, output / _SPLIT)
 
 
+def holds_scores(folder: pathlib.Path) -> bool:
+  """Whether `prepare` made this folder."""
+  environment = folder / 'environment.json'
+  return _DIGEST in run_folder.read_json(environment)
+
+
 def prepare(
   folder: pathlib.Path, home: pathlib.Path, data_dir: pathlib.Path | None
 ) -> config_lib.Config:
@@ -70,11 +78,11 @@ def prepare(
     InputError: If `home` holds something else or cannot be written to.
   """
   about = shared_model.about(folder)
-  digest = about['weights_sha256']
+  digest = about[_DIGEST]
   path = home / 'config.json'
   if path.exists():
     there = run_folder.read_json(home / 'environment.json')
-    if there.get('weights_sha256') != digest:
+    if there.get(_DIGEST) != digest:
       raise errors.InputError(
         f'{home} holds another model or its scores; give a new folder as'
         ' --output.'
@@ -96,7 +104,7 @@ def prepare(
       shutil.copy(folder / _SPLIT, home / _SPLIT)
     run_folder.write_json(
       home / 'environment.json',
-      {**about['environment'], 'weights_sha256': digest},
+      {**about['environment'], _DIGEST: digest},
     )
     training_images.store(
       home,

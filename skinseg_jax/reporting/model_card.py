@@ -6,10 +6,13 @@ https://huggingface.co/docs/hub/model-cards describes the head of the file.
 import pathlib
 from typing import Any
 
+import jax
 import jinja2
+from flax import nnx
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.evaluation import result_files
+from skinseg_jax.evaluation import result_files, shared_models
+from skinseg_jax.inference import trained_model
 from skinseg_jax.reporting import provenance
 from skinseg_jax.runtime import errors
 
@@ -21,21 +24,18 @@ _GROUPS = ('dx', 'sex', 'source')
 def write(
   path: pathlib.Path,
   workdir: pathlib.Path,
-  config: config_lib.Config,
-  *,
-  step: int,
-  parameters: int,
+  model: trained_model.TrainedModel,
 ) -> None:
   """Writes the card.
 
   Args:
     path: Of the card.
-    workdir: Run folder. The card has its validation scores if they belong to
-      the same checkpoint.
-    config: Of the run.
-    step: Of the checkpoint that is shared.
-    parameters: How many the network has.
+    workdir: Folder of the run, or of the scores of the shared model. The card
+      has its validation scores if they belong to the same checkpoint.
+    model: The model that is shared.
   """
+  config = model.config
+  parameters = jax.tree.leaves(nnx.filter_state(model.state, nnx.Param))
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('skinseg_jax.reporting'),
     undefined=jinja2.StrictUndefined,
@@ -46,12 +46,13 @@ def write(
     name=' '.join(['skinseg_jax', *_short(config.model)]),
     network=provenance.network(config.model),
     licence=_LICENCES.get(config.data.source, 'unknown'),
-    parameters=parameters,
+    parameters=sum(leaf.size for leaf in parameters),
     height=config.data.image_size[0],
     width=config.data.image_size[1],
     threshold=config.evaluation.threshold,
     data_note=provenance.data_note(config.data.source),
-    **_scores(workdir, step),
+    rounded=shared_models.holds_scores(workdir),
+    **_scores(workdir, model.step),
   )
   path.write_text(text, encoding='utf-8')
 

