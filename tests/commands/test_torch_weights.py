@@ -258,7 +258,7 @@ def test_remedies_of_the_command_line(tmp_path, monkeypatch):
   with flagsaver.flagsaver(), pytest.raises(errors.InputError) as caught:
     torch_weights.run(argv)
   added = remedies.words(caught.value, r'--config configs/\w+\.py')
-  monkeypatch.chdir(pathlib.Path(__file__).parents[1])
+  monkeypatch.chdir(pathlib.Path(__file__).parents[2])
   with flagsaver.flagsaver():
     torch_weights.run([*argv, *added])
   assert [x[0] for x in seen] == [pathlib.Path('w.pt')]

@@ -17,7 +17,7 @@ from PIL import Image
 from skinseg_jax import main
 from skinseg_jax.runtime import errors
 
-_CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+_CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 def _end(capsys, *flags):
