@@ -65,8 +65,8 @@ class Measures:
     skin_b: b* of it.
     ita: Individual typology angle of the skin around in degrees, in (-90, 90);
       high for light skin. Never a group of skin types.
-    ita_reason: Why there is none: 'too little skin', 'too dark' or 'not the
-      colour of skin'. '' where there is one.
+    ita_reason: Why there is none: 'too little skin', 'too dark' or 'b* is
+      not positive'. '' where there is one.
   """
 
   area_share: float

@@ -34,8 +34,8 @@ class Skin:
   Attributes:
     lab: L*, a*, b* (CIELAB, D65) of the mean light, or None.
     ita: Individual typology angle in degrees, or None.
-    reason: Why there is no ITA: 'too little skin', 'too dark' or 'not the
-      colour of skin'. '' where there is one.
+    reason: Why there is no ITA: 'too little skin', 'too dark' or 'b* is
+      not positive'. '' where there is one.
   """
 
   lab: tuple[float, float, float] | None
@@ -63,7 +63,8 @@ def examine(image: np.ndarray, lesion: np.ndarray) -> Skin:
 
   Returns:
     What was found. There is no ITA and no colour if skin covers less than 5 %
-    of the picture, and no ITA if the median b* is not positive.
+    of the picture, and no ITA if the median b* is not positive: skin is
+    yellowish, so the picture's white balance is off.
   """
   factor = max(1, min(lesion.shape) // _SIDE)
   if factor > 1:
@@ -86,7 +87,7 @@ def examine(image: np.ndarray, lesion: np.ndarray) -> Skin:
   lightness, _, yellow = np.median(colour.lab(pixels), axis=0)
   light, red, blue = colour.mean_lab(pixels).tolist()
   if yellow <= 0:
-    return Skin((light, red, blue), None, 'not the colour of skin')
+    return Skin((light, red, blue), None, 'b* is not positive')
   ita = math.degrees(math.atan2(lightness - 50, yellow))
   return Skin((light, red, blue), ita, '')
 

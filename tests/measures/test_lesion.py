@@ -131,7 +131,7 @@ def test_ita_hardly_depends_on_the_size():
   [
     ((0, 0, 0), 'too dark'),
     ((255, 255, 255), 'too little skin'),
-    ((120, 120, 160), 'not the colour of skin'),
+    ((120, 120, 160), 'b* is not positive'),
   ],
 )
 def test_why_there_is_no_ita(tone, reason):
