@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from skinseg_jax.measures import colour, skin
 from skinseg_jax.metrics import bootstrap, confusion
 
 UNKNOWN = 'unknown'
@@ -62,28 +63,11 @@ BANDS = {
 # Groups with fewer lesions get a warning.
 FEW_LESIONS = 20
 
-# Width of the ring of skin that a lesion is compared with, largest width of a
-# hair and smallest length of a hair, as shares of the shorter side.
+# Width of the ring of skin that a lesion is compared with, as a share of the
+# shorter side.
 _RING = 0.05
-_HAIR_WIDTH = 0.04
-_HAIR_LENGTH = 0.1
-# Smallest difference between a hair and its surroundings, in grey values.
-_HAIR_DEPTH = 15
 # Predicted pieces smaller than this share of the image are ignored.
 _PIECE = 0.001
-
-# Linear light of an 8-bit sRGB value, and linear RGB to XYZ (IEC 61966-2-1).
-_SRGB = np.arange(256) / 255
-_LINEAR = np.where(
-  _SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4
-)
-_XYZ = np.array(
-  [
-    [0.4124, 0.3576, 0.1805],
-    [0.2126, 0.7152, 0.0722],
-    [0.0193, 0.1192, 0.9505],
-  ]
-)
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -100,10 +84,7 @@ def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
       ring of skin around it. The ring is 5 % of the shorter side wide. Colours
       are averaged in linear light. NaN if there is no lesion or no ring.
     `hair`: Share of the skin's pixels, in [0, 1], on thin, dark and long
-      structures: mostly hairs, but also rulers, vessels and folds. There the
-      black-hat of the grey image, with a square of 4 % of the shorter side,
-      exceeds 15, in an 8-connected piece at least 10 % long. NaN if there is
-      no skin.
+      structures, see `skin.hair`. NaN if there is no skin.
   """
   lesion = mask > 0
   edge = (lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1])
@@ -117,60 +98,17 @@ def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
 def _contrast(image: np.ndarray, lesion: np.ndarray) -> float:
   reach = max(1, round(_RING * min(lesion.shape)))
-  near = _extreme(np.pad(lesion, reach), 2 * reach + 1, np.logical_or)
-  ring = near & ~lesion
+  ring = skin.grown(lesion, reach) & ~lesion
   if not lesion.any() or not ring.any():
     return math.nan
-  colours = [_mean_lab(image[region]) for region in (lesion, ring)]
+  colours = [colour.mean_lab(image[region]) for region in (lesion, ring)]
   return float(np.linalg.norm(colours[0] - colours[1]))
-
-
-def _mean_lab(pixels: np.ndarray) -> np.ndarray:
-  """CIELAB (D65) of the mean light of sRGB pixels [K, 3]; float64 [3]."""
-  # A histogram needs far fewer look-ups than one per pixel.
-  light = np.array(
-    [np.bincount(channel, minlength=256) @ _LINEAR for channel in pixels.T]
-  ) / len(pixels)
-  xyz = _XYZ @ light / _XYZ.sum(axis=1)
-  x, y, z = np.where(
-    xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29
-  )
-  return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def _hair(image: np.ndarray, lesion: np.ndarray) -> float:
   if lesion.all():
     return math.nan
-  side = min(lesion.shape)
-  size = max(3, round(_HAIR_WIDTH * side) // 2 * 2 + 1)
-  grey = (image @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
-  # Pad with black, so that a vignette at the edge is not taken for a thin line.
-  closed = _extreme(np.pad(grey, size - 1), size, np.maximum)
-  closed = _extreme(closed, size, np.minimum)
-  thin = (closed - grey > _HAIR_DEPTH) & ~lesion
-  pieces, _ = ndimage.label(thin, np.ones((3, 3)))
-  long = [
-    max(extent.stop - extent.start for extent in piece) >= _HAIR_LENGTH * side
-    for piece in ndimage.find_objects(pieces)
-  ]
-  hair = np.bincount(pieces.ravel())[1:] @ np.array(long, int)
-  return float(hair / (~lesion).sum())
-
-
-def _extreme(values: np.ndarray, size: int, ufunc: np.ufunc) -> np.ndarray:
-  """Largest or smallest of each square window: [H, W], less size - 1 each.
-
-  Doubles the window until it is wide enough: several times as fast as
-  scipy.ndimage on bytes.
-  """
-  for _ in range(2):
-    covered = 1
-    while covered < size:
-      step = min(covered, size - covered)
-      values = ufunc(values[step:], values[:-step])
-      covered += step
-    values = values.T
-  return values
+  return float(skin.hair(image, lesion).sum() / (~lesion).sum())
 
 
 def pieces(mask: np.ndarray) -> int:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.measures import lesion
 from skinseg_jax.runtime import errors, paths
 
 # uint8 [height, width, 3] or [height, width], a Pillow image, or a file.
@@ -31,10 +32,23 @@ class Prediction:
     mask: Whether a pixel is lesion, bool [height, width], at the size of the
       picture.
     probability: Probability of lesion, float32 [height, width] in [0, 1].
+    image: The picture, RGB, uint8 [height, width, 3].
   """
 
   mask: np.ndarray
   probability: np.ndarray
+  image: np.ndarray
+
+  def measures(
+    self, pixel_spacing: tuple[float, float] | None = None
+  ) -> lesion.Measures:
+    """Measures the lesion and the skin around it, see `lesion.measure`.
+
+    Args:
+      pixel_spacing: Distance between rows and between columns in millimetres,
+        or None if it is not known.
+    """
+    return lesion.measure(self.image, self.mask, pixel_spacing)
 
 
 class Predictor:
@@ -91,7 +105,8 @@ class Predictor:
       found = probabilities(self._model, resized, batch_size)
       for array, probability in zip(arrays, found, strict=False):
         own = preprocessing.resize_probability(probability, array.shape[:2])
-        yield Prediction(own > self.config.evaluation.threshold, own)
+        mask = own > self.config.evaluation.threshold
+        yield Prediction(mask, own, array)
 
 
 def whole_batch(model: trained_model.TrainedModel, batch_size: int) -> int:

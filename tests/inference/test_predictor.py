@@ -10,6 +10,7 @@ from PIL import Image
 
 import skinseg_jax
 from skinseg_jax import predict
+from skinseg_jax.measures import lesion
 from skinseg_jax.runtime import errors
 
 _PAGE = pathlib.Path(__file__).parents[2] / 'docs/how-to/use-in-python.md'
@@ -83,6 +84,15 @@ def test_other_arrays_are_refused(model, picture):
     model.predict(picture)
 
 
+def test_measures_are_of_the_mask_at_the_picture_s_size(model, photos):
+  picture = np.asarray(Image.open(photos[1]))
+  found = model.predict(photos[1])
+  np.testing.assert_array_equal(found.image, picture)
+  expected = lesion.measure(picture, found.mask, (0.1, 0.2))
+  assert found.measures((0.1, 0.2)) == expected
+  assert expected.area_px == found.mask.sum()
+
+
 def test_a_missing_file_is_named(model, tmp_path):
   with pytest.raises(errors.InputError, match=r'nothing\.jpg cannot be read'):
     model.predict(tmp_path / 'nothing.jpg')
@@ -96,5 +106,7 @@ def test_the_page_runs(tiny_run, photos, tmp_path, monkeypatch, capsys):
   names: dict = {}
   for block in re.findall(r'```python\n(.*?)```', _PAGE.read_text(), re.S):
     exec(block, names)
-  assert 0 <= float(capsys.readouterr().out) <= 1
+  share, *others = capsys.readouterr().out.split()
+  assert 0 <= float(share) <= 1
+  assert len(others) == 2
   assert np.asarray(Image.open('mask.png')).shape == (300, 400)
