@@ -4,20 +4,23 @@ python -m skinseg_jax.predict --input FILE|DIR ... --output DIR [--workdir DIR]
 
 The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
 searched with all folders below them, and their tree is kept: the mask of
-p0/x.jpg is DIR/p0/x.png.
+p0/x.jpg is DIR/p0/x.png. DIR/predictions.csv has one row per image.
 
 Without --workdir, the model that comes with skinseg_jax is used. The config of
-the model says how images are prepared. Files that cannot be read are
-listed on stderr and skipped; the exit code is then 1. The EXIF orientation is
+the model says how images are prepared. Files that cannot be read are listed in
+predictions.csv and skipped; the exit code is then 3. The EXIF orientation is
 applied, so a mask fits its image as viewers show it. No EXIF data is copied.
+
+The same command resumes after an interruption: images that are done stay.
 """
 
 import argparse
+import pathlib
 import sys
 from typing import Any
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.inference import predictions
+from skinseg_jax.inference import inputs, outputs, postprocessing, table
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import shared_model
 
@@ -25,46 +28,73 @@ from skinseg_jax.weights import shared_model
 def main(argv: list[str]) -> None:
   """Parses the command line and predicts."""
   args = _parse(argv)
-  outputs = predictions.Outputs(
+  places = outputs.Outputs(
     masks=args.output,
     overlays=args.output / 'overlay' if args.overlay else None,
     probabilities=args.output / 'probability' if args.probability else None,
   )
-  inputs, notes = predictions.find_images(args.input, leave_out=args.output)
-  predictions.check_outputs(inputs, outputs, args.overwrite)
+  done = table.Done(places, overwrite=args.overwrite)
+  files = inputs.scan(args.input, places, done, overwrite=args.overwrite)
   workdir = shared_model.chosen(args.workdir)
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
-  from skinseg_jax.inference import trained_model
-  from skinseg_jax.runtime import devices
+  from skinseg_jax.runtime import distributed
+
+  with distributed.joined(
+    args.coordinator, args.num_processes, args.process_id
+  ):
+    summary = _predict(args, workdir, places, files, done)
+  if summary.skipped:
+    sys.exit(errors.SKIPPED_FILES)
+
+
+def _predict(
+  args: argparse.Namespace,
+  workdir: pathlib.Path,
+  places: outputs.Outputs,
+  files: inputs.Inputs,
+  done: table.Done,
+) -> table.Summary:
+  """Predicts and prints what was done."""
+  from skinseg_jax.inference import predictions, trained_model
+  from skinseg_jax.runtime import devices, distributed
 
   devices.use('auto')
   model = trained_model.load(workdir, args.checkpoint)
+  options = predictions.Options(
+    cleaning=postprocessing.Steps(
+      fill_holes=args.fill_holes,
+      min_area=args.min_area,
+      largest_component=args.largest_component,
+    ),
+    tile=args.tiles,
+  )
   try:
-    problems, several = predictions.predict(model, inputs, outputs)
+    summary = predictions.predict(model, files, places, done, options)
   except OSError as error:
     raise errors.InputError(
       f'cannot write to {args.output}: {error.strerror}; choose another'
-      ' --output.'
+      ' --output, or free some space and run the same command again.'
     ) from error
-  if several:
-    notes.append(
-      f'{len(several)} files hold several pictures; the first is used:\n'
-      + errors.listing(several)
-    )
-  for note in notes:
+  for note in files.notes:
     print(note)
-  print(
-    f'wrote {len(inputs) - len(problems)} masks to {args.output} (checkpoint of'
-    f' step {model.step})'
-  )
-  if problems:
+  if summary.several.count:
     print(
-      f'skipped {len(problems)} of {len(inputs)} files:\n'
-      + errors.listing(problems, most=len(problems)),
+      f'{summary.several.count} files hold several pictures; the first is'
+      f' used:\n{summary.several}'
+    )
+  already = f'; {len(done)} were there already' if len(done) else ''
+  print(
+    f'wrote {summary.predicted - len(done)} masks to {args.output} (checkpoint'
+    f' of step {model.step}){already}'
+  )
+  if summary.skipped and distributed.is_primary():
+    print(
+      f'skipped {summary.skipped} of {files.count} files; {table.NAME} lists'
+      f' them:\n{summary.problems}',
       file=sys.stderr,
     )
-    sys.exit(1)
+  return summary
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -110,9 +140,69 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add(
     '--overwrite',
     action='store_true',
-    help='write over masks that are there already',
+    help='write over masks that are there already, and predict all again',
   )
+  _add_mask_flags(parser)
+  _add_process_flags(parser)
   return parser.parse_args(argv[1:])
+
+
+def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
+  masks = parser.add_argument_group('masks')
+  masks.add_argument(
+    '--fill_holes', action='store_true', help='fill the holes of lesions'
+  )
+  masks.add_argument(
+    '--min_area',
+    type=_share,
+    default=0.0,
+    metavar='SHARE',
+    help='remove pieces that cover less than this share of the image, 0 to 1',
+  )
+  masks.add_argument(
+    '--largest_component',
+    action='store_true',
+    help='remove all pieces but the largest',
+  )
+  masks.add_argument(
+    '--tiles',
+    type=_pixels,
+    metavar='PIXELS',
+    help='for images far larger than the network: predict overlapping tiles of'
+    ' this height instead of the whole image',
+  )
+
+
+def _add_process_flags(parser: argparse.ArgumentParser) -> None:
+  processes = parser.add_argument_group('several processes')
+  processes.add_argument(
+    '--coordinator',
+    default='',
+    metavar='HOST:PORT',
+    help='address of process 0, or auto; each image is predicted once',
+  )
+  processes.add_argument('--num_processes', type=int, metavar='N')
+  processes.add_argument('--process_id', type=int, metavar='N')
+
+
+def _share(text: str) -> float:
+  try:
+    share = float(text)
+  except ValueError:
+    share = -1.0
+  if not 0 <= share < 1:
+    raise argparse.ArgumentTypeError(
+      f'{text} is no share of an image; give 0 to below 1, such as 0.001'
+    )
+  return share
+
+
+def _pixels(text: str) -> int:
+  if not text.isdecimal() or not 16 <= int(text) <= 100_000:
+    raise argparse.ArgumentTypeError(
+      f'{text} is no height in pixels; give 16 or more, such as 1024'
+    )
+  return int(text)
 
 
 if __name__ == '__main__':

@@ -106,12 +106,18 @@ def evaluation_batches(
   )
 
 
-def data_sharding() -> jax.sharding.NamedSharding:
+def data_sharding(*, local: bool = False) -> jax.sharding.NamedSharding:
   """Batches split along their first axis over all devices (axis 'data').
 
   Devices are in the order of processes, so that each holds one run of rows.
+
+  Args:
+    local: Only over the devices of this process.
   """
-  devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  devices = sorted(
+    jax.local_devices() if local else jax.devices(),
+    key=lambda d: (d.process_index, d.id),
+  )
   mesh = jax.sharding.Mesh(
     np.array(devices), ('data',), axis_types=(jax.sharding.AxisType.Auto,)
   )

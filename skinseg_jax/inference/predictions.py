@@ -1,171 +1,222 @@
-"""Predicts images from files and writes their masks."""
+"""Predicts images from files and writes their masks and a table of them.
+
+Files are read ahead in threads and written in threads, a bounded number at a
+time, so the memory does not grow with the number of images. Every batch has the
+same size, so one program is compiled; the last batch is filled up.
+"""
 
 import collections
 import concurrent.futures
 import dataclasses
-import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tqdm
-from PIL import Image
 
 from skinseg_jax.data import pictures, preprocessing
-from skinseg_jax.data.sources import folder_files
-from skinseg_jax.runtime import errors
-
-if TYPE_CHECKING:
-  from skinseg_jax.inference import trained_model
+from skinseg_jax.inference import (
+  image_columns,
+  inputs,
+  outputs,
+  postprocessing,
+  predictor,
+  table,
+  tiles,
+  trained_model,
+)
+from skinseg_jax.runtime import distributed, errors, stop_signals
 
 # Images per forward pass; fewer where there are fewer images.
 _BATCH_SIZE = 32
-
-# Sky blue of Okabe and Ito, which colour-blind people can also see.
-_TINT = np.array([86, 180, 233], np.float32)
+# Whole pictures in memory at once, if they are cut into tiles.
+_LARGE_PICTURES = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Outputs:
-  """Folders for the predictions.
+class Options:
+  """How masks are made of what the model says.
 
   Attributes:
-    masks: Folder of `<name>.png`, 0 or 255, grey.
-    overlays: Folder of `<name>.png`, the image with its mask; None for none.
-    probabilities: Folder of `<name>.png`, 255 times the probability, grey;
-      None for none.
+    cleaning: What is done to each mask.
+    tile: Height of the tiles that a picture is cut into, in its own pixels;
+      their width has the proportions of the model's input. None: the whole
+      picture is resized to the size of the model's input.
   """
 
-  masks: pathlib.Path
-  overlays: pathlib.Path | None
-  probabilities: pathlib.Path | None
-
-  @property
-  def folders(self) -> list[pathlib.Path]:
-    """All folders to write to."""
-    folders = (self.masks, self.overlays, self.probabilities)
-    return [folder for folder in folders if folder]
+  cleaning: postprocessing.Steps
+  tile: int | None
 
 
-class Input(NamedTuple):
-  """An image file, and the name of what is written for it.
-
-  The name is the path below the folder that was given, without extension, or
-  the stem of a file that was given itself.
-  """
-
-  path: pathlib.Path
-  name: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class _Picture:
-  """An image resized for the model, with its original height and width."""
+  """An image, and what was predicted for it so far."""
 
-  input: Input
-  image: np.ndarray
+  input: inputs.Input
+  # Resized for the model; with tiles, as it is.
+  image: np.ndarray | None
   size: tuple[int, int]
   # Pictures in the file, of which this is the first.
   count: int
+  blend: tiles.Blend | None
+  small: np.ndarray | None = None
 
+  def parts(self, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """What the model is asked, uint8 [H, W, 3] each."""
+    image, self.image = self.image, None  # Let go as soon as it is cut.
+    assert image is not None
+    return self.blend.cut(image, size) if self.blend else iter([image])
 
-def find_images(
-  inputs: Sequence[pathlib.Path], *, leave_out: pathlib.Path
-) -> tuple[list[Input], list[str]]:
-  """Lists files, and the images in folders and all folders below them.
+  def answer(self, index: int, probability: np.ndarray) -> bool:
+    """Takes the prediction of a part; whether it was the last one."""
+    if self.blend:
+      self.blend.add(index, probability)
+      return not self.blend.missing
+    self.small = probability
+    return True
 
-  Args:
-    inputs: Files and folders.
-    leave_out: A folder that is not searched: that of the masks.
-
-  Returns:
-    The images in the order of paths; and sentences on files that were left out.
-
-  Raises:
-    InputError: If one does not exist, a folder holds no image, or a package
-      that some images need is not installed.
-  """
-  problems: list[str] = []
-  notes: list[str] = []
-  # By file and name: a link with a name of its own has an output of its own.
-  found: dict[tuple[pathlib.Path, str], Input] = {}
-  for path in inputs:
-    if path.is_dir():
-      # A folder that is itself the output holds its inputs: `check_outputs`
-      # refuses that.
-      same = leave_out.exists() and path.samefile(leave_out)
-      inside, more = folder_files.find_pictures(
-        path, leave_out=[] if same else [leave_out]
-      )
-      notes += more
-      if not inside:
-        problems.append(f'{path} holds no image file')
-    else:
-      inside = {path: path.stem}
-      if not path.exists():
-        problems.append(f'{path} does not exist')
-    for file, name in inside.items():
-      found.setdefault((file.resolve(), name), Input(file, name))
-  if problems:
-    raise errors.InputError(
-      'the inputs do not fit; name image files'
-      f' ({", ".join(pictures.EXTENSIONS)}), or folders of them:\n'
-      + errors.listing(problems)
-    )
-  images = list(found.values())
-  pictures.check_installed(image.path for image in images)
-  return images, notes
+  def probability(self) -> np.ndarray:
+    """Float32 [height, width] at the picture's own size."""
+    if self.blend:
+      return self.blend.probability
+    assert self.small is not None
+    return preprocessing.resize_probability(self.small, self.size)
 
 
 def predict(
-  model: 'trained_model.TrainedModel',
-  inputs: Sequence[Input],
-  outputs: Outputs,
-) -> tuple[list[str], list[str]]:
-  """Writes a mask for each image that can be read.
+  model: trained_model.TrainedModel,
+  files: inputs.Inputs,
+  places: outputs.Outputs,
+  done: table.Done,
+  options: Options,
+) -> table.Summary:
+  """Writes a mask and a row of the table for each image that can be read.
+
+  In a run of several processes each predicts its share of the images, and all
+  of them have to call this.
 
   Args:
     model: What predicts.
-    inputs: Images with different names.
-    outputs: Folders, made if missing; files there are written over.
+    files: Images with different names.
+    places: Folders, made if missing; files there are written over.
+    done: Images that earlier runs finished; they are left as they are.
+    options: How masks are made.
 
   Returns:
-    What is wrong with each file that was skipped; and a line for each file
-    that holds several pictures, of which the first was used.
-  """
-  for folder in outputs.folders:
-    folder.mkdir(parents=True, exist_ok=True)
-  # Imported where used: files are looked at before, and JAX takes seconds.
-  from skinseg_jax.inference import predictor
+    What the table holds afterwards.
 
-  batch_size = predictor.whole_batch(model, min(_BATCH_SIZE, len(inputs)))
-  threshold = model.config.evaluation.threshold
-  problems: list[str] = []
-  several: list[str] = []
-  workers = os.cpu_count() or 1
+  Raises:
+    InputError: If the folder holds predictions of another model or with other
+      options.
+    StoppedError: After a signal; the same call goes on from there.
+  """
+  model = trained_model.on_this_process(model)
+  settings = _settings(model, places, options)
+  process, processes = distributed.process()
+
+  def start():
+    if not process:
+      table.start(places.masks, settings, done)
+
+  distributed.primary_first(start)
+  # By name and not by position, so that each image is predicted once even where
+  # processes see different files.
+  share = (
+    file
+    for file in files
+    if zlib.crc32(os.fsencode(file.name)) % processes == process
+    and (file.name, file.file) not in done
+  )
   with (
-    concurrent.futures.ThreadPoolExecutor(workers) as pool,
-    tqdm.tqdm(total=len(inputs), unit='image', disable=None) as bar,
+    table.Writer(places.masks, process) as writer,
+    stop_signals.StopSignals() as stop,
+    stop.deferred(),
+    tqdm.tqdm(
+      total=files.count, initial=len(done), unit='image', disable=None
+    ) as bar,
   ):
-    read = lambda file: _read(file, model.config.data.image_size)
-    readable = _readable(
-      _in_turn(pool, read, inputs, most=2 * batch_size), problems
-    )
-    while batch := list(itertools.islice(readable, batch_size)):
-      several += [
-        f'{picture.input.path}: {picture.count} pictures'
-        for picture in batch
-        if picture.count > 1
-      ]
-      images = [picture.image for picture in batch]
-      probabilities = predictor.probabilities(model, images, batch_size)
-      write = lambda pair: _write(pair[0], pair[1], threshold, outputs)
-      pairs = list(zip(batch, probabilities, strict=False))
-      for _ in _in_turn(pool, write, pairs, most=2 * workers):
-        bar.update()
-  return problems, several
+    for row in stop.heeded(_rows(model, share, places, options, files.count)):
+      writer.add(row)
+      bar.update()
+  distributed.primary_first(lambda: None)  # All of them are ready.
+  distributed.primary_first(
+    lambda: None if process else table.join(places.masks)
+  )
+  return table.summary(places.masks)
+
+
+def _settings(
+  model: trained_model.TrainedModel, places: outputs.Outputs, options: Options
+) -> dict[str, Any]:
+  """What the files depend on, apart from the images."""
+  evaluation = model.config.evaluation
+  return {
+    'model': trained_model.fingerprint(model),
+    'step': model.step,
+    'image_size': model.config.data.image_size,
+    'threshold': evaluation.threshold,
+    'views': evaluation.test_time_augmentation,
+    'overlay': places.overlays is not None,
+    'probability': places.probabilities is not None,
+    'tiles': options.tile,
+    **dataclasses.asdict(options.cleaning),
+    'columns': table.COLUMNS,
+  }
+
+
+def _rows(
+  model: trained_model.TrainedModel,
+  files: Iterable[inputs.Input],
+  places: outputs.Outputs,
+  options: Options,
+  count: int,
+) -> Iterator[dict[str, Any]]:
+  """Predicts, and yields the row of each image when its files are written."""
+  size = model.config.data.image_size
+  threshold = model.config.evaluation.threshold
+  tile = None
+  if options.tile:
+    tile = (options.tile, max(1, round(options.tile * size[1] / size[0])))
+  # The number of images, not of those that are left: the same program gives the
+  # same bits before and after an interruption.
+  batch_size = predictor.whole_batch(
+    model, _BATCH_SIZE if tile else min(_BATCH_SIZE, count)
+  )
+  most = _LARGE_PICTURES if tile else 2 * batch_size
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Rows, and the futures of those that are being made.
+    rows: collections.deque[Any] = collections.deque()
+    batch: list[tuple[_Picture, int, np.ndarray]] = []
+
+    def predict_batch():
+      images = [image for _, _, image in batch]
+      answers = predictor.probabilities(model, images, batch_size)
+      for (picture, index, _), answer in zip(batch, answers, strict=False):
+        if picture.answer(index, answer):
+          rows.append(pool.submit(_write, picture, threshold, places, options))
+      batch.clear()
+
+    read = lambda file: _read(file, size, tile)
+    for found in _in_turn(pool, read, files, most=most):
+      if isinstance(found, dict):
+        rows.append(found)
+      else:
+        for index, image in enumerate(found.parts(size)):
+          batch.append((found, index, image))
+          if len(batch) == batch_size:
+            predict_batch()
+      while len(rows) > most:
+        yield _result(rows.popleft())
+    if batch:
+      predict_batch()
+    yield from map(_result, rows)
+
+
+def _result(row: Any) -> dict[str, Any]:
+  return row if isinstance(row, dict) else row.result()
 
 
 def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
@@ -180,16 +231,29 @@ def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
 
 
 def _read(
-  file: Input, image_size: tuple[int, int]
-) -> _Picture | errors.InputError:
+  file: inputs.Input, size: tuple[int, int], tile: tuple[int, int] | None
+) -> _Picture | dict[str, Any]:
+  """Reads an image; the row of the table if that fails."""
   try:
     data = _bytes(file.path)
     image = preprocessing.decode_image(data, str(file.path))
     count = pictures.count(data, str(file.path))
   except errors.InputError as error:
-    return error
-  resized = preprocessing.resize_image(image, image_size)
-  return _Picture(file, resized, image.shape[:2], count)
+    return _skipped(file, error)
+  own = image.shape[:2]
+  if tile:
+    return _Picture(file, image, own, count, tiles.Blend(own, tile))
+  resized = preprocessing.resize_image(image, size)
+  return _Picture(file, resized, own, count, None)
+
+
+def _skipped(file: inputs.Input, error: errors.InputError) -> dict[str, Any]:
+  return {
+    'image_id': file.name,
+    'file': file.file,
+    'status': table.SKIPPED,
+    'problem': str(error),
+  }
 
 
 def _bytes(path: pathlib.Path) -> bytes:
@@ -199,89 +263,30 @@ def _bytes(path: pathlib.Path) -> bytes:
     raise errors.InputError(f'{path}: unreadable ({error})') from error
 
 
-def _readable(
-  results: Iterator[_Picture | errors.InputError], problems: list[str]
-) -> Iterator[_Picture]:
-  """Yields the images that could be read; adds errors to `problems`."""
-  for result in results:
-    if isinstance(result, errors.InputError):
-      problems.append(str(result))
-    else:
-      yield result
-
-
 def _write(
   picture: _Picture,
-  probability: np.ndarray,
   threshold: float,
-  outputs: Outputs,
-) -> None:
-  probability = preprocessing.resize_probability(probability, picture.size)
-  mask = probability > threshold
-  name = f'{picture.input.name}.png'
-  _save(mask.astype(np.uint8) * 255, outputs.masks / name)
-  if outputs.probabilities:
-    grey = np.rint(probability * 255).astype(np.uint8)
-    _save(grey, outputs.probabilities / name)
-  if outputs.overlays:
+  places: outputs.Outputs,
+  options: Options,
+) -> dict[str, Any]:
+  """Writes the files of an image; returns its row of the table."""
+  file = picture.input
+  image = None
+  if places.overlays:
     # Decoded again: large pictures are not kept while a batch is predicted.
-    path = picture.input.path
-    image = preprocessing.decode_image(_bytes(path), str(path))
-    _save(_overlay(image, mask), outputs.overlays / name)
-
-
-def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """The image, tinted inside the mask, with a white line at the border."""
-  image = image.copy()
-  image[mask] = (0.75 * image[mask] + 0.25 * _TINT).astype(np.uint8)
-  line = np.zeros_like(mask)
-  for axis in (0, 1):
-    changes = np.diff(mask, axis=axis)
-    line |= np.pad(changes, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
-  image[line] = 255
-  return image
-
-
-def _save(pixels: np.ndarray, path: pathlib.Path) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  Image.fromarray(pixels).save(temporary, 'PNG')
-  temporary.replace(path)
-
-
-def check_outputs(
-  inputs: Sequence[Input], outputs: Outputs, overwrite: bool
-) -> None:
-  """Refuses to write over inputs, and over other files unless told to.
-
-  Raises:
-    InputError: Naming the files; also where two inputs have one output.
-  """
-  sources = {file.path.resolve() for file in inputs}
-  by_target = collections.defaultdict(list)
-  for folder in outputs.folders:
-    for file in inputs:
-      by_target[folder / f'{file.name}.png'].append(str(file.path))
-  shared = [
-    f'{target}: {" and ".join(paths)}'
-    for target, paths in by_target.items()
-    if len(paths) > 1
-  ]
-  if shared:
-    raise errors.InputError(
-      'these outputs would be written for several inputs; rename one of them,'
-      ' or predict them in separate runs with another --output each:\n'
-      + errors.listing(shared)
-    )
-  taken = [str(path) for path in by_target if path.resolve() in sources]
-  if taken:
-    raise errors.InputError(
-      'these masks would be written over input images; choose another'
-      ' --output:\n' + errors.listing(taken)
-    )
-  there = [str(path) for path in by_target if path.exists()]
-  if there and not overwrite:
-    raise errors.InputError(
-      'these files already exist; choose another --output, or give'
-      ' --overwrite:\n' + errors.listing(there)
-    )
+    try:
+      image = preprocessing.decode_image(_bytes(file.path), str(file.path))
+    except errors.InputError as error:
+      return _skipped(file, error)
+  probability = picture.probability()
+  mask = postprocessing.clean(probability > threshold, options.cleaning)
+  places.write(file.name, mask, probability, image)
+  return {
+    'image_id': file.name,
+    'file': file.file,
+    'status': table.PREDICTED,
+    'pictures': picture.count,
+    'height': picture.size[0],
+    'width': picture.size[1],
+    **image_columns.values(mask, probability),
+  }

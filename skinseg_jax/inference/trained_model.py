@@ -1,10 +1,13 @@
 """Loads a model with the config of its run, ready to predict."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from skinseg_jax import config as config_lib
@@ -27,6 +30,7 @@ class TrainedModel:
     step: Number of updates made.
     best: `step` and `dice` of the checkpoint with the best pooled validation
       Dice; None if no checkpoint was scored.
+    local: Whether it lies on the devices of this process only.
   """
 
   config: config_lib.Config
@@ -34,11 +38,37 @@ class TrainedModel:
   state: Any
   step: int
   best: dict[str, Any] | None
+  local: bool = False
 
   @property
   def sharding(self) -> jax.sharding.NamedSharding:
     """How a batch is laid out over the devices."""
-    return input_pipeline.data_sharding()
+    return input_pipeline.data_sharding(local=self.local)
+
+
+def on_this_process(model: TrainedModel) -> TrainedModel:
+  """The model on the devices of this process: it predicts without the others.
+
+  All processes have to call this.
+  """
+  if jax.process_count() == 1:
+    return model
+  local = dataclasses.replace(model, local=True)
+  everywhere = jax.sharding.NamedSharding(
+    local.sharding.mesh, jax.sharding.PartitionSpec()
+  )
+  put = lambda leaf: jax.device_put(np.asarray(leaf), everywhere)
+  return dataclasses.replace(local, state=jax.tree.map(put, model.state))
+
+
+def fingerprint(model: TrainedModel) -> str:
+  """SHA-256 of the network and its weights; equal where predictions are."""
+  network = dataclasses.asdict(model.config.model)
+  digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
+  for path, leaf in jax.tree_util.tree_leaves_with_path(model.state):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.ascontiguousarray(leaf).tobytes())
+  return digest.hexdigest()
 
 
 def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:

@@ -85,6 +85,12 @@ def is_primary() -> bool:
   return jax_distributed.global_state.process_id == 0
 
 
+def process() -> tuple[int, int]:
+  """Number of this process, from 0, and the number of all."""
+  state = jax_distributed.global_state
+  return state.process_id, state.num_processes
+
+
 def primary_first(function: Callable[[], _T]) -> _T:
   """Calls `function` in process 0, then in all others at once.
 

@@ -4,6 +4,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+# Everything else is done, but some files could not be read.
+SKIPPED_FILES = 3
+
 
 class InputError(ValueError):
   """The user's input is invalid; the message says how to fix it."""
@@ -30,6 +33,29 @@ def listing(items: Sequence[str], *, most: int = 20) -> str:
   if len(items) > most:
     lines.append(f'  ... and {len(items) - most} more')
   return '\n'.join(lines)
+
+
+class Few:
+  """The first of many items for a message, and how many there are.
+
+  Attributes:
+    count: Number of items that were added.
+  """
+
+  def __init__(self, most: int = 20):
+    self._first: list[str] = []
+    self._most = most
+    self.count = 0
+
+  def add(self, item: str) -> None:
+    """Counts an item; only the first ones are kept."""
+    self.count += 1
+    if len(self._first) < self._most:
+      self._first.append(item)
+
+  def __str__(self) -> str:
+    more = self.count - len(self._first)
+    return listing(self._first) + (f'\n  ... and {more} more' if more else '')
 
 
 def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):

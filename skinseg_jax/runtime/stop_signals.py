@@ -79,8 +79,7 @@ class StopSignals:
     """
     if self.requested:
       raise errors.StoppedError(
-        f'stopped by {self.requested}; run the same command again to resume'
-        ' from the last checkpoint.'
+        f'stopped by {self.requested}; run the same command again to resume.'
       )
 
   def reached(self, step: int) -> bool:

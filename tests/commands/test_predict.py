@@ -194,23 +194,23 @@ def test_bad_files_are_named_and_skipped(model, tmp_path, capsys):
   (tmp_path / 'in/notes.txt').write_text('no image')
   (tmp_path / 'in/.hidden.png').write_bytes(b'')
   assert (
-    cases.run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 1
+    cases.run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 3
   )
   written = capsys.readouterr()
   assert 'skipped 2 of 4 files' in written.err
   assert 'b.jpg' in written.err
   assert 'c.png' in written.err
   assert '2 masks' in written.out
-  names = sorted(path.name for path in (tmp_path / 'out').iterdir())
-  assert names == ['a.png', 'd.png']
+  names = sorted(path.name for path in (tmp_path / 'out').rglob('*.*'))
+  assert names == ['a.png', 'd.png', 'predictions.csv', 'predictions.json']
 
 
 def test_nothing_but_bad_files(model, tmp_path):
   (tmp_path / 'x.png').write_bytes(b'')
   assert (
-    cases.run('--input', tmp_path / 'x.png', '--output', tmp_path / 'out') == 1
+    cases.run('--input', tmp_path / 'x.png', '--output', tmp_path / 'out') == 3
   )
-  assert not list((tmp_path / 'out').iterdir())
+  assert not list((tmp_path / 'out').glob('*.png'))
 
 
 def test_trained_run(tiny_run, tmp_path):

@@ -52,7 +52,7 @@ def test_files_given_alone_go_to_their_stem(model, tmp_path):
   Image.fromarray(cases.picture(30, 40)[0]).save(tmp_path / 'p0/x.jpg')
   out = tmp_path / 'out'
   assert cases.run('--input', tmp_path / 'p0/x.jpg', '--output', out) == 0
-  assert [path.name for path in out.iterdir()] == ['x.png']
+  assert [path.name for path in out.glob('*.png')] == ['x.png']
 
 
 @pytest.mark.parametrize('folders', [False, True])

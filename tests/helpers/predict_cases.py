@@ -10,9 +10,9 @@ from skinseg_jax.inference import trained_model
 from skinseg_jax.runtime import errors
 
 
-def make_model(monkeypatch, tmp_path):
+def make_model(monkeypatch, tmp_path, image_size=(64, 96)):
   """Dark is lesion; the command line loads this model from any folder."""
-  made = fake_model.make(monkeypatch, tmp_path / 'data', image_size=(64, 96))
+  made = fake_model.make(monkeypatch, tmp_path / 'data', image_size=image_size)
   monkeypatch.setattr(trained_model, 'load', lambda *args: made)
   monkeypatch.setattr(config_lib, 'load', lambda path: made.config)
   return made

@@ -3,7 +3,7 @@
 import collections
 import os
 import pathlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from skinseg_jax.data import pictures
 from skinseg_jax.data import remedies as remedies_lib
@@ -44,31 +44,89 @@ def find_pictures(
   return kept, notes + _left_out_formats(len(ids) - len(kept), directory)
 
 
+def walk_pictures(
+  directory: pathlib.Path,
+  *,
+  leave_out: Sequence[pathlib.Path] = (),
+  notes: list[str],
+) -> Iterator[tuple[pathlib.Path, str]]:
+  """As `find_pictures`, but holds the names of one folder at a time.
+
+  Args:
+    directory: Where to look; links to folders are followed.
+    leave_out: Folders that are not looked into.
+    notes: Gets the sentences on what was left out, at the end.
+
+  Yields:
+    Path and id of each picture: folder by folder, those above first, and by
+    name within a folder.
+
+  Raises:
+    OSError: If `directory` is no folder that can be read.
+  """
+  superpixels = others = 0
+  for folder, names, left_out in _folders(directory, leave_out):
+    superpixels += left_out
+    kept = _names_of_one_format(names)
+    others += len(names) - len(kept)
+    for name in kept:
+      yield folder / name, _id(folder / name, directory)
+  notes += _left_out_superpixels(superpixels, directory)
+  notes += _left_out_formats(others, directory)
+
+
 def _every_picture(
   directory: pathlib.Path, leave_out: Sequence[pathlib.Path]
 ) -> tuple[dict[pathlib.Path, str], list[str]]:
   """As `find_pictures`, but all files of the same stem."""
+  found, superpixels = [], 0
+  for folder, names, left_out in _folders(directory, leave_out):
+    superpixels += left_out
+    found += [folder / name for name in names]
+  ids = {path: _id(path, directory) for path in sorted(found)}
+  return ids, _left_out_superpixels(superpixels, directory)
+
+
+def _folders(
+  directory: pathlib.Path, leave_out: Sequence[pathlib.Path]
+) -> Iterator[tuple[pathlib.Path, list[str], int]]:
+  """Each folder, the names of its pictures, and how many were left out."""
   os.scandir(directory).close()
   seen = {path.resolve() for path in leave_out}
-  found, superpixels = [], 0
   for folder, folders, names in os.walk(directory, followlinks=True):
     path = pathlib.Path(folder)
     if path.resolve() in seen:  # Left out, or a link leads back.
       folders.clear()
       continue
     seen.add(path.resolve())
-    folders[:] = [
+    folders[:] = sorted(
       name for name in folders if name[0] != '.' and name != '__MACOSX'
+    )
+    files = sorted(name for name in names if is_picture(path / name))
+    kept = [
+      name
+      for name in files
+      if not os.path.splitext(name)[0].lower().endswith('_superpixels')
     ]
-    files = [path / name for name in names if is_picture(path / name)]
-    kept = [f for f in files if not f.stem.lower().endswith('_superpixels')]
-    superpixels += len(files) - len(kept)
-    found += kept
-  notes = []
-  if superpixels:
-    notes.append(f'{superpixels} *_superpixels files in {directory}: left out')
-  to_id = lambda path: path.relative_to(directory).with_suffix('').as_posix()
-  return {path: to_id(path) for path in sorted(found)}, notes
+    yield path, kept, len(files) - len(kept)
+
+
+def _id(path: pathlib.Path, directory: pathlib.Path) -> str:
+  return path.relative_to(directory).with_suffix('').as_posix()
+
+
+def _left_out_superpixels(number: int, directory: pathlib.Path) -> list[str]:
+  if not number:
+    return []
+  return [f'{number} *_superpixels files in {directory}: left out']
+
+
+def _names_of_one_format(names: list[str]) -> list[str]:
+  """As `_one_format`, for the names in one folder."""
+  if all(_is_first(pathlib.Path(name)) for name in names):
+    return names  # The usual case, without a second list of a million names.
+  kept = _one_format({pathlib.Path(n): pathlib.Path(n).stem for n in names})
+  return [str(path) for path in kept]
 
 
 def _one_format(ids: dict[pathlib.Path, str]) -> dict[pathlib.Path, str]:
