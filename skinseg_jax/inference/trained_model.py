@@ -10,6 +10,7 @@ from flax import nnx
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
 from skinseg_jax.data import input_pipeline
+from skinseg_jax.inference import forward_pass
 from skinseg_jax.models import build
 from skinseg_jax.run import checkpointing, run_folder
 from skinseg_jax.runtime import errors
@@ -39,6 +40,15 @@ class TrainedModel:
   def sharding(self) -> jax.sharding.NamedSharding:
     """How a batch is laid out over the devices."""
     return input_pipeline.data_sharding()
+
+  def logits(self, images: jax.Array) -> jax.Array:
+    """Predicts a batch; uint8 [B, H, W, 3] to float32 [B, H, W, 1]."""
+    return forward_pass.forward(
+      self.graphdef,
+      self.state,
+      images,
+      views=self.config.evaluation.test_time_augmentation,
+    )
 
 
 def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:

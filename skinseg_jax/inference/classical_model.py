@@ -1,0 +1,61 @@
+"""A classical method in the place of a trained model."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.classical import catalog, parameters
+from skinseg_jax.data import input_pipeline
+
+# The sigmoid of this is 1, and of its negative 0, within 1e-43. It also bounds
+# the cross-entropy of a wrong pixel, as PyTorch's BCELoss does.
+_CERTAIN = 100.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassicalModel:
+  """A method without training; it is used like a `TrainedModel`.
+
+  Attributes:
+    config: Says at what size images are segmented. The method decides on the
+      host, with probabilities of 0 and 1.
+    name: Its name in `parameters.METHODS`.
+    settings: Its parameters.
+    step: 0, because nothing is trained.
+    best: None, because there are no checkpoints.
+  """
+
+  config: config_lib.Config
+  name: str
+  settings: parameters.Settings
+  step: int = 0
+  best: dict[str, Any] | None = None
+
+  @property
+  def sharding(self) -> jax.sharding.NamedSharding:
+    """How a batch is laid out over the devices."""
+    return input_pipeline.data_sharding()
+
+  def logits(self, images: jax.Array) -> jax.Array:
+    """Segments a batch; uint8 [B, H, W, 3] to float32 [B, H, W, 1]."""
+    segment = catalog.segmenter(self.settings)
+    masks = np.stack([segment(image) for image in np.array(images)])
+    logits = np.where(masks[..., None], _CERTAIN, -_CERTAIN)
+    return jax.device_put(logits.astype(np.float32), images.sharding)
+
+
+def load(name: str, config: config_lib.Config) -> ClassicalModel:
+  """Returns a method by name.
+
+  Args:
+    name: Its name.
+    config: Says at what size images are segmented; test-time augmentation does
+      not apply.
+
+  Raises:
+    InputError: If there is none of this name, or a package is missing.
+  """
+  return ClassicalModel(config, name, catalog.find(name))
