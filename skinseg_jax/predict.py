@@ -1,12 +1,14 @@
 """Predicts a mask for each image.
 
 python -m skinseg_jax.predict --input FILE|DIR ... --output DIR [--workdir DIR]
+python -m skinseg_jax.predict --input FILE|DIR ... --output DIR --method NAME
 
 The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
 searched with all folders below them, and their tree is kept: the mask of
 p0/x.jpg is DIR/p0/x.png.
 
-Without --workdir, the model that comes with skinseg_jax is used. The config of
+Without --workdir, the model that comes with skinseg_jax is used. With --method,
+a classical method takes its place, which needs no training. The config of
 the model says how images are prepared. Files that cannot be read are
 listed on stderr and skipped; the exit code is then 1. The EXIF orientation is
 applied, so a mask fits its image as viewers show it. No EXIF data is copied.
@@ -17,6 +19,7 @@ import sys
 from typing import Any
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.inference import predictions
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import shared_model
@@ -32,14 +35,7 @@ def main(argv: list[str]) -> None:
   )
   inputs, notes = predictions.find_images(args.input, leave_out=args.output)
   predictions.check_outputs(inputs, outputs, args.overwrite)
-  workdir = shared_model.chosen(args.workdir)
-  config_lib.load(workdir / 'config.json')  # Is it a run?
-  # Imported after the flags are checked, because the import takes seconds.
-  from skinseg_jax.inference import trained_model
-  from skinseg_jax.runtime import devices
-
-  devices.use('auto')
-  model = trained_model.load(workdir, args.checkpoint)
+  model = _model(args)
   try:
     problems, several = predictions.predict(model, inputs, outputs)
   except OSError as error:
@@ -54,10 +50,8 @@ def main(argv: list[str]) -> None:
     )
   for note in notes:
     print(note)
-  print(
-    f'wrote {len(inputs) - len(problems)} masks to {args.output} (checkpoint of'
-    f' step {model.step})'
-  )
+  by = args.method or f'checkpoint of step {model.step}'
+  print(f'wrote {len(inputs) - len(problems)} masks to {args.output} ({by})')
   if problems:
     print(
       f'skipped {len(problems)} of {len(inputs)} files:\n'
@@ -65,6 +59,21 @@ def main(argv: list[str]) -> None:
       file=sys.stderr,
     )
     sys.exit(1)
+
+
+def _model(args: argparse.Namespace):
+  """The model or the method that the flags name."""
+  if args.method is None:
+    workdir = shared_model.chosen(args.workdir)
+    config_lib.load(workdir / 'config.json')  # Is it a run?
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.inference import classical_model, trained_model
+  from skinseg_jax.runtime import devices
+
+  devices.use('auto')
+  if args.method is not None:
+    return classical_model.load(args.method, config_lib.Config())
+  return trained_model.load(workdir, args.checkpoint or 'last')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -84,6 +93,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     ' with skinseg_jax',
   )
   add(
+    '--method',
+    metavar='NAME',
+    help='classical method in place of a model: '
+    + ', '.join(parameters.METHODS),
+  )
+  add(
     '--input',
     nargs='+',
     metavar='PATH',
@@ -93,7 +108,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--output', metavar='DIR', help='folder to write masks to', **path)
   add(
     '--checkpoint',
-    default='last',
     help='best (by validation Dice), last or a step number; default: last',
   )
   add(
@@ -112,7 +126,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     action='store_true',
     help='write over masks that are there already',
   )
-  return parser.parse_args(argv[1:])
+  args = parser.parse_args(argv[1:])
+  if args.method is not None:
+    catalog.find(args.method)
+    if args.workdir is not None or args.checkpoint is not None:
+      raise errors.InputError(
+        f'--method {args.method} uses no trained model; leave --workdir and'
+        ' --checkpoint out.'
+      )
+  return args
 
 
 if __name__ == '__main__':

@@ -58,8 +58,8 @@ GRIDS: dict[str, Sequence[tuple[str, Sequence[Any]]]] = {
   'otsu_blue': _OTSU,
   'otsu_saturation': _OTSU,
   'edges': (
+    ('channel', ('grey', 'blue', 'saturation')),
     _COMMON[0],
-    ('channel', ('grey', 'blue')),
     ('high', (0.8, 0.85, 0.9, 0.95)),
     ('low', (0.5, 0.6, 0.7, 0.8)),
     ('blur', (0.008, 0.016, 0.024, 0.032)),
@@ -67,17 +67,21 @@ GRIDS: dict[str, Sequence[tuple[str, Sequence[Any]]]] = {
     *_COMMON[1:],
   ),
   'grabcut_kmeans': (
+    ('seed.channel', ('blue', 'saturation')),
+    ('seed.corrections.illumination', (0, 1, 2)),
     ('seed.clean_up.growth', (0, 0.016, 0.032)),
     ('rounds', (1, 3, 5)),
-    ('band', (0, 0.015, 0.03, 0.05)),
+    # Without a band, K-means would have nothing to decide.
+    ('band', (0.015, 0.03, 0.05)),
     ('clean_up.growth', (0, 0.008, 0.016, 0.024)),
     ('clean_up.opening', (0.016, 0.03, 0.05)),
   ),
   'bee_colony': (
-    ('channel', ('grey', 'blue')),
+    ('channel', ('grey', 'blue', 'saturation')),
     ('lesion_classes', (1, 2)),
     *_COMMON,
-    ('smoothing', (0, 0.008, 0.016, 0.024)),
+    # Without a radius, there would be no morphological filter.
+    ('smoothing', (0.008, 0.016, 0.024)),
   ),
 }
 

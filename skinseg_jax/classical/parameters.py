@@ -23,7 +23,7 @@ class Corrections:
   """
 
   hair_width: float = 0.07
-  hair_depth: int = 12
+  hair_depth: int = 20
   hair_length: float = 0.12
   corner_level: int = 50
   illumination: int = 2
@@ -42,9 +42,9 @@ class CleanUp:
       experts draw the outline outside of what a threshold finds.
   """
 
-  opening: float = 0.016
+  opening: float = 0.024
   closing: float = 0.024
-  centre: float = 2.0
+  centre: float = 1.0
   growth: float = 0.016
 
 
@@ -80,10 +80,10 @@ class Edges:
     clean_up: Its closing joins the edges; what they enclose is filled.
   """
 
-  channel: str = 'blue'
+  channel: str = 'grey'
   blur: float = 0.016
-  low: float = 0.8
-  high: float = 0.9
+  low: float = 0.7
+  high: float = 0.8
   corrections: Corrections = Corrections()
   clean_up: CleanUp = CleanUp(closing=0.05)
 
@@ -104,8 +104,8 @@ class GrabCut:
 
   seed: Otsu = Otsu()
   margin: float = 0.02
-  rounds: int = 3
-  band: float = 0.03
+  rounds: int = 1
+  band: float = 0.015
   random_seed: int = 0
   clean_up: CleanUp = CleanUp()
 
@@ -141,13 +141,20 @@ class BeeColony:
   clean_up: CleanUp = CleanUp()
 
 
+_SATURATION = Otsu(
+  channel='saturation',
+  place=0.7,
+  corrections=Corrections(illumination=1),
+  clean_up=CleanUp(centre=3.0),
+)
+
 Settings = Otsu | Edges | GrabCut | BeeColony
 
 METHODS: dict[str, Settings] = {
   'otsu_grey': Otsu(channel='grey'),
   'otsu_blue': Otsu(),
-  'otsu_saturation': Otsu(channel='saturation'),
+  'otsu_saturation': _SATURATION,
   'edges': Edges(),
-  'grabcut_kmeans': GrabCut(),
+  'grabcut_kmeans': GrabCut(seed=_SATURATION),
   'bee_colony': BeeColony(),
 }

@@ -1,6 +1,7 @@
 """A classical method in the place of a trained model."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 from skinseg_jax import config as config_lib
 from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.data import input_pipeline
+from skinseg_jax.run import run_folder
+from skinseg_jax.runtime import errors
 
 # The sigmoid of this is 1, and of its negative 0, within 1e-43. It also bounds
 # the cross-entropy of a wrong pixel, as PyTorch's BCELoss does.
@@ -59,3 +62,32 @@ def load(name: str, config: config_lib.Config) -> ClassicalModel:
     InputError: If there is none of this name, or a package is missing.
   """
   return ClassicalModel(config, name, catalog.find(name))
+
+
+def keep(model: ClassicalModel, home: pathlib.Path) -> None:
+  """Writes name and parameters of a method into the folder of its scores.
+
+  Raises:
+    InputError: If the folder holds something else, or cannot be written to.
+  """
+  about = {
+    'method': model.name,
+    'parameters': dataclasses.asdict(model.settings),
+    'image_size': list(model.config.data.image_size),
+  }
+  path = home / 'method.json'
+  there = run_folder.read_json(path) if path.exists() else None
+  if there != about and home.is_dir() and any(home.iterdir()):
+    what = 'other scores' if there else 'other files'
+    raise errors.InputError(
+      f'{home} holds {what}, and --output needs an empty folder, or one with'
+      f' earlier scores of {model.name} with the same parameters and image'
+      ' size; give a new folder.'
+    )
+  try:
+    home.mkdir(parents=True, exist_ok=True)
+    run_folder.write_json(path, about)
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write to {home}: {error.strerror}; give another --output.'
+    ) from error
