@@ -148,18 +148,17 @@ def _evaluate_method(args: argparse.Namespace) -> None:
   from skinseg_jax.runtime import devices, resource_errors
 
   devices.use('auto')
-  with resource_errors.explained(args.output):
+  home = args.output
+  with resource_errors.explained(home):
     model = classical_model.load(args.method, config)
-    classical_model.keep(model, args.output)
+    classical_model.keep(model, home)
     # The masks of a method do not depend on a threshold.
     options = _options(args, training_side=False)
     if args.images is None:
       split = args.split or 'validation'
-      outcome = _evaluate_own(
-        args.workdir, model, split, options, home=args.output
-      )
+      outcome = _evaluate_own(args.workdir, model, split, options, home=home)
     else:
-      outcome = _evaluate_external(args, args.output, model, options)
+      outcome = _evaluate_external(args, home, model, options)
   _print(args, outcome.summary)
 
 
@@ -234,16 +233,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='classical method to score in place of a model: '
     + ', '.join(parameters.METHODS),
   )
-  add(
-    '--output',
-    help='new folder for the scores; for a method or a model without a run',
-    **path,
-  )
-  add(
-    '--data_dir',
-    help='where data sets are prepared; for a model without a run',
-    **path,
-  )
+  where = 'new folder for the scores; for a method or a model without a run'
+  add('--output', help=where, **path)
+  where = 'where data sets are prepared; for a model without a run'
+  add('--data_dir', help=where, **path)
   add(
     '--checkpoint',
     default='last',
@@ -323,19 +316,15 @@ def _config_of_method(args: argparse.Namespace) -> config_lib.Config:
       'what should the method be scored on? Give --workdir, a run whose images'
       ' to score, or --images and --masks'
     )
-  problems += [
-    f'--{name} is for models; leave it out with --method'
-    for name, given in (
-      ('data_dir', args.data_dir is not None),
-      ('checkpoint', args.checkpoint != 'last'),
-    )
-    if given
-  ]
+  if args.data_dir is not None or args.checkpoint != 'last':
+    problems.append('leave --data_dir and --checkpoint out with --method')
   if problems:
     raise errors.InputError('; '.join(problems) + '.')
-  if args.workdir is None:
-    return config_lib.Config()
-  return config_lib.load(args.workdir / 'config.json')
+  if args.workdir is not None:
+    return config_lib.load(args.workdir / 'config.json')
+  config = config_lib.Config()
+  config.data.data_dir = str(args.output / 'data')
+  return config
 
 
 def _add_external_flags(add: Callable, path: dict[str, Any]) -> None:
