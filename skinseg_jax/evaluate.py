@@ -25,7 +25,6 @@ from skinseg_jax.weights import shared_model
 
 if TYPE_CHECKING:
   from skinseg_jax.evaluation import evaluator
-  from skinseg_jax.inference import classical_model, trained_model
 
 
 def evaluate_run(
@@ -63,7 +62,7 @@ def evaluate_run(
 
 def _evaluate_own(
   workdir: pathlib.Path,
-  model: 'trained_model.TrainedModel | classical_model.ClassicalModel',
+  model: Any,  # A trained model, or a classical one in its place.
   subset: str,
   options: 'evaluator.Options | None',
   *,

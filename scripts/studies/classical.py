@@ -5,11 +5,12 @@ python scripts/studies/classical.py score --data_dir DIR --output FILE.csv
 python scripts/studies/classical.py bees --data_dir DIR
 
 `choose` tries values on training images of the paper's split of HAM10000, one
-field after the other, and keeps the value with the best pooled Dice. What it
-ends with belongs into `skinseg_jax/classical/parameters.py`; it never reads a
-validation image. `score` scores the methods, as that file has them, on the 1,999
-validation images. `bees` compares the thresholds of the bee colony on training
-images with those of an exhaustive search.
+field after the other, and keeps the value with the best pooled Dice. It starts
+with the values in `skinseg_jax/classical/parameters.py`, and what it ends with
+belongs there; it never reads a validation image. `score` scores the methods, as
+that file has them, on the 1,999 validation images. `bees` compares the
+thresholds of the bee colony on training images with those of an exhaustive
+search.
 """
 
 import argparse
@@ -68,7 +69,8 @@ GRIDS: dict[str, Sequence[tuple[str, Sequence[Any]]]] = {
   ),
   'grabcut_kmeans': (
     ('seed.channel', ('blue', 'saturation')),
-    ('seed.corrections.illumination', (0, 1, 2)),
+    # Degree 0 would leave the illumination uncorrected.
+    ('seed.corrections.illumination', (1, 2)),
     ('seed.clean_up.growth', (0, 0.016, 0.032)),
     ('rounds', (1, 3, 5)),
     # Without a band, K-means would have nothing to decide.

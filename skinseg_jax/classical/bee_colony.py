@@ -14,7 +14,7 @@ _LEVELS = 256
 def segment(image: np.ndarray, settings: parameters.BeeColony) -> np.ndarray:
   """Finds a lesion with thresholds that a bee colony chooses.
 
-  In the manner of Aljanabi, Ozok, Rahebi and Abdullah (2018, Symmetry 10(8):347,
+  In the manner of Aljanabi, Ozok, Rahebi and Abdullah (2018,
   doi:10.3390/sym10080347): a morphological filter removes noise, then a bee
   colony finds the best thresholds. Their objective and parameters could not be
   read. Here the objective is Otsu's: the variance between the classes.
@@ -39,9 +39,7 @@ def segment(image: np.ndarray, settings: parameters.BeeColony) -> np.ndarray:
   return regions.clean(rough, settings.clean_up)
 
 
-def thresholds(
-  counts: np.ndarray, settings: parameters.BeeColony
-) -> list[int]:
+def thresholds(counts: np.ndarray, settings: parameters.BeeColony) -> list[int]:
   """Finds thresholds with a high variance between the classes.
 
   Args:

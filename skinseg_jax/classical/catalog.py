@@ -46,10 +46,10 @@ def segmenter(
   # Imported here, because the packages that they need are optional.
   from skinseg_jax.classical import bee_colony, edges, grabcut, otsu
 
-  segment: Callable = {
+  segment: dict[type, Callable] = {
     parameters.Otsu: otsu.segment,
     parameters.Edges: edges.segment,
     parameters.GrabCut: grabcut.segment,
     parameters.BeeColony: bee_colony.segment,
-  }[type(settings)]
-  return functools.partial(segment, settings=settings)
+  }
+  return functools.partial(segment[type(settings)], settings=settings)

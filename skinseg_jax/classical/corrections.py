@@ -30,9 +30,7 @@ class Corrected(NamedTuple):
   valid: np.ndarray
 
 
-def correct(
-  image: np.ndarray, settings: parameters.Corrections
-) -> Corrected:
+def correct(image: np.ndarray, settings: parameters.Corrections) -> Corrected:
   """Corrects an image.
 
   Args:

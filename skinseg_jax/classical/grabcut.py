@@ -51,7 +51,7 @@ def _cut(
   cv2.grabCut(
     corrected.image,
     labels,
-    None,
+    (0, 0, 0, 0),  # Not used: the labels say where to start.
     np.zeros((1, 65)),
     np.zeros((1, 65)),
     settings.rounds,
@@ -77,7 +77,7 @@ def _refined(
   _, labels, centres = cv2.kmeans(
     lab[band].astype(np.float32),
     2,
-    None,
+    np.zeros((int(band.sum()), 1), np.int32),  # To be filled.
     _KMEANS_STOP,
     _KMEANS_STARTS,
     cv2.KMEANS_PP_CENTERS,

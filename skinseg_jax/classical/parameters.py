@@ -67,6 +67,14 @@ class Otsu:
   clean_up: CleanUp = CleanUp()
 
 
+OTSU_SATURATION = Otsu(
+  channel='saturation',
+  place=0.7,
+  corrections=Corrections(illumination=1),
+  clean_up=CleanUp(centre=3.0),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Edges:
   """Parameters of `edges.segment`.
@@ -102,12 +110,12 @@ class GrabCut:
     clean_up: What makes one region of the result.
   """
 
-  seed: Otsu = Otsu()
+  seed: Otsu = OTSU_SATURATION
   margin: float = 0.02
   rounds: int = 1
   band: float = 0.015
   random_seed: int = 0
-  clean_up: CleanUp = CleanUp()
+  clean_up: CleanUp = CleanUp(growth=0.024)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +127,8 @@ class BeeColony:
     thresholds: Number of thresholds, at least 1.
     lesion_classes: How many of the `thresholds` + 1 classes are lesion,
       counted from the most unlike skin.
-    smoothing: Radius of the disc of the morphological filter (an opening, then
-      a closing) that removes noise from the channel.
+    smoothing: Radius of the disc of the morphological filter (a closing, then
+      an opening) that removes noise from the channel.
     sources: Food sources: as many employed bees, and as many onlookers.
     cycles: Rounds of employed, onlooker and scout bees.
     limit: Trials after which a source that did not improve is given up.
@@ -132,29 +140,22 @@ class BeeColony:
   channel: str = 'blue'
   thresholds: int = 2
   lesion_classes: int = 2
-  smoothing: float = 0.016
+  smoothing: float = 0.008
   sources: int = 20
   cycles: int = 100
   limit: int = 40
   random_seed: int = 0
   corrections: Corrections = Corrections()
-  clean_up: CleanUp = CleanUp()
+  clean_up: CleanUp = CleanUp(growth=0.008)
 
-
-_SATURATION = Otsu(
-  channel='saturation',
-  place=0.7,
-  corrections=Corrections(illumination=1),
-  clean_up=CleanUp(centre=3.0),
-)
 
 Settings = Otsu | Edges | GrabCut | BeeColony
 
 METHODS: dict[str, Settings] = {
   'otsu_grey': Otsu(channel='grey'),
   'otsu_blue': Otsu(),
-  'otsu_saturation': _SATURATION,
+  'otsu_saturation': OTSU_SATURATION,
   'edges': Edges(),
-  'grabcut_kmeans': GrabCut(seed=_SATURATION),
+  'grabcut_kmeans': GrabCut(),
   'bee_colony': BeeColony(),
 }

@@ -41,7 +41,7 @@ def clean(rough: np.ndarray, settings: parameters.CleanUp) -> np.ndarray:
     bool [H, W], without any pixel if no region is left.
   """
   side = min(rough.shape)
-  mask = rough.astype(np.uint8)
+  mask: np.ndarray = rough.astype(np.uint8)
   mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc(settings.opening, side))
   mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, disc(settings.closing, side))
   return grown(filled(central(mask, settings.centre)), settings.growth)

@@ -105,16 +105,15 @@ def test_uneven_light_becomes_even():
 
 
 def test_a_region_is_one_central_piece_without_holes():
-  rough = _disc(radius=25, centre=(48, 64)) & ~_disc(
-    radius=6, centre=(48, 64)
-  )
+  rough = _disc(radius=25, centre=(48, 64)) & ~_disc(radius=6, centre=(48, 64))
   rough[:12, :12] = True
   settings = parameters.CleanUp(opening=0, closing=0, growth=0)
   expected = _disc(radius=25, centre=(48, 64))
   assert np.array_equal(regions.clean(rough, settings), expected)
   grown = dataclasses.replace(settings, growth=3 / 96)
   found = regions.clean(rough, grown)
-  assert found[48, 64 - 28] and not found[48, 64 - 29]
+  assert found[48, 64 - 28]
+  assert not found[48, 64 - 29]
 
 
 def _histogram(seed):
@@ -144,8 +143,7 @@ def test_the_objective_is_the_variance_between_the_classes():
   levels = np.repeat(np.arange(256), counts)
   classes = np.digitize(levels, [60, 140], right=True)
   expected = sum(
-    np.mean(classes == i)
-    * (levels[classes == i].mean() - levels.mean()) ** 2
+    np.mean(classes == i) * (levels[classes == i].mean() - levels.mean()) ** 2
     for i in np.unique(classes)
   )
   found = bee_colony.variance_between(counts)([60, 140])
@@ -164,9 +162,7 @@ def test_exhausted_sources_are_left_by_scouts():
   # Without scouts, one source that starts at the worse peak stays there.
   values = {10: 1.0, 200: 5.0}
   objective = lambda position: values.get(int(position[0]), 0.0)
-  settings = parameters.BeeColony(
-    thresholds=1, sources=2, cycles=2000, limit=3
-  )
+  settings = parameters.BeeColony(thresholds=1, sources=2, cycles=2000, limit=3)
   colony = bee_colony._Colony(objective, settings, (0.0, 255.0))
   assert int(colony.search()[0]) == 200
 
