@@ -3,8 +3,11 @@
 python -m skinseg_jax.evaluate --workdir DIR [--checkpoint best|last|STEP]
 python -m skinseg_jax.evaluate --workdir DIR --images DIR --masks DIR
 python -m skinseg_jax.evaluate --images DIR --masks DIR --output DIR
+python -m skinseg_jax.evaluate --method NAME --workdir DIR --output DIR
 
-Without --workdir, the model that comes with skinseg_jax is scored.
+Without --workdir, the model that comes with skinseg_jax is scored. With
+--method, a classical method is scored in place of the run's model, on the same
+images at the same size. It writes no report.
 """
 
 import argparse
@@ -15,13 +18,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.data import remedies, splits
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import shared_model
 
 if TYPE_CHECKING:
   from skinseg_jax.evaluation import evaluator
-  from skinseg_jax.inference import trained_model
 
 
 def evaluate_run(
@@ -58,21 +61,22 @@ def evaluate_run(
 
 
 def _evaluate_own(
-  home: pathlib.Path,
-  model: 'trained_model.TrainedModel',
+  workdir: pathlib.Path,
+  model: Any,  # A trained model, or a classical one in its place.
   subset: str,
   options: 'evaluator.Options | None',
   *,
+  home: pathlib.Path | None = None,
   other_copies: bool = False,
 ) -> 'evaluator.Outcome':
   from skinseg_jax.evaluation import evaluator
   from skinseg_jax.run import stored_data
 
   run_data = stored_data.open_run_data(
-    home, model.config.data, other_copies=other_copies
+    workdir, model.config.data, other_copies=other_copies
   )
   return evaluator.evaluate_subset(
-    home,
+    home or workdir,
     model,
     run_data,
     subset=subset,
@@ -93,6 +97,9 @@ def main(argv: list[str]) -> None:
     InputError: If flags contradict each other or name something invalid.
   """
   args = _parse(argv)
+  if args.method is not None:
+    _evaluate_method(args)
+    return
   folder = shared_model.chosen(args.workdir)
   config_lib.load(folder / 'config.json')  # Is it a run?
   _check_home(args, folder)
@@ -109,15 +116,10 @@ def main(argv: list[str]) -> None:
 def _evaluate(
   args: argparse.Namespace, folder: pathlib.Path, home: pathlib.Path
 ) -> None:
-  from skinseg_jax.evaluation import evaluator, paper, shared_models, summaries
+  from skinseg_jax.evaluation import shared_models
   from skinseg_jax.inference import trained_model
 
-  options = evaluator.Options(
-    native_size=not args.skip_native_size,
-    training_side=not args.skip_training_side,
-    review=args.review,
-    exclude_rejected=args.exclude_rejected,
-  )
+  options = _options(args, training_side=not args.skip_training_side)
   # Loaded first, to report a broken run before reading all image files.
   model = trained_model.load(folder, args.checkpoint)
   if home != folder:
@@ -135,7 +137,46 @@ def _evaluate(
     outcome = _evaluate_external(args, home, model, options)
   if not args.skip_report:
     _report(home, outcome)
-  summary = outcome.summary
+  _print(args, outcome.summary)
+
+
+def _evaluate_method(args: argparse.Namespace) -> None:
+  config = _config_of_method(args)
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.inference import classical_model
+  from skinseg_jax.runtime import devices, resource_errors
+
+  devices.use('auto')
+  home = args.output
+  with resource_errors.explained(home):
+    model = classical_model.load(args.method, config)
+    classical_model.keep(model, home)
+    # The masks of a method do not depend on a threshold.
+    options = _options(args, training_side=False)
+    if args.images is None:
+      split = args.split or 'validation'
+      outcome = _evaluate_own(args.workdir, model, split, options, home=home)
+    else:
+      outcome = _evaluate_external(args, home, model, options)
+  _print(args, outcome.summary)
+
+
+def _options(
+  args: argparse.Namespace, *, training_side: bool
+) -> 'evaluator.Options':
+  from skinseg_jax.evaluation import evaluator
+
+  return evaluator.Options(
+    native_size=not args.skip_native_size,
+    training_side=training_side,
+    review=args.review,
+    exclude_rejected=args.exclude_rejected,
+  )
+
+
+def _print(args: argparse.Namespace, summary: dict[str, Any]) -> None:
+  from skinseg_jax.evaluation import paper, summaries
+
   print(summaries.describe(summary))
   left_out = summary.get('review', {}).get('excluded')
   as_paper = summary['data']['split'] == 'paper' and args.split != 'train'
@@ -186,15 +227,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     **path,
   )
   add(
-    '--output',
-    help='new folder for the scores; for a model without a run',
-    **path,
+    '--method',
+    metavar='NAME',
+    help='classical method to score in place of a model: '
+    + ', '.join(parameters.METHODS),
   )
-  add(
-    '--data_dir',
-    help='where data sets are prepared; for a model without a run',
-    **path,
-  )
+  where = 'new folder for the scores; for a method or a model without a run'
+  add('--output', help=where, **path)
+  where = 'where data sets are prepared; for a model without a run'
+  add('--data_dir', help=where, **path)
   add(
     '--checkpoint',
     default='last',
@@ -257,6 +298,32 @@ def _check_home(args: argparse.Namespace, folder: pathlib.Path) -> None:
       'what should the model be scored on? Give --images and --masks, or'
       ' --data_dir, where HAM10000 is prepared.'
     )
+
+
+def _config_of_method(args: argparse.Namespace) -> config_lib.Config:
+  """Checks the flags around --method; a config with the size of the images.
+
+  Raises:
+    InputError: If the flags do not fit.
+  """
+  catalog.find(args.method)
+  problems = []
+  if args.output is None:
+    problems.append('--method needs --output DIR, a new folder for its scores')
+  if args.workdir is None and args.images is None:
+    problems.append(
+      'what should the method be scored on? Give --workdir, a run whose images'
+      ' to score, or --images and --masks'
+    )
+  if args.data_dir is not None or args.checkpoint != 'last':
+    problems.append('leave --data_dir and --checkpoint out with --method')
+  if problems:
+    raise errors.InputError('; '.join(problems) + '.')
+  if args.workdir is not None:
+    return config_lib.load(args.workdir / 'config.json')
+  config = config_lib.Config()
+  config.data.data_dir = str(args.output / 'data')
+  return config
 
 
 def _add_external_flags(add: Callable, path: dict[str, Any]) -> None:

@@ -1,25 +1,28 @@
 """Predicts a mask for each image.
 
 python -m skinseg_jax.predict --input FILE|DIR ... --output DIR [--workdir DIR]
+python -m skinseg_jax.predict --input FILE|DIR ... --output DIR --method NAME
 
 The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
 searched with all folders below them, and their tree is kept: the mask of
 p0/x.jpg is DIR/p0/x.png. DIR/predictions.csv has one row per image.
 
-Without --workdir, the model that comes with skinseg_jax is used. The config of
-the model says how images are prepared. Files that cannot be read are listed in
-predictions.csv and skipped; the exit code is then 3. The EXIF orientation is
+Without --workdir, the model that comes with skinseg_jax is used; with --method,
+a classical method, which needs no training. The config of the model says how
+images are prepared. Files that cannot be read are listed in predictions.csv and
+skipped; the exit code is then 3. The EXIF orientation is applied, so a mask
+fits its image as viewers show it. No EXIF data is copied.
 applied, so a mask fits its image as viewers show it. No EXIF data is copied.
 
 The same command resumes after an interruption: images that are done stay.
 """
 
 import argparse
-import pathlib
 import sys
 from typing import Any
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.inference import inputs, outputs, postprocessing, table
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import shared_model
@@ -35,32 +38,32 @@ def main(argv: list[str]) -> None:
   )
   done = table.Done(places, overwrite=args.overwrite)
   files = inputs.scan(args.input, places, done, overwrite=args.overwrite)
-  workdir = shared_model.chosen(args.workdir)
-  config_lib.load(workdir / 'config.json')  # Is it a run?
+  if args.method is None:
+    args.workdir = shared_model.chosen(args.workdir)
+    config_lib.load(args.workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.runtime import distributed
 
   with distributed.joined(
     args.coordinator, args.num_processes, args.process_id
   ):
-    summary = _predict(args, workdir, places, files, done)
+    summary = _predict(args, places, files, done)
   if summary.skipped:
     sys.exit(errors.SKIPPED_FILES)
 
 
 def _predict(
   args: argparse.Namespace,
-  workdir: pathlib.Path,
   places: outputs.Outputs,
   files: inputs.Inputs,
   done: table.Done,
 ) -> table.Summary:
   """Predicts and prints what was done."""
-  from skinseg_jax.inference import predictions, trained_model
+  from skinseg_jax.inference import predictions
   from skinseg_jax.runtime import devices, distributed
 
   devices.use('auto')
-  model = trained_model.load(workdir, args.checkpoint)
+  model = _model(args)
   options = predictions.Options(
     cleaning=postprocessing.Steps(
       fill_holes=args.fill_holes,
@@ -84,9 +87,10 @@ def _predict(
       f' used:\n{summary.several}'
     )
   already = f'; {len(done)} were there already' if len(done) else ''
+  by = args.method or f'checkpoint of step {model.step}'
   print(
-    f'wrote {summary.predicted - len(done)} masks to {args.output} (checkpoint'
-    f' of step {model.step}){already}'
+    f'wrote {summary.predicted - len(done)} masks to {args.output}'
+    f' ({by}){already}'
   )
   if summary.skipped and distributed.is_primary():
     print(
@@ -95,6 +99,15 @@ def _predict(
       file=sys.stderr,
     )
   return summary
+
+
+def _model(args: argparse.Namespace):
+  """The model or the method that the flags name."""
+  from skinseg_jax.inference import classical_model, trained_model
+
+  if args.method is not None:
+    return classical_model.load(args.method, config_lib.Config())
+  return trained_model.load(args.workdir, args.checkpoint or 'last')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -114,6 +127,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     ' with skinseg_jax',
   )
   add(
+    '--method',
+    metavar='NAME',
+    help='classical method in place of a model: '
+    + ', '.join(parameters.METHODS),
+  )
+  add(
     '--input',
     nargs='+',
     metavar='PATH',
@@ -123,7 +142,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--output', metavar='DIR', help='folder to write masks to', **path)
   add(
     '--checkpoint',
-    default='last',
     help='best (by validation Dice), last or a step number; default: last',
   )
   add(
@@ -144,7 +162,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   _add_mask_flags(parser)
   _add_process_flags(parser)
-  return parser.parse_args(argv[1:])
+  args = parser.parse_args(argv[1:])
+  if args.method is not None:
+    catalog.find(args.method)
+    if args.workdir is not None or args.checkpoint is not None:
+      raise errors.InputError(
+        f'--method {args.method} uses no trained model; leave --workdir and'
+        ' --checkpoint out.'
+      )
+  return args
 
 
 def _add_mask_flags(parser: argparse.ArgumentParser) -> None:

@@ -113,12 +113,7 @@ def _predict(
 
 
 def _outputs(model, batch) -> dict[str, jax.Array]:
-  logits = forward_pass.forward(
-    model.graphdef,
-    model.state,
-    batch['image'],
-    views=model.config.evaluation.test_time_augmentation,
-  )
+  logits = model.logits(batch['image'])
   masks = batch['mask']
   threshold = model.config.evaluation.threshold
   return {

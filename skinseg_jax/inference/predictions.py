@@ -113,7 +113,7 @@ def predict(
       options.
     StoppedError: After a signal; the same call goes on from there.
   """
-  model = trained_model.on_this_process(model)
+  model = model.on_this_process()
   settings = _settings(model, places, options)
   process, processes = distributed.process()
 
@@ -154,7 +154,7 @@ def _settings(
   """What the files depend on, apart from the images."""
   evaluation = model.config.evaluation
   return {
-    'model': trained_model.fingerprint(model),
+    'model': model.fingerprint(),
     'step': model.step,
     'image_size': model.config.data.image_size,
     'threshold': evaluation.threshold,

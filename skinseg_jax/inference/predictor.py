@@ -132,12 +132,7 @@ def probabilities(
   """
   batch = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
   batch[: len(images)] = images
-  logits = forward_pass.forward(
-    model.graphdef,
-    model.state,
-    jax.device_put(batch, model.sharding),
-    views=model.config.evaluation.test_time_augmentation,
-  )
+  logits = model.logits(jax.device_put(batch, model.sharding))
   return np.asarray(forward_pass.probabilities(logits))
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
 from skinseg_jax.data import input_pipeline
+from skinseg_jax.inference import forward_pass
 from skinseg_jax.models import build
 from skinseg_jax.run import checkpointing, run_folder
 from skinseg_jax.runtime import errors
@@ -45,30 +46,37 @@ class TrainedModel:
     """How a batch is laid out over the devices."""
     return input_pipeline.data_sharding(local=self.local)
 
+  def logits(self, images: jax.Array) -> jax.Array:
+    """Predicts a batch; uint8 [B, H, W, 3] to float32 [B, H, W, 1]."""
+    return forward_pass.forward(
+      self.graphdef,
+      self.state,
+      images,
+      views=self.config.evaluation.test_time_augmentation,
+    )
 
-def on_this_process(model: TrainedModel) -> TrainedModel:
-  """The model on the devices of this process: it predicts without the others.
+  def on_this_process(self) -> 'TrainedModel':
+    """The model on the devices of this process: it predicts without the others.
 
-  All processes have to call this.
-  """
-  if jax.process_count() == 1:
-    return model
-  local = dataclasses.replace(model, local=True)
-  everywhere = jax.sharding.NamedSharding(
-    local.sharding.mesh, jax.sharding.PartitionSpec()
-  )
-  put = lambda leaf: jax.device_put(np.asarray(leaf), everywhere)
-  return dataclasses.replace(local, state=jax.tree.map(put, model.state))
+    All processes have to call this.
+    """
+    if jax.process_count() == 1:
+      return self
+    local = dataclasses.replace(self, local=True)
+    everywhere = jax.sharding.NamedSharding(
+      local.sharding.mesh, jax.sharding.PartitionSpec()
+    )
+    put = lambda leaf: jax.device_put(np.asarray(leaf), everywhere)
+    return dataclasses.replace(local, state=jax.tree.map(put, self.state))
 
-
-def fingerprint(model: TrainedModel) -> str:
-  """SHA-256 of the network and its weights; equal where predictions are."""
-  network = dataclasses.asdict(model.config.model)
-  digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
-  for path, leaf in jax.tree_util.tree_leaves_with_path(model.state):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(np.ascontiguousarray(leaf).tobytes())
-  return digest.hexdigest()
+  def fingerprint(self) -> str:
+    """SHA-256 of the network and its weights; equal where predictions are."""
+    network = dataclasses.asdict(self.config.model)
+    digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(self.state):
+      digest.update(jax.tree_util.keystr(path).encode())
+      digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:

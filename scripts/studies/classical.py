@@ -1,0 +1,262 @@
+"""Chooses the parameters of the classical methods, then scores them.
+
+python scripts/studies/classical.py choose --data_dir DIR --output FILE.csv
+python scripts/studies/classical.py score --data_dir DIR --output FILE.csv
+python scripts/studies/classical.py bees --data_dir DIR
+
+`choose` tries values on training images of the paper's split of HAM10000, one
+field after the other, and keeps the value with the best pooled Dice. It starts
+with the values in `skinseg_jax/classical/parameters.py`, and what it ends with
+belongs there; it never reads a validation image. `score` scores the methods, as
+that file has them, on the 1,999 validation images. `bees` compares the
+thresholds of the bee colony on training images with those of an exhaustive
+search.
+"""
+
+import argparse
+import csv
+import dataclasses
+import functools
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import tqdm
+from skimage import filters
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.classical import (
+  bee_colony,
+  catalog,
+  corrections,
+  parameters,
+)
+from skinseg_jax.data import cache, splits
+from skinseg_jax.data.sources import catalog as sources
+from skinseg_jax.metrics import bootstrap, confusion
+from skinseg_jax.runtime import errors
+
+_COMMON = (
+  ('corrections.illumination', (0, 1, 2)),
+  ('clean_up.growth', (0, 0.008, 0.016, 0.024, 0.032)),
+  ('clean_up.opening', (0, 0.008, 0.016, 0.024)),
+)
+_OTSU = (
+  _COMMON[0],
+  ('place', (1, 0.8, 0.7, 0.6, 0.5)),
+  *_COMMON[1:],
+  ('place', (1, 0.8, 0.7, 0.6, 0.5)),
+  ('clean_up.centre', (1, 2, 3)),
+  ('corrections.hair_depth', (8, 12, 20)),
+)
+# The fields of each method, in the order in which they are chosen.
+GRIDS: dict[str, Sequence[tuple[str, Sequence[Any]]]] = {
+  'otsu_grey': _OTSU,
+  'otsu_blue': _OTSU,
+  'otsu_saturation': _OTSU,
+  'edges': (
+    ('channel', ('grey', 'blue', 'saturation')),
+    _COMMON[0],
+    ('high', (0.8, 0.85, 0.9, 0.95)),
+    ('low', (0.5, 0.6, 0.7, 0.8)),
+    ('blur', (0.008, 0.016, 0.024, 0.032)),
+    ('clean_up.closing', (0.03, 0.05, 0.08, 0.12)),
+    *_COMMON[1:],
+  ),
+  'grabcut_kmeans': (
+    ('seed.channel', ('blue', 'saturation')),
+    # Degree 0 would leave the illumination uncorrected.
+    ('seed.corrections.illumination', (1, 2)),
+    ('seed.clean_up.growth', (0, 0.016, 0.032)),
+    ('rounds', (1, 3, 5)),
+    # Without a band, K-means would have nothing to decide.
+    ('band', (0.015, 0.03, 0.05)),
+    ('clean_up.growth', (0, 0.008, 0.016, 0.024)),
+    ('clean_up.opening', (0.016, 0.03, 0.05)),
+  ),
+  'bee_colony': (
+    ('channel', ('grey', 'blue', 'saturation')),
+    ('lesion_classes', (1, 2)),
+    *_COMMON,
+    # Without a radius, there would be no morphological filter.
+    ('smoothing', (0.008, 0.016, 0.024)),
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+  """N images and their true masks, uint8 [N, H, W, 3] and [N, H, W]."""
+
+  images: np.ndarray
+  masks: np.ndarray
+  lesions: list[str]
+
+
+def counts(
+  settings: parameters.Settings, data: Images
+) -> tuple[dict[str, np.ndarray], float]:
+  """Pixel counts of each image, [N], and milliseconds per image."""
+  segment = catalog.segmenter(settings)
+  rows = np.zeros((len(data.images), 4), np.int64)
+  spent = 0.0
+  for i, (image, mask) in enumerate(zip(data.images, data.masks, strict=True)):
+    image = np.ascontiguousarray(image)
+    start = time.perf_counter()
+    found = segment(image)
+    spent += time.perf_counter() - start
+    codes = 2 * found + (mask > 0)
+    tn, fn, fp, tp = np.bincount(codes.ravel(), minlength=4)
+    rows[i] = tp, fp, fn, tn
+  columns = dict(zip(confusion.COUNTS, rows.T, strict=True))
+  return columns, 1000 * spent / len(rows)
+
+
+def replaced(settings: Any, field: str, value: Any) -> Any:
+  """A copy with another value of a field such as 'clean_up.growth'."""
+  first, _, rest = field.partition('.')
+  if rest:
+    value = replaced(getattr(settings, first), rest, value)
+  return dataclasses.replace(settings, **{first: value})
+
+
+def choose(name: str, data: Images) -> list[dict[str, Any]]:
+  """Chooses the fields of a method one after the other; a row per trial."""
+  best = parameters.METHODS[name]
+  dice = functools.lru_cache(maxsize=None)(
+    lambda settings: _scores(counts(settings, data)[0])
+  )
+  rows = []
+  for field, values in GRIDS[name]:
+    trials = {value: replaced(best, field, value) for value in values}
+    for value, settings in trials.items():
+      row = {'method': name, 'field': field, 'value': value, **dice(settings)}
+      rows.append({**row, 'images': len(data.images)})
+      print(row, flush=True)
+    best = max(trials.values(), key=lambda each: dice(each)['pooled_dice'])
+  print(best)
+  return rows
+
+
+def _scores(columns: dict[str, np.ndarray]) -> dict[str, float]:
+  each = confusion.ratios(columns)
+  jaccard = confusion.thresholded_jaccard(each['iou'])
+  pooled = confusion.ratios(confusion.pool(columns))
+  return {
+    'pooled_dice': round(float(pooled['dice']), 5),
+    'mean_dice': round(float(each['dice'].mean()), 5),
+    'threshold_jaccard': round(float(jaccard.mean()), 5),
+  }
+
+
+def score(name: str, data: Images) -> dict[str, Any]:
+  """Scores a method with the parameters in use; a row with intervals."""
+  columns, milliseconds = counts(parameters.METHODS[name], data)
+  resampling = bootstrap.resample(data.lesions)
+  each = confusion.ratios(columns)
+  means = {
+    'mean_dice': each['dice'],
+    'threshold_jaccard': confusion.thresholded_jaccard(each['iou']),
+  }
+  found = {
+    'pooled_dice': bootstrap.pooled(resampling, columns)['dice'],
+    **bootstrap.means(resampling, means),
+  }
+  row: dict[str, Any] = {'method': name, 'images': len(data.images)}
+  for score_name, interval in found.items():
+    row[score_name] = round(interval.value, 4)
+    row[f'{score_name}_low'] = round(interval.low, 4)
+    row[f'{score_name}_high'] = round(interval.high, 4)
+  row['ms_per_image'] = round(milliseconds, 1)
+  print(row, flush=True)
+  return row
+
+
+def compare_bees(data: Images) -> list[tuple[int, int]]:
+  """Counts the images on which the bees find the best value.
+
+  Returns:
+    For one and for two thresholds: their number, and the number of images.
+  """
+  settings = parameters.METHODS['bee_colony']
+  assert isinstance(settings, parameters.BeeColony)
+  equal, total = [0, 0], len(data.images)
+  for image in data.images:
+    corrected = corrections.correct(image, settings.corrections)
+    values = corrections.channel(corrected.image, settings.channel)
+    histogram = np.bincount(values[corrected.valid], minlength=256)
+    between = bee_colony.variance_between(histogram)
+    for number in (1, 2):
+      bees = bee_colony.thresholds(
+        histogram, dataclasses.replace(settings, thresholds=number)
+      )
+      # scikit-image tries all combinations.
+      best = filters.threshold_multiotsu(
+        classes=number + 1, hist=(histogram, np.arange(256))
+      )
+      equal[number - 1] += between(bees) >= between(best.tolist()) - 1e-6
+  return [(found, total) for found in equal]
+
+
+def open_images(args: argparse.Namespace) -> Images:
+  """Opens evenly spaced images of one side of the paper's split."""
+  source = sources.open_source(
+    config_lib.DataConfig(data_dir=str(args.data_dir)), download=False
+  )
+  data = cache.open_cache(source, (args.image_size,) * 2, args.data_dir)
+  paper = splits.make_split(
+    config_lib.DataConfig(split='paper'), source.metadata
+  )
+  side = paper.validation if args.what == 'score' else paper.train
+  if args.what != 'score':
+    number = min(args.images, len(side))
+    side = [side[i * len(side) // number] for i in range(number)]
+  positions = {name: i for i, name in enumerate(data.image_ids)}
+  rows = [positions[name] for name in side]
+  lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
+  return Images(
+    data.images[rows], data.masks[rows], [lesions[name] for name in side]
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Does what the first argument says, on one thread."""
+  args = _parse(argv)
+  cv2.setNumThreads(1)
+  data = open_images(args)
+  if args.what == 'bees':
+    for number, (found, total) in enumerate(compare_bees(data), start=1):
+      print(f'{number} thresholds: the optimum on {found} of {total} images')
+    return
+  rows: list[dict[str, Any]] = []
+  for name in tqdm.tqdm(args.methods, disable=None):
+    rows += choose(name, data) if args.what == 'choose' else [score(name, data)]
+  with args.output.open('w', encoding='utf-8', newline='') as file:
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  names = list(parameters.METHODS)
+  add('what', choices=('choose', 'score', 'bees'))
+  add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
+  add('--output', type=pathlib.Path, default=pathlib.Path('classical.csv'))
+  add('--image_size', type=int, default=128, help='in pixels')
+  add('--images', type=int, default=300, help='most training images')
+  add('--methods', nargs='+', choices=names, default=names)
+  return parser.parse_args(argv[1:])
+
+
+if __name__ == '__main__':
+  errors.exit_with_message(main, sys.argv)
