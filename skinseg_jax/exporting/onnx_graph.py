@@ -330,3 +330,7 @@ class Tensor:
       permutation = [before.index(axis) for axis in after]
       name = self.graph.node('Transpose', [name], perm=permutation)
     return add('Unsqueeze', name, gaps(order)) if gaps(order) else name
+
+
+# A constant can be broadcast to the shape that its equation states.
+Value = Tensor | np.ndarray

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.models import build
-from skinseg_jax.models.cpu import switch
 
 # Pictures to probabilities, by the weights.
 Program = Callable[[Any, jax.Array], jax.Array]
