@@ -41,9 +41,7 @@ class Graph:
       self.weights[name] = numpy_helper.from_array(values, name)
     return self._names[key]
 
-  def node(
-    self, kind: str, inputs: Sequence[str], **attributes: Any
-  ) -> str:
+  def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
     """Adds a node with one output; returns its name."""
     return self.nodes_outputs(kind, inputs, 1, **attributes)[0]
 
@@ -55,7 +53,6 @@ class Graph:
     self._count += outputs
     self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
     return names
-
 
   def rename(self, old: str, new: str) -> None:
     """Renames the output of a node."""
@@ -325,7 +322,9 @@ class Tensor:
     )
     if gaps(self.order):
       name = add('Squeeze', name, gaps(self.order))
-    before, after = ([a for a in o if a is not None] for o in (self.order, order))
+    before, after = (
+      [a for a in o if a is not None] for o in (self.order, order)
+    )
     if before != after:
       permutation = [before.index(axis) for axis in after]
       name = self.graph.node('Transpose', [name], perm=permutation)

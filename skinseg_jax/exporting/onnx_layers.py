@@ -90,7 +90,13 @@ def product(
 
 
 def _weighted(
-  x: Tensor, axis: int, matrix: np.ndarray, over: int, shape: Any, *, first: bool
+  x: Tensor,
+  axis: int,
+  matrix: np.ndarray,
+  over: int,
+  shape: Any,
+  *,
+  first: bool,
 ) -> Tensor:
   """Weighted sums along an axis; the new axis comes first or last."""
   matrix = matrix if over == 1 else matrix.T  # [new, old]
@@ -166,9 +172,7 @@ def _max_pool_with_places(x: Tensor, *, shape: Any) -> list[Tensor]:
 def _unpool(x: Tensor, places: Tensor, *, shape: Any) -> list[Tensor]:
   graph = x.graph
   inputs = [tensor.ordered(_IMAGE) for tensor in (x, places)]
-  name = graph.node(
-    'MaxUnpool', inputs, kernel_shape=[2, 2], strides=[2, 2]
-  )
+  name = graph.node('MaxUnpool', inputs, kernel_shape=[2, 2], strides=[2, 2])
   rest = [shape[axis] - 2 * x.shape[axis] for axis in (1, 2)]
   if any(rest):
     ends = graph.weight(np.array([0] * 6 + rest, np.int64))

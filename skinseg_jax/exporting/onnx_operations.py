@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.extend import core
 
@@ -79,11 +78,25 @@ def _broadcast(x: Value, shape: Sequence[Any], parameters: Mapping[str, Any]):
   return x.reshape(sizes)
 
 
+# JAX would compile each of these for each shape.
+_IN_NUMPY: dict[str, Callable[..., np.ndarray]] = {
+  'add': np.add,
+  'sub': np.subtract,
+  'mul': np.multiply,
+  'rsqrt': lambda x: 1 / np.sqrt(x),
+}
+
+
 def _computed(equation: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
   arrays = [
     np.broadcast_to(value, variable.aval.shape)
     for value, variable in zip(inputs, equation.invars, strict=True)
   ]
+  name = equation.primitive.name
+  if name in _IN_NUMPY:
+    return [_IN_NUMPY[name](*arrays)]
+  if name == 'reshape':
+    return [arrays[0].reshape(equation.outvars[0].aval.shape)]
   found = equation.primitive.bind(*arrays, **equation.params)
   if not equation.primitive.multiple_results:
     found = [found]
@@ -178,7 +191,9 @@ def _unary(*kinds: str) -> Callable[..., Tensor]:
   return rule
 
 
-def _select(which: Value, no: Value, yes: Value, *, shape: Any, **_: Any) -> Value:
+def _select(
+  which: Value, no: Value, yes: Value, *, shape: Any, **_: Any
+) -> Value:
   if isinstance(which, Tensor):
     return _elementwise('Where', which, yes, no, shape=shape)
   if which.size > 1:

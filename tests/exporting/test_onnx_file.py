@@ -23,7 +23,7 @@ _NETWORKS = [
   ('unet', 'efficientnet_lite0', 64, 32),
   ('fcn', 'resnet18', 64, 32),
   ('segnet', '', 2, 48),  # 3 pixels, an odd number, reach the last pooling.
-  ('deeplabv3', 'resnet50', 64, 32),
+  ('deeplabv3', 'resnet18', 64, 32),
   ('deeplabv3plus', 'resnet18', 64, 32),
   ('attention_unet', '', 2, 16),
   ('unetplusplus', 'resnet18', 64, 32),
@@ -65,7 +65,9 @@ def test_every_architecture_is_tested():
   assert {name for name, *_ in _NETWORKS} == set(build.ARCHITECTURES)
 
 
-@pytest.mark.parametrize(('architecture', 'encoder', 'width', 'size'), _NETWORKS)
+@pytest.mark.parametrize(
+  ('architecture', 'encoder', 'width', 'size'), _NETWORKS
+)
 def test_probabilities_are_those_of_flax(architecture, encoder, width, size):
   predict, state, model = _build(architecture, encoder, width, size)
   session = onnxruntime.InferenceSession(
@@ -74,8 +76,13 @@ def test_probabilities_are_those_of_flax(architecture, encoder, width, size):
   images = np.random.default_rng(1).integers(
     0, 256, (7, size, size, 3), np.uint8
   )
-  # One program of seven pictures: compiling takes most of the time.
-  flax = np.asarray(jax.jit(predict)(state, images))
+  # Compiled in half of the time; it runs once.
+  compiled = (
+    jax.jit(predict)
+    .lower(state, images)
+    .compile(compiler_options={'xla_backend_optimization_level': 0})
+  )
+  flax = np.asarray(compiled(state, images))
   for count in (1, 7):
     (found,) = session.run(None, {'image': images[:count]})
     assert found.shape == (count, size, size)
