@@ -8,7 +8,6 @@ import numpy as np
 from skinseg_jax.exporting import onnx_graph
 
 Tensor = onnx_graph.Tensor
-Value = onnx_graph.Value
 
 # ONNX's order of an image's axes.
 _IMAGE = (0, 3, 1, 2)
@@ -70,7 +69,7 @@ def convolution(
 
 
 def product(
-  x: Value, y: Value, *, shape: Any, dimension_numbers: Any, **_: Any
+  x: Any, y: Any, *, shape: Any, dimension_numbers: Any, **_: Any
 ) -> Tensor:
   """A matrix product: of two tensors, or with a constant matrix."""
   (over_x, over_y), (batch_x, batch_y) = dimension_numbers

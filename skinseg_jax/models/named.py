@@ -33,7 +33,7 @@ def operation(function: _Function) -> _Function:
     if not kept.value:
       return function(*args, **static)
     whole = functools.partial(function, **static)
-    whole.__name__ = PREFIX + function.__name__  # type: ignore[attr-defined]
+    whole.__name__ = PREFIX + function.__name__
     return jax.jit(whole)(*args)
 
   return call  # type: ignore[return-value]
