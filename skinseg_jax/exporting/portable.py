@@ -81,9 +81,24 @@ def write(
   with path.open('rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
   description = {
-    'format': kind,
-    'file': path.name,
+    **_description(kind, model),
     'sha256': digest,
+    'largest_difference_to_flax': difference,
+    **details,
+    **about,
+  }
+  text = json.dumps(description, indent=2)
+  (folder / 'model.json').write_text(text + '\n', encoding='utf-8')
+  shutil.copyfile(_EXAMPLE, folder / 'example.py')
+  return difference
+
+
+def _description(kind: str, model: Any) -> dict[str, Any]:
+  """What `model.json` says of every file of this format."""
+  config, size = model.config, model.config.data.image_size
+  return {
+    'format': kind,
+    'file': _FILES[kind],
     'step': model.step,
     'network': {
       name: getattr(config.model, name)
@@ -103,20 +118,13 @@ def write(
       'content': 'probability of lesion, 0 to 1',
     },
     'threshold': config.evaluation.threshold,
-    'largest_difference_to_flax': difference,
-    **details,
     'versions': {
       name: importlib.metadata.version(name)
       for name in ('skinseg_jax', 'flax', *dict.fromkeys(
         ('jax', *_PACKAGES[kind])
       ))
     },
-    **about,
   }  # fmt: skip
-  text = json.dumps(description, indent=2)
-  (folder / 'model.json').write_text(text + '\n', encoding='utf-8')
-  shutil.copyfile(_EXAMPLE, folder / 'example.py')
-  return difference
 
 
 def _write_onnx(path, predict, state, size) -> dict[str, Any]:
