@@ -1,11 +1,19 @@
 """Writes a trained model in a form that others can use.
 
-python -m skinseg_jax.export --workdir DIR --format huggingface --output DIR
+python -m skinseg_jax.export --format FORMAT --output DIR [--workdir DIR]
+
+Without --workdir, the model that comes with skinseg_jax is exported.
 
 huggingface: a folder for the Hugging Face hub with `README.md` (the model card
 with its scores), `config.json`, `model.json` and `model.safetensors`. `predict`
 takes such a folder as --workdir, and so does `evaluate` with --images and
 --masks. Nothing is uploaded. Paths of this machine are left out.
+
+onnx, stablehlo: the network for a program without Flax. Pictures go in as
+uint8, probabilities come out; any number of pictures at once. Beside the file
+are `model.json`, which describes it, and `example.py`, which uses it. Its
+probabilities are compared with those of Flax before the folder is written.
+onnx is for ONNX Runtime, stablehlo for JAX alone.
 """
 
 import argparse
@@ -16,7 +24,9 @@ import sys
 from typing import Any
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.exporting import portable
 from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import shared_model
 
 # Files are written here first, inside the output.
 _PARTIAL = '.partial'
@@ -29,7 +39,10 @@ def main(argv: list[str]) -> None:
     InputError: If the run cannot be read or the folder cannot be written to.
   """
   args = _parse(argv)
-  config_lib.load(args.workdir / 'config.json')  # Is it a run?
+  workdir = shared_model.chosen(args.workdir)
+  config_lib.load(workdir / 'config.json')  # Is it a run?
+  if args.format in portable.FORMATS:
+    portable.check_installed(args.format)
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     empty = all(path.name == _PARTIAL for path in args.output.iterdir())
@@ -41,11 +54,13 @@ def main(argv: list[str]) -> None:
     raise errors.InputError(
       f'{args.output} is not empty; give a new folder as --output.'
     )
-  step = export(args.workdir, args.checkpoint, args.output)
-  print(f'exported step {step} of {args.workdir} to {args.output}')
+  step = export(workdir, args.checkpoint, args.output, args.format)
+  print(f'exported step {step} of {workdir} to {args.output}')
 
 
-def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
+def export(
+  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path, kind: str
+) -> int:
   """Writes the folder; returns the step of the checkpoint.
 
   After an error the folder is as it was.
@@ -54,6 +69,7 @@ def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
     workdir: Folder of the run.
     checkpoint: 'best', 'last' or a step.
     output: An existing folder.
+    kind: The format.
 
   Raises:
     InputError: If the checkpoint cannot be read or exported, or the folder
@@ -63,7 +79,8 @@ def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   try:
     shutil.rmtree(partial, ignore_errors=True)  # Of an export that was killed.
     partial.mkdir()
-    step = _write(workdir, checkpoint, partial)
+    write = _write_shared if kind == 'huggingface' else _write_portable
+    step = write(workdir, checkpoint, partial, kind)
     # model.json is last: a folder with it is whole.
     for path in sorted(partial.iterdir(), key=lambda p: p.name == 'model.json'):
       path.rename(output / path.name)
@@ -76,7 +93,29 @@ def export(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   return step
 
 
-def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
+def _write_portable(
+  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path, kind: str
+) -> int:
+  # Imported here, because the import takes seconds.
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import model_card
+
+  model = trained_model.load(workdir, checkpoint)
+  if model.config.evaluation.test_time_augmentation != 'off':
+    print('the file predicts each picture once, without its mirror images')
+  about = {
+    'licence': model_card.licence(model.config),
+    'scores': model_card.scores(workdir, model.step)['scores'],
+  }
+  difference = portable.write(output, kind, model, about)
+  print(f'largest difference to Flax in a probability: {difference:.2g}')
+  return model.step
+
+
+def _write_shared(
+  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path, kind: str
+) -> int:
+  del kind  # There is one.
   # Imported here, because the import takes seconds.
   from flax import nnx
 
@@ -86,6 +125,9 @@ def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
   from skinseg_jax.weights import model_folder
 
   model = trained_model.load(workdir, checkpoint)
+  if shared_model.is_one(workdir):
+    shutil.copytree(workdir, output, dirs_exist_ok=True)
+    return model.step
   model_card.write(output / 'README.md', workdir, model)
   model_folder.write(
     output,
@@ -125,13 +167,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  path: dict[str, Any] = {
-    'type': paths.user_path, 'metavar': 'DIR', 'required': True
-  }  # fmt: skip
+  path: dict[str, Any] = {'type': paths.user_path, 'metavar': 'DIR'}
   add = parser.add_argument
-  add('--workdir', help='run folder', **path)
-  add('--format', required=True, choices=['huggingface'], help='what to write')
-  add('--output', help='new folder to write', **path)
+  add(
+    '--workdir',
+    help='folder of a run or of a shared model; default: the model that comes'
+    ' with skinseg_jax',
+    **path,
+  )
+  add(
+    '--format',
+    required=True,
+    choices=['huggingface', *portable.FORMATS],
+    help='what to write',
+  )
+  add('--output', required=True, help='new folder to write', **path)
   add(
     '--checkpoint',
     default='last',

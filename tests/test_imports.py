@@ -21,6 +21,7 @@ _FLOORS = {
   'diagnostics': 3,
   'inference': 4,
   'evaluation': 5,
+  'exporting': 5,
   'reporting': 6,
   'training': 6,
 }

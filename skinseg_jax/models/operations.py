@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from skinseg_jax.models import plain
+from skinseg_jax.models import named, plain
 from skinseg_jax.models.cpu import (
   convolution,
   forms,
@@ -47,7 +47,10 @@ def conv(
   """
   size = kernel.shape[:2]
   if size == (1, 1) and groups == 1 and not any(map(any, padding)):
-    return _conv(x[:, ::stride, ::stride], kernel, plain.Geometry())
+    if stride > 1:
+      # Not by indexing: where the batch is symbolic, that becomes a gather.
+      x = lax.slice(x, (0,) * 4, x.shape, (1, stride, stride, 1))
+    return _conv(x, kernel, plain.Geometry())
   simple = (stride, dilation, groups) == (1, 1, 1)
   if simple and size == (3, 3) and padding == ((1, 1), (1, 1)):
     return conv3x3(x, kernel)
@@ -131,6 +134,7 @@ def conv_transpose(
   )
 
 
+@named.operation
 def conv_transpose2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Transposed convolution with a 2x2 kernel and stride 2.
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from skinseg_jax.models import plain
+from skinseg_jax.models import named, plain
 
 
+@named.operation
 def max_pool(x: jax.Array) -> jax.Array:
   """2x2 maximum with stride 2; [B, H, W, C] to [B, H/2, W/2, C].
 
@@ -18,6 +19,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
+@named.operation
 def max_pool3x3(x: jax.Array) -> jax.Array:
   """3x3 maximum with stride 2 and a border of one pixel that never wins.
 
@@ -44,6 +46,7 @@ def max_pool3x3(x: jax.Array) -> jax.Array:
   return x
 
 
+@named.operation
 def double(x: jax.Array) -> jax.Array:
   """Repeats each pixel in a 2x2 square; [B, H, W, C] to [B, 2H, 2W, C]."""
   b, h, w, c = x.shape
@@ -123,6 +126,7 @@ def _cells(n: int, m: int) -> np.ndarray:
   return weights
 
 
+@named.operation
 def max_pool_with_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """2x2 maximum with stride 2, and where in its window each maximum stood.
 
@@ -143,7 +147,10 @@ def max_pool_with_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.take_along_axis(windows, places[..., None], -1)[..., 0], places
 
 
-def unpool(x: jax.Array, places: jax.Array, size: tuple[int, int]) -> jax.Array:
+@named.operation
+def unpool(
+  x: jax.Array, places: jax.Array, *, size: tuple[int, int]
+) -> jax.Array:
   """Puts each value where its maximum stood, with zeros around it.
 
   Args:

@@ -45,14 +45,14 @@ def write(
   text = environment.get_template('model_card.md').render(
     name=' '.join(['skinseg_jax', *_short(config.model)]),
     network=provenance.network(config.model),
-    licence=_LICENCES.get(config.data.source, 'unknown'),
+    licence=licence(config),
     parameters=sum(leaf.size for leaf in parameters),
     height=config.data.image_size[0],
     width=config.data.image_size[1],
     threshold=config.evaluation.threshold,
     data_note=provenance.data_note(config.data.source),
     rounded=shared_models.holds_scores(workdir),
-    **_scores(workdir, model.step),
+    **scores(workdir, model.step),
   )
   path.write_text(text, encoding='utf-8')
 
@@ -61,7 +61,12 @@ def _short(model: config_lib.ModelConfig) -> list[str]:
   return [model.architecture, model.encoder or f'width {model.width}']
 
 
-def _scores(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+def licence(config: config_lib.Config) -> str:
+  """Licence of the training data, as the hub names it; or 'unknown'."""
+  return _LICENCES.get(config.data.source, 'unknown')
+
+
+def scores(workdir: pathlib.Path, step: int) -> dict[str, Any]:
   """Scores of the validation images; empty without those of the checkpoint."""
   try:
     evaluation = result_files.read(workdir, _EVALUATION)

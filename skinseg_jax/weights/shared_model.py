@@ -18,8 +18,9 @@ SHIPPED = pathlib.Path(__file__).parents[1] / 'shipped'
 
 
 def is_one(folder: pathlib.Path) -> bool:
-  """Whether `write` made this folder."""
-  return (folder / ABOUT).is_file()
+  """Whether it is the folder of a shared model."""
+  # An exported program has the first of the two alone.
+  return (folder / ABOUT).is_file() and (folder / 'config.json').is_file()
 
 
 def chosen(folder: pathlib.Path | None) -> pathlib.Path:

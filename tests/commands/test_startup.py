@@ -22,6 +22,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('predict', '--workdir nowhere --input x --output y'),
     ('compare', 'one_run_alone'),
     ('export', '--workdir nowhere --format huggingface --output x'),
+    ('export', '--workdir nowhere --format onnx --output x'),
     ('doctor', '--images nowhere'),
     ('torch_weights', '--export x --workdir y --nonsense'),
     *(

@@ -71,7 +71,7 @@ class SegNet(nnx.Module):
       pooled.append((places, size))
     for stage in self.ups:
       places, size = pooled.pop()
-      x = run(stage, resampling.unpool(x, places, size))
+      x = run(stage, resampling.unpool(x, places, size=size))
     return plain.widened(self.head(x))
 
 

@@ -1,0 +1,188 @@
+"""Folders with a network for another runtime: file, description, example.
+
+A file is loaded again in its own runtime, and its probabilities are compared
+with Flax's, before the folder counts as written.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from skinseg_jax.runtime import errors
+
+# Largest difference of a probability to Flax's.
+TOLERANCE = 1e-4
+
+# Name of the file of each format, and the packages that it needs.
+_FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
+_PACKAGES = {'onnx': ('onnx', 'onnxruntime'), 'stablehlo': ('jax', 'jaxlib')}
+FORMATS = tuple(_FILES)
+
+_EXAMPLE = pathlib.Path(__file__).parent / 'templates' / 'example.py'
+# One and several: the size of a batch may differ.
+_BATCH_SIZES = (1, 7)
+
+
+def check_installed(kind: str) -> None:
+  """Refuses a format whose packages are missing.
+
+  Raises:
+    InputError: Saying what to install.
+  """
+  lacking = [p for p in _PACKAGES[kind] if not importlib.util.find_spec(p)]
+  if lacking:
+    raise errors.InputError(
+      f'--format {kind} needs {" and ".join(lacking)}: pip install'
+      f' "skinseg_jax[{kind}]"'
+    )
+
+
+def write(
+  folder: pathlib.Path, kind: str, model: Any, about: dict[str, Any]
+) -> float:
+  """Writes the file of the network, `model.json` and `example.py`.
+
+  Args:
+    folder: An existing folder.
+    kind: One of `FORMATS`.
+    model: An `inference.trained_model.TrainedModel`.
+    about: More for `model.json`, such as licence and scores.
+
+  Returns:
+    The largest difference to Flax's probabilities.
+
+  Raises:
+    InputError: If the probabilities differ by more than `TOLERANCE`.
+  """
+  from skinseg_jax.exporting import program
+
+  config, path = model.config, folder / _FILES[kind]
+  size = config.data.image_size
+  predict = program.build_program(config.model)
+  if kind == 'onnx':
+    details = _write_onnx(path, predict, model.state, size)
+    load = _load_onnx
+  else:
+    details = _write_stablehlo(path, predict, model.state, size)
+    load = _load_stablehlo
+  difference = _difference(load(path), predict, model.state, size)
+  if not difference <= TOLERANCE:  # Also if it is not a number.
+    raise errors.InputError(
+      f'the {kind} file differs from Flax by {difference:.2g} in a probability,'
+      f' more than {TOLERANCE}: nothing was written. Give another --format.'
+    )
+  with path.open('rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  description = {
+    **_description(kind, model),
+    'sha256': digest,
+    'largest_difference_to_flax': difference,
+    **details,
+    **about,
+  }
+  text = json.dumps(description, indent=2)
+  (folder / 'model.json').write_text(text + '\n', encoding='utf-8')
+  shutil.copyfile(_EXAMPLE, folder / 'example.py')
+  return difference
+
+
+def _description(kind: str, model: Any) -> dict[str, Any]:
+  """What `model.json` says of every file of this format."""
+  config, size = model.config, model.config.data.image_size
+  return {
+    'format': kind,
+    'file': _FILES[kind],
+    'step': model.step,
+    'network': {
+      name: getattr(config.model, name)
+      for name in ('architecture', 'encoder', 'width')
+    },
+    'input': {
+      'name': 'image',
+      'type': 'uint8',
+      'shape': ['batch', *size, 3],
+      'content': 'RGB, upright, 0 to 255',
+      'resize': 'bilinear without antialiasing (OpenCV INTER_LINEAR)',
+    },
+    'output': {
+      'name': 'probability',
+      'type': 'float32',
+      'shape': ['batch', *size],
+      'content': 'probability of lesion, 0 to 1',
+    },
+    'threshold': config.evaluation.threshold,
+    'versions': {
+      name: importlib.metadata.version(name)
+      for name in ('skinseg_jax', 'flax', *dict.fromkeys(
+        ('jax', *_PACKAGES[kind])
+      ))
+    },
+  }  # fmt: skip
+
+
+def _write_onnx(path, predict, state, size) -> dict[str, Any]:
+  import onnx
+
+  from skinseg_jax.exporting import onnx_file
+
+  model = onnx_file.build(predict, state, size)
+  onnx.save_model(model, path)
+  return {'opset': onnx_file.OPSET, 'ir_version': onnx_file.IR_VERSION,
+          'nodes': len(model.graph.node)}  # fmt: skip
+
+
+def _load_onnx(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+  import onnxruntime
+
+  session = onnxruntime.InferenceSession(
+    path, providers=['CPUExecutionProvider']
+  )
+  return lambda images: session.run(None, {'image': images})[0]
+
+
+def _write_stablehlo(path, predict, state, size) -> dict[str, Any]:
+  import jax
+  import jax.export
+
+  from skinseg_jax.exporting import program
+  from skinseg_jax.models.cpu import switch
+
+  platforms = ('cpu', 'cuda', 'tpu')
+  with switch.cpu_forms(False):
+    exported = jax.export.export(
+      jax.jit(lambda images: predict(state, images)), platforms=platforms
+    )(program.symbolic_images(size))
+  path.write_bytes(exported.serialize())
+  return {'calling_convention': exported.calling_convention_version,
+          'platforms': platforms}  # fmt: skip
+
+
+def _load_stablehlo(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+  import jax.export
+
+  call = jax.export.deserialize(bytearray(path.read_bytes())).call
+  return lambda images: np.asarray(call(images))
+
+
+def _difference(run, predict, state, size) -> float:
+  """Largest difference to Flax's probabilities of generated pictures."""
+  import jax
+
+  from skinseg_jax.data.sources import synthetic
+
+  source = synthetic.SyntheticSource(max(_BATCH_SIZES), size, seed=0)
+  images = np.stack([source[i]['image'] for i in range(len(source))])
+  # Noise reaches what smooth pictures do not.
+  images[::3] = np.random.default_rng(0).integers(0, 256, images[::3].shape)
+  flax = jax.jit(predict)
+  return max(
+    float(np.abs(run(images[:n]) - np.asarray(flax(state, images[:n]))).max())
+    for n in _BATCH_SIZES
+  )

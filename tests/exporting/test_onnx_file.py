@@ -1,0 +1,112 @@
+"""Networks as ONNX files compute what Flax computes, with few nodes."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.exporting import program
+from skinseg_jax.models import build
+
+pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
+
+from skinseg_jax.exporting import onnx_file, onnx_operations  # noqa: E402
+
+# Architecture, encoder, width, size in pixels.
+_NETWORKS = [
+  ('unet', '', 2, 16),
+  ('unet', 'efficientnet_lite0', 64, 32),
+  ('fcn', 'resnet18', 64, 32),
+  ('segnet', '', 2, 48),  # 3 pixels, an odd number, reach the last pooling.
+  ('deeplabv3', 'resnet18', 64, 32),
+  ('deeplabv3plus', 'resnet18', 64, 32),
+  ('attention_unet', '', 2, 16),
+  ('unetplusplus', 'resnet18', 64, 32),
+  ('resunetplusplus', '', 8, 16),
+  ('fpn', 'resnet18', 64, 32),
+  ('manet', 'resnet18', 64, 64),
+  ('linknet', 'resnet18', 64, 32),
+  ('pspnet', 'resnet18', 64, 64),
+]
+
+
+def _random_state(config):
+  """Weights like trained ones: the image reaches the output.
+
+  Kernels keep the variance of what passes through them. Statistics and biases
+  differ from channel to channel, so that a mistake in folding them shows.
+  """
+  rng = np.random.default_rng(0)
+  abstract = nnx.eval_shape(lambda: build.create(config, seed=0))
+
+  def draw(leaf):
+    if len(leaf.shape) < 2:
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+    return rng.normal(0, deviation, leaf.shape).astype(np.float32)
+
+  return jax.tree.map(draw, nnx.state(abstract))
+
+
+def _build(architecture, encoder, width, size):
+  config = config_lib.ModelConfig(
+    architecture=architecture, encoder=encoder, width=width
+  )
+  predict, state = program.build_program(config), _random_state(config)
+  return predict, state, onnx_file.build(predict, state, (size, size))
+
+
+def test_every_architecture_is_tested():
+  assert {name for name, *_ in _NETWORKS} == set(build.ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+  ('architecture', 'encoder', 'width', 'size'), _NETWORKS
+)
+def test_probabilities_are_those_of_flax(architecture, encoder, width, size):
+  predict, state, model = _build(architecture, encoder, width, size)
+  session = onnxruntime.InferenceSession(
+    model.SerializeToString(), providers=['CPUExecutionProvider']
+  )
+  images = np.random.default_rng(1).integers(
+    0, 256, (7, size, size, 3), np.uint8
+  )
+  # Compiled in half of the time; it runs once.
+  compiled = (
+    jax.jit(predict)
+    .lower(state, images)
+    .compile(compiler_options={'xla_backend_optimization_level': 0})
+  )
+  flax = np.asarray(compiled(state, images))
+  for count in (1, 7):
+    (found,) = session.run(None, {'image': images[:count]})
+    assert found.shape == (count, size, size)
+    np.testing.assert_allclose(found, flax[:count], atol=1e-4)
+  kinds = collections.Counter(node.op_type for node in model.graph.node)
+  assert kinds['BatchNormalization'] == 0
+  # Images are turned once; group norms and attention turn small ones.
+  allowed = {'fpn': 8, 'manet': 3}.get(architecture, 1)
+  assert kinds['Transpose'] <= allowed
+
+
+def test_the_unet_has_few_nodes():
+  _, _, model = _build('unet', '', 2, 16)
+  kinds = collections.Counter(node.op_type for node in model.graph.node)
+  # Two convolutions in each of nine blocks, and the head.
+  assert (kinds['Conv'], kinds['Relu'], kinds['ConvTranspose']) == (19, 18, 4)
+  assert len(model.graph.node) == 54
+  assert model.opset_import[0].version == onnx_file.OPSET
+
+
+def test_what_is_unknown_is_refused():
+  traced = jax.make_jaxpr(jnp.sin)(jnp.ones((2, 3)))
+  from skinseg_jax.exporting import onnx_graph
+
+  x = onnx_graph.Tensor(onnx_graph.Graph(), onnx_graph.Ready('x'), (2, 3))
+  with pytest.raises(NotImplementedError, match='sin cannot be written'):
+    onnx_operations.translate(traced.jaxpr, [], [x])

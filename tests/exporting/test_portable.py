@@ -1,0 +1,158 @@
+"""Folders for other runtimes: complete, checked, and used by their example."""
+
+import hashlib
+import importlib.util
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fake_images import random_image
+from PIL import Image
+
+from skinseg_jax import export, predict
+from skinseg_jax.data import preprocessing
+from skinseg_jax.exporting import portable
+from skinseg_jax.runtime import errors
+
+_PAGE = pathlib.Path(__file__).parents[2] / 'docs/how-to/use-without-jax.md'
+
+
+def _export(workdir, kind, output):
+  export.main(
+    ['export', f'--workdir={workdir}', f'--format={kind}',
+     f'--output={output}'],
+  )  # fmt: skip
+  return output
+
+
+@pytest.fixture(scope='module', params=portable.FORMATS)
+def folder(request, tiny_run, tmp_path_factory):
+  if request.param == 'onnx':
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+  output = tmp_path_factory.mktemp('export') / 'model'
+  return _export(tiny_run[0], request.param, output)
+
+
+def _example(folder, *words, program='example.py', cwd=None):
+  return subprocess.run(
+    [sys.executable, str(folder / program), *map(str, words)],
+    capture_output=True,
+    text=True,
+    cwd=cwd,
+  )
+
+
+def test_the_description_is_complete(folder, tiny_run):
+  about = json.loads((folder / 'model.json').read_text())
+  data = (folder / about['file']).read_bytes()
+  assert about['sha256'] == hashlib.sha256(data).hexdigest()
+  assert about['input']['shape'] == ['batch', 32, 32, 3]
+  assert about['output']['shape'] == ['batch', 32, 32]
+  assert about['threshold'] == 0.5
+  assert about['licence'] == 'apache-2.0'
+  assert about['largest_difference_to_flax'] <= portable.TOLERANCE
+  dice = {row['name']: row['value'] for row in about['scores']}
+  _, summary = tiny_run
+  assert dice['Dice, pooled over all pixels'] == pytest.approx(
+    summary['pooled']['dice']
+  )
+  if about['format'] == 'onnx':
+    assert (about['opset'], about['nodes']) == (17, 54)
+    assert 'onnxruntime' in about['versions']
+
+
+def test_the_example_writes_the_mask_of_the_command(folder, tiny_run, tmp_path):
+  photo = tmp_path / 'in' / 'photo.jpg'
+  photo.parent.mkdir()
+  exif = Image.Exif()
+  exif[0x0112] = 6  # The camera was turned.
+  Image.fromarray(random_image(61, 90)).save(photo, exif=exif)
+  done = _example(folder, photo, tmp_path / 'mask.png')
+  assert done.returncode == 0, done.stderr
+  assert 'of the picture is lesion' in done.stdout
+  predict.main(
+    ['predict', f'--workdir={tiny_run[0]}', f'--input={photo}',
+     f'--output={tmp_path / "masks"}'],
+  )  # fmt: skip
+  expected = np.asarray(Image.open(tmp_path / 'masks' / 'photo.png'))
+  found = np.asarray(Image.open(tmp_path / 'mask.png'))
+  assert found.shape == expected.shape == (90, 61)
+  # Probabilities next to the threshold may fall on either side.
+  assert (found != expected).mean() < 0.001
+
+
+@pytest.mark.parametrize('size', [(1, 1), (31, 17), (64, 64), (450, 600)])
+def test_the_example_resizes_as_predict_does(size):
+  path = portable._EXAMPLE
+  spec = importlib.util.spec_from_file_location('example', path)
+  example = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(example)
+  image = random_image(*size)
+  np.testing.assert_array_equal(
+    example.resize_image(image, 32, 48),
+    preprocessing.resize_image(image, (32, 48)),
+  )
+  probability = np.random.default_rng(0).random((32, 48), np.float32)
+  np.testing.assert_allclose(
+    example.resize_probability(probability, *size),
+    preprocessing.resize_probability(probability, size),
+    atol=1e-6,
+  )
+
+
+def test_the_example_refuses_another_file(folder, tmp_path):
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  about = json.loads((copy / 'model.json').read_text())
+  path = copy / about['file']
+  path.write_bytes(path.read_bytes()[:-1] + b'x')
+  done = _example(copy, 'photo.jpg', 'mask.png')
+  assert done.returncode == 1
+  assert 'SHA-256 differs. Get the folder again' in done.stderr
+
+
+def test_the_page_has_code_that_works(folder, tmp_path):
+  if not (folder / 'model.onnx').exists():
+    pytest.skip('the page is about ONNX')
+  (code,) = re.findall(r'```python\n(.*?)```', _PAGE.read_text(), re.DOTALL)
+  (folder / 'page.py').write_text(code)
+  try:
+    Image.fromarray(random_image(32, 32)).save(tmp_path / 'photo.png')
+    shutil.copytree(folder, tmp_path / 'my_model')
+    done = _example(folder, program='page.py', cwd=tmp_path)
+  finally:
+    (folder / 'page.py').unlink()
+  assert done.returncode == 0, done.stderr
+  assert '(1, 32, 32)' in done.stdout
+
+
+def test_what_differs_from_flax_leaves_nothing_behind(
+  tiny_run, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(portable, 'TOLERANCE', -1.0)
+  with pytest.raises(errors.InputError, match='differs from Flax.*nothing'):
+    _export(tiny_run[0], 'stablehlo', tmp_path / 'model')
+  assert not list((tmp_path / 'model').iterdir())
+
+
+def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(
+    errors.InputError,
+    match=r'onnx and onnxruntime: pip install "skinseg_jax\[onnx\]"',
+  ):
+    _export(tiny_run[0], 'onnx', tmp_path / 'model')
+  assert not (tmp_path / 'model').exists()
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    _export(tmp_path, 'caffe', tmp_path / 'model')
+  message = capsys.readouterr().err
+  assert "'caffe'" in message
+  assert all(kind in message for kind in portable.FORMATS)
