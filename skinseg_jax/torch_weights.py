@@ -24,7 +24,7 @@ import sys
 
 from skinseg_jax import main
 from skinseg_jax.runtime import errors, paths
-from skinseg_jax.weights import torch_names
+from skinseg_jax.weights import shared_model, torch_names
 
 
 def export_run(
@@ -67,8 +67,8 @@ def run(argv: list[str]) -> None:
   parser.add_argument(
     '--workdir',
     type=paths.user_path,
-    required=True,
-    help='run folder: created with --weights, read with --export',
+    help='run folder: created with --weights, read with --export; default with'
+    ' --export: the model that comes with skinseg_jax',
   )
   parser.add_argument(
     '--checkpoint',
@@ -83,6 +83,10 @@ def run(argv: list[str]) -> None:
   )
   args, rest = parser.parse_known_args(argv[1:])
   if args.weights:
+    if args.workdir is None:
+      raise errors.InputError(
+        '--weights requires --workdir DIR, the run folder to create.'
+      )
     # Read --config and its overrides as for training.
     config, _ = main.parse([argv[0], *rest])
     main.check_packages(config)
@@ -94,13 +98,14 @@ def run(argv: list[str]) -> None:
     return
   if rest:
     raise errors.InputError(f'unknown arguments: {" ".join(rest)}')
+  workdir = shared_model.chosen(args.workdir)
   step = export_run(
-    args.workdir,
+    workdir,
     checkpoint=args.checkpoint,
     path=args.export,
     naming=args.naming,
   )
-  print(f'exported step {step} of {args.workdir} to {args.export}')
+  print(f'exported step {step} of {workdir} to {args.export}')
 
 
 if __name__ == '__main__':
