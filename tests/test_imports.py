@@ -21,6 +21,7 @@ _FLOORS = {
   'diagnostics': 3,
   'inference': 4,
   'evaluation': 5,
+  'serving': 5,
   'reporting': 6,
   'training': 6,
 }
@@ -33,6 +34,7 @@ _COMMANDS = (
   'export',
   'main',
   'predict',
+  'serve',
   'torch_weights',
 )
 # Commands that use the command line of another command.
@@ -181,6 +183,11 @@ def test_who_may_import_what():
     # Of the extra 'classical'.
     'cv2': lambda name: name.startswith('classical.'),
     'skimage': lambda name: name.startswith('classical.'),
+    # Of the extra 'serve'.
+    **dict.fromkeys(
+      ('anyio', 'fastapi', 'pydantic', 'starlette', 'uvicorn'),
+      lambda name: name.startswith('serving.'),
+    ),
     # Only to read .pt files.
     'torch': lambda name: name == 'weights.tensor_files',
   }

@@ -111,6 +111,21 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     return height, width
 
 
+def pixels(data: bytes, name: str) -> int:
+  """Number of pixels, from the header alone: nothing is decoded.
+
+  Raises:
+    InputError: As for `loaded`, as far as the header tells.
+  """
+  with naming(name):
+    if dicom.is_dicom(data):
+      height, width = dicom.size(_dicom_installed(data, name))
+      _check_pixels(width, height, name)
+    else:
+      width, height = _open(data, name).size
+    return width * height
+
+
 def count(data: bytes, name: str) -> int:
   """How many pictures the file holds; only the first is ever used.
 
