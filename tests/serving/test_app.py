@@ -206,8 +206,8 @@ def test_large_uploads_are_refused_with_and_without_a_length(dark):
   with _served(dark, bounds=few) as client:
     data = b'\xff\xd8\xff' + bytes(300_000)
     declared = _send(client, data)
-    start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"'
-      b'\r\n\r\n'
+    head = 'Content-Disposition: form-data; name="file"; filename="x"'
+    start = f'--b\r\n{head}\r\n\r\n'.encode()
     undeclared = client.post(
       '/predict',
       content=iter([start, *[bytes(10_000)] * 30, b'\r\n--b--\r\n']),
