@@ -66,6 +66,10 @@ _OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
 _large_lock = threading.Lock()
 
 
+class TooLargeError(errors.InputError):
+  """A picture of more than 100 megapixels."""
+
+
 def check_installed(paths: Iterable[pathlib.Path]) -> None:
   """Refuses files of formats whose package is missing, in one message.
 
@@ -239,7 +243,7 @@ def _installed(package: str) -> bool:
 
 def _check_pixels(width: int, height: int, name: str) -> None:
   if width * height > _MAX_PIXELS:
-    raise errors.InputError(
+    raise TooLargeError(
       f'{name}: {width} x {height} pixels; at most 100 megapixels are allowed'
     )
 

@@ -56,7 +56,7 @@ async def read(request: requests.Request, limits: limits_lib.Limits) -> bytes:
     ) from error
   except formparsers.MultiPartException as error:
     raise RefusedError(400, f'not a valid form: {error.message}') from error
-  async with form:
+  try:
     file = form.get(FIELD)
     if not isinstance(file, datastructures.UploadFile):
       raise RefusedError(
@@ -64,6 +64,8 @@ async def read(request: requests.Request, limits: limits_lib.Limits) -> bytes:
         f'the form has no file in the field "{FIELD}"; put the picture there',
       )
     data = await file.read()
+  finally:
+    await form.close()
   if len(data) > limits.upload_bytes:
     raise _too_large(limits)
   return data
@@ -84,10 +86,10 @@ def check(data: bytes, limits: limits_lib.Limits) -> int:
     )
   try:
     pixels = pictures.pixels(data, _NAME)
+  except pictures.TooLargeError as error:
+    raise RefusedError(413, str(error)) from error
   except errors.InputError as error:
-    # A header of more pixels than any command reads is an InputError as well.
-    status = 413 if 'megapixels' in str(error) else 422
-    raise RefusedError(status, str(error)) from error
+    raise RefusedError(422, str(error)) from error
   if pixels > limits.pixels:
     raise RefusedError(
       413,

@@ -68,9 +68,13 @@ def _pixels(text):
 
 
 def _png_header(width, height, rest=b''):
+  """The start of a file, up to where its pixels should be."""
   chunk = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+  idat = struct.pack('>I', 1 << 20) + b'IDAT'
   crc = struct.pack('>I', zlib.crc32(chunk))
-  return b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + chunk + crc + rest
+  return (
+    b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + chunk + crc + idat + rest
+  )
 
 
 def test_the_answer_is_the_prediction(tiny_run):
