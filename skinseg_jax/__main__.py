@@ -7,6 +7,7 @@ _COMMANDS = {
   'evaluate': 'score a checkpoint on its own or other images',
   'compare': 'compare runs, with confidence intervals',
   'predict': 'write a mask for each image',
+  'serve': 'open a page that outlines pictures, and an endpoint',
   'export': 'write a model in a form that others can use',
   'torch_weights': 'convert weights from and to PyTorch',
   'doctor': 'check this machine and suggest fixes',

@@ -22,6 +22,7 @@ _FLOORS = {
   'inference': 4,
   'evaluation': 5,
   'exporting': 5,
+  'serving': 5,
   'reporting': 6,
   'training': 6,
 }
@@ -34,6 +35,7 @@ _COMMANDS = (
   'export',
   'main',
   'predict',
+  'serve',
   'torch_weights',
 )
 # Commands that use the command line of another command.
@@ -182,6 +184,11 @@ def test_who_may_import_what():
     # Of the extra 'classical'.
     'cv2': lambda name: name.startswith('classical.'),
     'skimage': lambda name: name.startswith('classical.'),
+    # Of the extra 'serve'.
+    **dict.fromkeys(
+      ('anyio', 'fastapi', 'pydantic', 'starlette', 'uvicorn'),
+      lambda name: name.startswith('serving.'),
+    ),
     # Only to read .pt files.
     'torch': lambda name: name == 'weights.tensor_files',
   }

@@ -66,6 +66,10 @@ _OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
 _large_lock = threading.Lock()
 
 
+class TooLargeError(errors.InputError):
+  """A picture of more than 100 megapixels."""
+
+
 def check_installed(paths: Iterable[pathlib.Path]) -> None:
   """Refuses files of formats whose package is missing, in one message.
 
@@ -109,6 +113,21 @@ def size(data: bytes, name: str) -> tuple[int, int]:
     if orientation in (5, 6, 7, 8) and image.format != 'TIFF':
       height, width = width, height
     return height, width
+
+
+def pixels(data: bytes, name: str) -> int:
+  """Number of pixels, from the header alone: nothing is decoded.
+
+  Raises:
+    InputError: As for `loaded`, as far as the header tells.
+  """
+  with naming(name):
+    if dicom.is_dicom(data):
+      height, width = dicom.size(_dicom_installed(data, name))
+      _check_pixels(width, height, name)
+    else:
+      width, height = _open(data, name).size
+    return width * height
 
 
 def count(data: bytes, name: str) -> int:
@@ -224,7 +243,7 @@ def _installed(package: str) -> bool:
 
 def _check_pixels(width: int, height: int, name: str) -> None:
   if width * height > _MAX_PIXELS:
-    raise errors.InputError(
+    raise TooLargeError(
       f'{name}: {width} x {height} pixels; at most 100 megapixels are allowed'
     )
 

@@ -104,9 +104,21 @@ class Predictor:
       resized = [preprocessing.resize_image(array, size) for array in arrays]
       found = probabilities(self._model, resized, batch_size)
       for array, probability in zip(arrays, found, strict=False):
-        own = preprocessing.resize_probability(probability, array.shape[:2])
-        mask = own > self.config.evaluation.threshold
-        yield Prediction(mask, own, array)
+        yield at_own_size(array, probability, self.config.evaluation.threshold)
+
+
+def at_own_size(
+  image: np.ndarray, probability: np.ndarray, threshold: float
+) -> Prediction:
+  """What the model says about a picture, at the size of the picture.
+
+  Args:
+    image: The picture, RGB, uint8 [height, width, 3].
+    probability: Probability of lesion, float32 [H, W], at the model's size.
+    threshold: Probability above which a pixel is lesion, in (0, 1).
+  """
+  own = preprocessing.resize_probability(probability, image.shape[:2])
+  return Prediction(own > threshold, own, image)
 
 
 def whole_batch(model: trained_model.TrainedModel, batch_size: int) -> int:

@@ -23,13 +23,14 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('compare', 'one_run_alone'),
     ('export', '--workdir nowhere --format huggingface --output x'),
     ('export', '--workdir nowhere --format onnx --output x'),
+    ('serve', '--workdir nowhere'),
     ('doctor', '--images nowhere'),
     ('torch_weights', '--export x --workdir y --nonsense'),
     *(
       (command, '--help')
       for command in (
         'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
-        'torch_weights',
+        'serve', 'torch_weights',
       )
     ),
   ],

@@ -1,9 +1,8 @@
 """Opens report and review in Chromium like a reader."""
 
-import json
-import shutil
 import time
 
+import chromium
 import fake_evaluation
 import pytest
 
@@ -12,17 +11,6 @@ from skinseg_jax.reporting import report
 
 pytestmark = pytest.mark.browser
 
-_CHROMIUM, _DRIVER = shutil.which('chromium'), shutil.which('chromedriver')
-_FLAGS = (
-  '--headless',
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-)
 # An id that is markup in a page and a formula in a spreadsheet if not escaped.
 _HOSTILE = '=<img src=x onerror=alert(1)>"'
 
@@ -40,55 +28,8 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-  webdriver = pytest.importorskip('selenium.webdriver')
-  if not _CHROMIUM or not _DRIVER:
-    pytest.skip('chromium or chromedriver is not installed')
-  options = webdriver.ChromeOptions()
-  options.binary_location = _CHROMIUM
-  for flag in _FLAGS:
-    options.add_argument(flag)
-  profile = tmp_path_factory.mktemp('profile')
-  options.add_argument(f'--user-data-dir={profile}')
-  options.set_capability(
-    'goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'}
-  )
-  # The path is given, so that Selenium does not search for a driver online.
-  service = webdriver.ChromeService(_DRIVER)
-  driver = webdriver.Chrome(options=options, service=service)
-  yield driver
-  driver.quit()
-
-
-def _open(browser, path, width):
-  browser.get_log('browser')
-  browser.get_log('performance')
-  browser.execute_cdp_cmd(
-    'Emulation.setDeviceMetricsOverride',
-    {
-      'width': width,
-      'height': 800,
-      'deviceScaleFactor': 2,
-      'mobile': width < 600,
-    },
-  )
-  browser.get(path.as_uri())
-
-
-def _messages(browser):
-  return [entry['message'] for entry in browser.get_log('browser')]
-
-
-def _requested(browser):
-  """Requested addresses, except those that contain their own content."""
-  lines = [entry['message'] for entry in browser.get_log('performance')]
-  assert lines
-  events = [json.loads(line)['message'] for line in lines]
-  return [
-    event['params']['request']['url']
-    for event in events
-    if event['method'] == 'Network.requestWillBeSent'
-    and not event['params']['request']['url'].startswith('data:')
-  ]
+  with chromium.started(tmp_path_factory.mktemp('profile')) as driver:
+    yield driver
 
 
 @pytest.mark.parametrize('width', [1280, 390])
@@ -96,9 +37,9 @@ def _requested(browser):
 def test_pages_fit_and_stand_alone(browser, workdir, page, width):
   path = workdir / page
   assert path.stat().st_size < 8e6
-  _open(browser, path, width)
-  assert _messages(browser) == []
-  assert _requested(browser) == [path.as_uri()]
+  chromium.visit(browser, path.as_uri(), width)
+  assert chromium.messages(browser) == []
+  assert chromium.requested(browser) == [path.as_uri()]
   inner, scrolled = browser.execute_script(
     'return [innerWidth, document.scrollingElement.scrollWidth]'
   )
@@ -115,18 +56,18 @@ def test_pages_fit_and_stand_alone(browser, workdir, page, width):
 
 @pytest.mark.parametrize('page', ['report.html', 'review.html'])
 def test_policy_forbids_the_network(browser, workdir, page):
-  _open(browser, workdir / page, 1280)
+  chromium.visit(browser, (workdir / page).as_uri(), 1280)
   loaded = browser.execute_async_script(
     'const done = arguments[0]; const image = new Image();'
     "image.onload = () => done('loaded'); image.onerror = () => done('no');"
     "image.src = 'http://127.0.0.1:9/x.png';"
   )
   assert loaded == 'no'
-  assert any('Content Security Policy' in m for m in _messages(browser))
+  assert any('Content Security Policy' in m for m in chromium.messages(browser))
 
 
 def test_tables_scroll_inside_their_box(browser, workdir):
-  _open(browser, workdir / 'report.html', 390)
+  chromium.visit(browser, (workdir / 'report.html').as_uri(), 390)
   wide = browser.execute_script(
     "return [...document.querySelectorAll('.scroll')].filter("
     '  (box) => box.scrollWidth > box.clientWidth).length'
@@ -164,7 +105,7 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
     'Browser.setDownloadBehavior',
     {'behavior': 'allow', 'downloadPath': str(tmp_path)},
   )
-  _open(browser, workdir / 'review.html', 1280)
+  chromium.visit(browser, (workdir / 'review.html').as_uri(), 1280)
   find = lambda name: browser.find_element(By.ID, name)
   ids, link = [], '=HYPERLINK("http://x")'
   # By keyboard: first a comment, where letters are not decisions; then a
@@ -212,6 +153,6 @@ def test_review_by_keys_and_clicks_is_read_back(browser, workdir, tmp_path):
   assert any(image_id.startswith('=') for image_id in ids)
   assert '"=' not in text
   # Nothing is lost when the page is opened again.
-  _open(browser, workdir / 'review.html', 390)
+  chromium.visit(browser, (workdir / 'review.html').as_uri(), 390)
   assert find('progress').text == progress
-  assert _messages(browser) == []
+  assert chromium.messages(browser) == []

@@ -1,0 +1,115 @@
+"""What the server answers, as its OpenAPI description shows it."""
+
+import base64
+import io
+
+import numpy as np
+import pydantic
+from PIL import Image
+
+from skinseg_jax.inference import predictor, trained_model
+from skinseg_jax.measures import lesion
+
+NOTICE = (
+  'Research software, not a medical device: do not use it to decide about a'
+  ' patient.'
+)
+
+
+class Model(pydantic.BaseModel):
+  """Which model predicts."""
+
+  name: str = pydantic.Field(description='name of its folder')
+  architecture: str
+  step: int = pydantic.Field(description='number of training steps')
+  digest: str = pydantic.Field(
+    description='SHA-256 of the network and its weights'
+  )
+
+
+class Health(pydantic.BaseModel):
+  """The server is ready."""
+
+  status: str
+  model: Model
+
+
+class Problem(pydantic.BaseModel):
+  """Why a request was refused."""
+
+  detail: str
+
+
+class Answer(pydantic.BaseModel):
+  """A prediction for one picture."""
+
+  width: int = pydantic.Field(description='of the upright picture, in pixels')
+  height: int
+  threshold: float = pydantic.Field(
+    description='probability above which a pixel is lesion'
+  )
+  mask: str = pydantic.Field(
+    description='PNG of the size of the picture in base64: 255 for lesion, 0'
+    ' for skin'
+  )
+  probability: str | None = pydantic.Field(
+    description='PNG of the size of the picture in base64: 255 times the'
+    ' probability of lesion; null unless asked for'
+  )
+  measures: lesion.Measures = pydantic.Field(
+    description='measures of the lesion; null where there is no value'
+  )
+  model: Model
+  notice: str
+
+
+def describe(model: trained_model.TrainedModel, name: str) -> Model:
+  """Says which model it is.
+
+  Args:
+    model: The model.
+    name: Name of its folder, without the path.
+  """
+  return Model(
+    name=name,
+    architecture=model.config.model.architecture,
+    step=model.step,
+    digest=model.fingerprint(),
+  )
+
+
+def answer(
+  prediction: predictor.Prediction,
+  *,
+  threshold: float,
+  model: Model,
+  probability: bool,
+) -> bytes:
+  """Encodes a prediction as the JSON of an `Answer`.
+
+  Args:
+    prediction: What the model says.
+    threshold: That of its mask.
+    model: What predicted.
+    probability: Whether to send the probability.
+  """
+  height, width = prediction.mask.shape
+  found = Answer(
+    width=width,
+    height=height,
+    threshold=threshold,
+    mask=_png(prediction.mask.astype(np.uint8) * 255),
+    probability=_png(np.rint(prediction.probability * 255).astype(np.uint8))
+    if probability
+    else None,
+    measures=prediction.measures(),
+    model=model,
+    notice=NOTICE,
+  )
+  return found.model_dump_json().encode()
+
+
+def _png(pixels: np.ndarray) -> str:
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, 'PNG', compress_level=1)
+  return base64.b64encode(file.getvalue()).decode()

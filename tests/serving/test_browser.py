@@ -1,0 +1,207 @@
+"""The server's page in Chromium, as a reader uses it."""
+
+import contextlib
+import threading
+import time
+
+import chromium
+import fake_model
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+uvicorn = pytest.importorskip('uvicorn')
+
+from skinseg_jax.serving import app as app_lib  # noqa: E402
+from skinseg_jax.serving import server  # noqa: E402
+
+_SIZE = (96, 128)
+
+
+@contextlib.contextmanager
+def _served(folder):
+  """A server in a thread: dark pixels are lesion."""
+  with pytest.MonkeyPatch.context() as patch:
+    model = fake_model.make(patch, folder, image_size=_SIZE)
+    app, worker = app_lib.create(model, 'dark')
+    worker.start()
+    web = uvicorn.Server(
+      uvicorn.Config(app, log_level='warning', ws='none', lifespan='off')
+    )
+    with server.bound('127.0.0.1', 0) as listener:
+      thread = threading.Thread(target=web.run, args=([listener],))
+      thread.start()
+      try:
+        yield server.url(listener)
+      finally:
+        web.should_exit = True
+        thread.join()
+        worker.close()
+
+
+@pytest.fixture(scope='module')
+def url(tmp_path_factory):
+  with _served(tmp_path_factory.mktemp('data')) as url:
+    yield url
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+  with chromium.started(tmp_path_factory.mktemp('profile')) as driver:
+    yield driver
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory):
+  """Dark on the left, brighter to the right; of the size of the model."""
+  grey = np.tile(np.linspace(60, 200, _SIZE[1]).astype(np.uint8), (_SIZE[0], 1))
+  path = tmp_path_factory.mktemp('photos') / 'mole one.png'
+  Image.fromarray(np.repeat(grey[..., None], 3, axis=2)).save(path)
+  return path
+
+
+def _until(reached):
+  for _ in range(300):
+    if found := reached():
+      return found
+    time.sleep(0.1)
+  raise AssertionError('not reached within 30 seconds')
+
+
+def _find(browser, name):
+  return browser.find_element('id', name)
+
+
+def _upload(browser, path):
+  _find(browser, 'file').send_keys(str(path))
+  _until(
+    lambda: (
+      _find(browser, 'result').is_displayed() or _find(browser, 'problem').text
+    )
+  )
+
+
+def _covered(browser):
+  """The share that the page states, in percent."""
+  return float(_find(browser, 'covers').text.split()[3])
+
+
+@pytest.mark.parametrize('width', [1280, 360])
+def test_a_picture_is_outlined(browser, url, photo, width):
+  chromium.visit(browser, url, width)
+  _upload(browser, photo)
+  truth = fake_model.probabilities(np.asarray(Image.open(photo))[None])[0]
+  assert _covered(browser) == pytest.approx(100 * (truth > 0.5).mean(), abs=1)
+  inner, scrolled = browser.execute_script(
+    'return [innerWidth, document.scrollingElement.scrollWidth]'
+  )
+  assert inner == width
+  assert scrolled <= inner
+  cell = browser.find_element('css selector', '[data-measure=pieces]')
+  assert cell.text == '1'
+  assert 'not a medical device' in browser.find_element('tag name', 'body').text
+  # The result has the focus, so that a screen reader goes on there.
+  assert browser.switch_to.active_element.get_attribute('id') == 'result-title'
+  pixels = browser.execute_script(
+    "const view = document.getElementById('view');"
+    "return [...view.getContext('2d').getImageData(0, 40, view.width, 1).data]"
+  )
+  row = np.array(pixels).reshape(-1, 4)[:, 0]
+  last = int((truth[40] > 0.5).sum()) - 1  # The last lesion pixel of the row.
+  assert row[last] == 255
+  assert row[last + 1] == 0
+  assert chromium.messages(browser) == []
+  assert {r.removeprefix(url) for r in chromium.requested(browser)} == {
+    '/', '/predict?probability=true',
+  }  # fmt: skip
+
+
+def test_the_slider_and_the_download(browser, url, photo, tmp_path):
+  from selenium.webdriver.common.keys import Keys
+
+  browser.execute_cdp_cmd(
+    'Browser.setDownloadBehavior',
+    {'behavior': 'allow', 'downloadPath': str(tmp_path)},
+  )
+  chromium.visit(browser, url, 1280)
+  _upload(browser, photo)
+  truth = fake_model.probabilities(np.asarray(Image.open(photo))[None])[0]
+  target = tmp_path / 'mole one_mask.png'
+  before = _covered(browser)
+  slider, save = _find(browser, 'threshold'), _find(browser, 'save')
+  save.click()
+  _until(target.exists)
+  time.sleep(0.3)
+  np.testing.assert_array_equal(
+    np.asarray(Image.open(target)) == 255, truth > 0.5
+  )
+  target.unlink()
+  slider.send_keys(Keys.ARROW_RIGHT * 40)
+  _until(lambda: _covered(browser) < before)
+  assert _find(browser, 'value').text == '0.90'
+  assert _covered(browser) == pytest.approx(100 * (truth > 0.9).mean(), abs=1)
+  save.send_keys(Keys.ENTER)
+  _until(target.exists)
+  time.sleep(0.3)
+  mask = np.asarray(Image.open(target).convert('L')) == 255
+  sure = np.abs(truth - 0.9) > 1 / 255
+  np.testing.assert_array_equal(mask[sure], (truth > 0.9)[sure])
+  _find(browser, 'reset').click()
+  assert _covered(browser) == before
+  _find(browser, 'unsure').send_keys(' ')
+  view = "document.getElementById('view')"
+  orange = browser.execute_script(
+    f"const d = {view}.getContext('2d').getImageData(0, 9, 128, 1).data;"
+    'return Math.max(...Array.from({length: 128}, (_, i) => d[4*i] - d[4*i+2]))'
+  )
+  assert orange > 50
+  assert chromium.messages(browser) == []
+
+
+def test_what_is_no_picture_is_explained(browser, url, tmp_path):
+  path = tmp_path / 'text.jpg'
+  path.write_text('no picture')
+  chromium.visit(browser, url, 360)
+  _upload(browser, path)
+  assert 'no JPEG, PNG or WebP file' in _find(browser, 'problem').text
+  assert not _find(browser, 'result').is_displayed()
+
+
+def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
+  pixels = np.full((60, 90, 3), 220, np.uint8)
+  pixels[:, :30] = 30
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  path = tmp_path / 'turned.jpg'
+  Image.fromarray(pixels).save(path, exif=exif, quality=95)
+  chromium.visit(browser, url, 360)
+  _upload(browser, path)
+  width, height, top, bottom = browser.execute_script(
+    "const v = document.getElementById('view'), c = v.getContext('2d');"
+    'const at = (y) => c.getImageData(30, y, 1, 1).data[0];'
+    'return [v.width, v.height, at(5), at(85)]'
+  )
+  assert (width, height) == (60, 90)
+  assert top < 60
+  assert bottom > 190
+
+
+def test_every_control_has_a_name_and_is_reached_by_tab(browser, url, photo):
+  from selenium.webdriver.common.keys import Keys
+
+  chromium.visit(browser, url, 1280)
+  reached = []
+  press = lambda key: browser.switch_to.active_element.send_keys(key)
+  press(Keys.TAB)
+  reached.append(browser.switch_to.active_element.get_attribute('id'))
+  _upload(browser, photo)
+  for _ in range(5):
+    press(Keys.TAB)
+    element = browser.switch_to.active_element
+    assert element.accessible_name
+    reached.append(element.get_attribute('id'))
+  assert reached == [
+    'file', 'threshold', 'outline', 'unsure', 'save', 'reset'
+  ]  # fmt: skip
