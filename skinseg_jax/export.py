@@ -82,6 +82,7 @@ def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
 
   from skinseg_jax.evaluation import shared_models
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
   from skinseg_jax.reporting import model_card
   from skinseg_jax.weights import model_folder
 
@@ -94,6 +95,9 @@ def _write(workdir: pathlib.Path, checkpoint: str, output: pathlib.Path) -> int:
     shared_models.details(workdir, model.step),
   )
   shared_models.keep_split(workdir, model.config, output)
+  review = expected_dice.read(workdir)
+  if review is not None and review.step == model.step:
+    expected_dice.write(output, review)
   return model.step
 
 
