@@ -1,6 +1,6 @@
 """Expected Dice of a prediction, learned from images with known masks.
 
-A ridge regression turns the signs of a prediction into a score. An isotonic
+A ridge regression turns the signs of the answer into a score. An isotonic
 regression turns the score into a Dice, so that an expected Dice of .9 means
 that such images had .9 on average. Both are deterministic. Fit them on images
 that the model was not trained on: on its training images it is too good.
@@ -53,19 +53,20 @@ class Scale:
   lowest: np.ndarray
   highest: np.ndarray
 
-  def design(self, table: np.ndarray) -> np.ndarray:
-    """Standardised signs and their squares, [N, signs] to [N, 2 * signs].
+  def answers(self, table: np.ndarray) -> np.ndarray:
+    """Standardised signs of the answers, [N, signs] to [N, ANSWER].
 
     Values beyond the known ones are clipped: nothing is extrapolated.
     """
     clipped = np.clip(table, self.lowest[None], self.highest[None])
-    scaled = (clipped - self.mean[None]) / self.sd[None]
-    return np.concatenate([scaled, np.clip(scaled**2, 0, 9)], axis=1)
+    return self._scaled(clipped)[:, len(signs_lib.PICTURE) :]
 
   def pictures(self, table: np.ndarray) -> np.ndarray:
     """Standardised signs of the pictures, [N, signs] to [N, PICTURE]."""
-    scaled = (table - self.mean[None]) / self.sd[None]
-    return scaled[:, : len(signs_lib.PICTURE)]
+    return self._scaled(table)[:, : len(signs_lib.PICTURE)]
+
+  def _scaled(self, table: np.ndarray) -> np.ndarray:
+    return (table - self.mean[None]) / self.sd[None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Calibration:
     step: Step of the checkpoint that it belongs to.
     images: Number of images.
     scale: What is usual for each sign.
-    weights: Ridge weights of `Scale.design`, [2 * signs].
+    weights: Ridge weights of `Scale.answers`, [ANSWER].
     intercept: Score of an image with the mean signs.
     scores: Scores at which the Dice is known, increasing, [blocks].
     dice: Expected Dice at these scores, never decreasing, in [0, 1], [blocks].
@@ -102,7 +103,7 @@ class Calibration:
 
   def expected(self, signs: Mapping[str, float]) -> float:
     """Expected Dice of an image with these signs, in [0, 1]."""
-    score = self.scale.design(_table([signs]))[0] @ self.weights
+    score = self.scale.answers(_table([signs]))[0] @ self.weights
     return float(np.interp(score + self.intercept, self.scores, self.dice))
 
   def distance(self, signs: Mapping[str, float]) -> float:
@@ -155,12 +156,12 @@ def fit(
     lowest=table.min(axis=0),
     highest=table.max(axis=0),
   )
-  design = scale.design(table)
+  answers = scale.answers(table)
   target = np.clip(dice, _MARGIN, 1 - _MARGIN)
   target = np.log(target / (1 - target))
-  weights, intercept = _ridge(design, target)
-  scores, expected = _isotonic(_held_out(design, target), dice)
-  own = np.interp(design @ weights + intercept, scores, expected)
+  weights, intercept = _ridge(answers, target)
+  scores, expected = _isotonic(_held_out(answers, target), dice)
+  own = np.interp(answers @ weights + intercept, scores, expected)
   pictures = scale.pictures(table)
   precision = _precision(pictures)
   return Calibration(
@@ -183,22 +184,22 @@ def _table(signs: Sequence[Mapping[str, float]]) -> np.ndarray:
   return np.array([[row[name] for name in signs_lib.NAMES] for row in signs])
 
 
-def _ridge(design: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+def _ridge(answers: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
   """Weights and intercept; the intercept is not shrunk."""
-  centre, level = design.mean(axis=0), target.mean()
-  x = design - centre[None]
+  centre, level = answers.mean(axis=0), target.mean()
+  x = answers - centre[None]
   matrix = x.T @ x + _PENALTY * np.eye(x.shape[1])
   weights = np.linalg.solve(matrix, x.T @ (target - level))
   return weights, float(level - centre @ weights)
 
 
-def _held_out(design: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _held_out(answers: np.ndarray, target: np.ndarray) -> np.ndarray:
   """Score of each image by a fit without it."""
   scores = np.empty(len(target))
   for fold in range(_FOLDS):
     out = np.arange(len(target)) % _FOLDS == fold
-    weights, intercept = _ridge(design[~out], target[~out])
-    scores[out] = design[out] @ weights + intercept
+    weights, intercept = _ridge(answers[~out], target[~out])
+    scores[out] = answers[out] @ weights + intercept
   return scores
 
 
@@ -282,7 +283,7 @@ def _parsed(content: Any) -> Calibration:
     scale=Scale(
       **{name: _numbers(content['scale'], name, (signs,)) for name in names}
     ),
-    weights=numbers('weights', 2 * signs),
+    weights=numbers('weights', len(signs_lib.ANSWER)),
     intercept=single('intercept'),
     scores=numbers('scores', blocks),
     dice=numbers('dice', blocks),

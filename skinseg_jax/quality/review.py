@@ -1,5 +1,7 @@
 """Decides whether a person should look at a prediction, and says why."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from skinseg_jax.quality import expected_dice, signs
@@ -47,7 +49,7 @@ def cells(
   """
   found = signs.describe(image, probability, threshold)
   dice = calibration and calibration.expected(found)
-  why = [*_of_mask(mask), *_of_picture(found, calibration)]
+  why = [*_of_mask(mask), *of_picture(found, calibration)]
   if calibration and dice is not None and dice < calibration.low:
     why.append(LOW)
   return {
@@ -71,9 +73,15 @@ def _of_mask(mask: np.ndarray) -> list[str]:
   return why
 
 
-def _of_picture(
-  found: dict[str, float], calibration: expected_dice.Calibration | None
+def of_picture(
+  found: Mapping[str, float], calibration: expected_dice.Calibration | None
 ) -> list[str]:
+  """Reasons that the picture alone gives; whatever the prediction.
+
+  Args:
+    found: `signs.describe` of the picture.
+    calibration: As in `cells`.
+  """
   dark = calibration.dark if calibration else _DARK
   blurred = calibration.blurred if calibration else _BLURRED
   checks = {
