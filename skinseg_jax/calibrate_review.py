@@ -14,6 +14,7 @@ Without --runs, the run of DIR itself is used.
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from skinseg_jax import config as config_lib
@@ -55,13 +56,14 @@ def main(argv: list[str]) -> None:
 
 
 def examine(
-  run: pathlib.Path, checkpoint: str
+  run: pathlib.Path, checkpoint: str, image_ids: Sequence[str] | None = None
 ) -> tuple[list[dict[str, float]], list[float]]:
-  """Predicts the validation images of a run at the model's size.
+  """Predicts validation images of a run at the model's size.
 
   Args:
     run: Run folder with its data.
     checkpoint: 'best', 'last' or a step.
+    image_ids: Images of its data set; None for its validation images.
 
   Returns:
     `signs.describe` of each image, and its true Dice.
@@ -80,7 +82,7 @@ def examine(
   model = trained_model.load(run, checkpoint)
   own = stored_data.open_run_data(run, model.config.data)
   threshold = model.config.evaluation.threshold
-  indices = input_pipeline.select(own.data, own.split.validation)
+  indices = input_pipeline.select(own.data, image_ids or own.split.validation)
   size = predictor.whole_batch(model, _BATCH_SIZE)
   signs, counts = [], []
   for start in range(0, len(indices), size):

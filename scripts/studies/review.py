@@ -1,6 +1,7 @@
 """Tests the expected Dice and the reasons for a review on unseen images.
 
 python scripts/studies/review.py --runs RUN RUN [RUN ...] --output DIR
+  [--paper RUN]
 
 For each run, the expected Dice is learned from the validation images of the
 other runs and tested on those of this run. No run may have trained on its own
@@ -8,6 +9,9 @@ validation images; with the runs of `sources.py`, each tests on a source that
 neither its network nor the calibration has seen. Writes `table.csv`,
 `risk_coverage.csv` and `pictures.csv`: the share of spoiled pictures that is
 noticed by the picture alone.
+
+For the run of --paper, it is learned from the run's validation images and
+tested on those of the paper, none of which the run may hold.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from scipy import ndimage, stats
 
 from skinseg_jax import calibrate_review
 from skinseg_jax import config as config_lib
+from skinseg_jax.data import splits
 from skinseg_jax.quality import expected_dice, review, signs
 from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import errors, paths
@@ -135,16 +140,34 @@ def main(argv: list[str]) -> None:
     raise errors.InputError('give two or more --runs.')
   names = [f'{run.parent.name}/{run.name}' for run in args.runs]
   examined = [calibrate_review.examine(run, 'last') for run in args.runs]
+  cases = [
+    (
+      names[i],
+      [*examined[:i], *examined[i + 1 :]],
+      one,
+      _images(args.runs[i]),
+    )
+    for i, one in enumerate(examined)
+  ]
+  if args.paper:
+    own = calibrate_review.examine(args.paper, 'last')
+    ids = _paper_ids(args.paper)
+    test = calibrate_review.examine(args.paper, 'last', ids)
+    name = f'{args.paper.parent.name}/{args.paper.name} on the paper'
+    cases.append((name, [own], test, _images(args.paper)))
+  _tables(cases, args.output)
+
+
+def _tables(cases, output: pathlib.Path) -> None:
+  """Learns, tests and writes: name, to learn from, to test on, pictures."""
   rows, curves, pictures = [], [], []
-  for left_out, run in enumerate(args.runs):
-    others = [one for i, one in enumerate(examined) if i != left_out]
-    known = np.array([dice for _, values in others for dice in values])
-    learned = [row for described, _ in others for row in described]
+  for name, others, (described, values), images in cases:
+    known = np.array([dice for _, found in others for dice in found])
+    learned = [row for found, _ in others for row in found]
     calibration = expected_dice.fit(learned, known, 0)
-    described, values = examined[left_out]
     dice = np.array(values)
     expected = np.array([calibration.expected(row) for row in described])
-    about: dict[str, Any] = {'run': names[left_out], 'images': len(dice)}
+    about: dict[str, Any] = {'run': name, 'images': len(dice)}
     rows.append(about | quality(expected, dice))
     plain = np.array([row['soft_dice'] for row in described])
     for order, by in (
@@ -154,13 +177,33 @@ def main(argv: list[str]) -> None:
     ):
       for share, risk in zip(_COVERAGES, risk_coverage(by, dice), strict=True):
         curves.append(about | {'order': order, 'coverage': share, 'risk': risk})
-    pictures.append(about | noticed(_images(run), calibration))
-  args.output.mkdir(parents=True, exist_ok=True)
-  _write(args.output / 'table.csv', rows)
-  _write(args.output / 'risk_coverage.csv', curves)
-  _write(args.output / 'pictures.csv', pictures)
+    pictures.append(about | noticed(images, calibration))
+  output.mkdir(parents=True, exist_ok=True)
+  _write(output / 'table.csv', rows)
+  _write(output / 'risk_coverage.csv', curves)
+  _write(output / 'pictures.csv', pictures)
   for row in (*rows, *pictures):
     print(row)
+
+
+def _paper_ids(run: pathlib.Path) -> list[str]:
+  """The paper's validation images.
+
+  Raises:
+    InputError: If the run has seen one of them.
+  """
+  config = config_lib.load(run / 'config.json')
+  own = stored_data.open_run_data(run, config.data)
+  paper = splits.make_split(
+    config_lib.DataConfig(split='paper'), own.source.metadata
+  )
+  ids = sorted(paper.validation)
+  if set(ids) & {*own.split.train, *own.split.validation}:
+    raise errors.InputError(
+      f'{run} holds validation images of the paper; give as --paper a run on'
+      " the paper's training images, such as one of sources.py."
+    )
+  return ids
 
 
 def _images(run: pathlib.Path) -> list[np.ndarray]:
@@ -199,6 +242,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     metavar='RUN',
     help='run folders, each with its data',
   )
+  add('--paper', type=paths.user_path, metavar='RUN', help='run folder')
   add('--output', type=paths.user_path, required=True, help='folder of tables')
   return parser.parse_args(argv[1:])
 

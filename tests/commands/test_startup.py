@@ -21,6 +21,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('evaluate', '--workdir nowhere --images x'),
     ('predict', '--workdir nowhere --input x --output y'),
     ('compare', 'one_run_alone'),
+    ('calibrate_review', '--workdir nowhere'),
     ('export', '--workdir nowhere --format huggingface --output x'),
     ('doctor', '--images nowhere'),
     ('torch_weights', '--export x --workdir y --nonsense'),
@@ -28,6 +29,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
       (command, '--help')
       for command in (
         'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
+        'calibrate_review',
         'torch_weights',
       )
     ),
