@@ -18,7 +18,7 @@ import argparse
 import csv
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ from skinseg_jax.data import splits
 from skinseg_jax.quality import expected_dice, review, signs
 from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import errors, paths
+
+# Signs and true Dice of images, as `calibrate_review.examine` returns them.
+Examined = tuple[list[dict[str, float]], list[float]]
 
 _GOOD = 0.85
 _FLAGGED = 0.2
@@ -119,7 +122,7 @@ def risk_coverage(expected: np.ndarray, dice: np.ndarray) -> list[float]:
 
 
 def noticed(
-  images: list[np.ndarray], calibration: expected_dice.Calibration
+  images: Sequence[np.ndarray], calibration: expected_dice.Calibration
 ) -> dict[str, float]:
   """Share of spoiled pictures that the picture alone gives away."""
   shares = {}
@@ -155,11 +158,22 @@ def main(argv: list[str]) -> None:
     test = calibrate_review.examine(args.paper, 'last', ids)
     name = f'{args.paper.parent.name}/{args.paper.name} on the paper'
     cases.append((name, [own], test, _images(args.paper)))
-  _tables(cases, args.output)
+  write_tables(cases, args.output)
 
 
-def _tables(cases, output: pathlib.Path) -> None:
-  """Learns, tests and writes: name, to learn from, to test on, pictures."""
+def write_tables(
+  cases: Iterable[
+    tuple[str, Sequence[Examined], Examined, Sequence[np.ndarray]]
+  ],
+  output: pathlib.Path,
+) -> None:
+  """Learns, tests and writes the tables.
+
+  Args:
+    cases: For each row its name, what to learn from, what to test on, and the
+      pictures to spoil, uint8 [H, W, 3].
+    output: Folder of the tables.
+  """
   rows, curves, pictures = [], [], []
   for name, others, (described, values), images in cases:
     known = np.array([dice for _, found in others for dice in found])
