@@ -8,6 +8,7 @@ _COMMANDS = {
   'compare': 'compare runs, with confidence intervals',
   'predict': 'write a mask for each image',
   'serve': 'open a page that outlines pictures, and an endpoint',
+  'calibrate_review': 'learn which masks need a review',
   'export': 'write a model in a form that others can use',
   'torch_weights': 'convert weights from and to PyTorch',
   'doctor': 'check this machine and suggest fixes',
@@ -19,7 +20,7 @@ def main() -> None:
   print('Skin-lesion segmentation in JAX. Research software, not a medical')
   print('device.\n')
   for name, what in _COMMANDS.items():
-    print(f'  python -m skinseg_jax.{name:14} {what}')
+    print(f'  python -m skinseg_jax.{name:16} {what}')
   print('\nAdd --help to a command to see its options.')
 
 

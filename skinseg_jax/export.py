@@ -121,6 +121,7 @@ def _write_shared(
 
   from skinseg_jax.evaluation import shared_models
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
   from skinseg_jax.reporting import model_card
   from skinseg_jax.weights import model_folder
 
@@ -136,6 +137,9 @@ def _write_shared(
     shared_models.details(workdir, model.step),
   )
   shared_models.keep_split(workdir, model.config, output)
+  review = expected_dice.read(workdir)
+  if review is not None and review.step == model.step:
+    expected_dice.write(output, review)
   return model.step
 
 

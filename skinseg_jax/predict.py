@@ -12,7 +12,6 @@ a classical method, which needs no training. The config of the model says how
 images are prepared. Files that cannot be read are listed in predictions.csv and
 skipped; the exit code is then 3. The EXIF orientation is applied, so a mask
 fits its image as viewers show it. No EXIF data is copied.
-applied, so a mask fits its image as viewers show it. No EXIF data is copied.
 
 The same command resumes after an interruption: images that are done stay.
 """
@@ -35,6 +34,7 @@ def main(argv: list[str]) -> None:
     masks=args.output,
     overlays=args.output / 'overlay' if args.overlay else None,
     probabilities=args.output / 'probability' if args.probability else None,
+    uncertainties=args.output / 'uncertainty' if args.uncertainty else None,
   )
   done = table.Done(places, overwrite=args.overwrite)
   files = inputs.scan(args.input, places, done, overwrite=args.overwrite)
@@ -71,6 +71,7 @@ def _predict(
       largest_component=args.largest_component,
     ),
     tile=args.tiles,
+    review=_review(args, model),
   )
   try:
     summary = predictions.predict(model, files, places, done, options)
@@ -108,6 +109,22 @@ def _model(args: argparse.Namespace):
   if args.method is not None:
     return classical_model.load(args.method, config_lib.Config())
   return trained_model.load(args.workdir, args.checkpoint or 'last')
+
+
+def _review(args: argparse.Namespace, model):
+  """What `calibrate_review` learned for this model; None if it did not."""
+  from skinseg_jax.quality import expected_dice
+
+  if args.method is not None:
+    return None
+  found = expected_dice.read(args.workdir)
+  if found is not None and found.step != model.step:
+    print(
+      f'no expected Dice: {args.workdir / expected_dice.NAME} is for step'
+      f' {found.step}, not for step {model.step}'
+    )
+    return None
+  return found
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -154,6 +171,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     action='store_true',
     help='also write probability maps to probability/: 0 to 255 for a'
     ' probability of lesion from 0 to 1',
+  )
+  add(
+    '--uncertainty',
+    action='store_true',
+    help='also write the entropy of each pixel to uncertainty/, with 16 bits:'
+    ' 0 to 65535 for 0 to 1 bit',
   )
   add(
     '--overwrite',

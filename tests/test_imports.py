@@ -15,6 +15,7 @@ _FLOORS = {
   'measures': 1,
   'metrics': 1,
   'models': 1,
+  'quality': 1,
   'data': 2,
   'weights': 2,
   'run': 3,
@@ -29,6 +30,7 @@ _FLOORS = {
 # The schema belongs to no room: every room may import it.
 _SCHEMA = ('config', 'config_rules')
 _COMMANDS = (
+  'calibrate_review',
   'compare',
   'doctor',
   'evaluate',

@@ -6,6 +6,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from skinseg_jax.quality import signs
+
 # Sky blue of Okabe and Ito, which colour-blind people can also see.
 _TINT = np.array([86, 180, 233], np.float32)
 # First and last bytes of a whole PNG file.
@@ -22,16 +24,21 @@ class Outputs:
     overlays: Folder of `<name>.png`, the image with its mask; None for none.
     probabilities: Folder of `<name>.png`, 255 times the probability, grey;
       None for none.
+    uncertainties: Folder of `<name>.png`, 65535 times the entropy in bits,
+      16-bit grey; None for none.
   """
 
   masks: pathlib.Path
   overlays: pathlib.Path | None
   probabilities: pathlib.Path | None
+  uncertainties: pathlib.Path | None = None
 
   @property
   def folders(self) -> list[pathlib.Path]:
     """All folders to write to."""
-    folders = (self.masks, self.overlays, self.probabilities)
+    folders = (
+      self.masks, self.overlays, self.probabilities, self.uncertainties
+    )  # fmt: skip
     return [folder for folder in folders if folder]
 
   def targets(self, name: str) -> list[pathlib.Path]:
@@ -61,6 +68,9 @@ class Outputs:
     if self.probabilities:
       grey = np.rint(probability * 255).astype(np.uint8)
       _save(grey, self.probabilities / f'{name}.png')
+    if self.uncertainties:
+      deep = np.rint(signs.entropy(probability) * 65535).astype(np.uint16)
+      _save(deep, self.uncertainties / f'{name}.png')
     if self.overlays and image is not None:
       _save(_overlay(image, mask), self.overlays / f'{name}.png')
 

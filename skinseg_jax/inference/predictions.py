@@ -28,6 +28,7 @@ from skinseg_jax.inference import (
   tiles,
   trained_model,
 )
+from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import distributed, errors, stop_signals
 
 # Images per forward pass; fewer where there are fewer images.
@@ -45,10 +46,12 @@ class Options:
     tile: Height of the tiles that a picture is cut into, in its own pixels;
       their width has the proportions of the model's input. None: the whole
       picture is resized to the size of the model's input.
+    review: What is known of the Dice of this model's masks, or None.
   """
 
   cleaning: postprocessing.Steps
   tile: int | None
+  review: expected_dice.Calibration | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -56,8 +59,10 @@ class _Picture:
   """An image, and what was predicted for it so far."""
 
   input: inputs.Input
-  # Resized for the model; with tiles, as it is.
+  # At its own size; only with tiles.
   image: np.ndarray | None
+  # Resized to the size of the model's input.
+  reduced: np.ndarray
   size: tuple[int, int]
   # Pictures in the file, of which this is the first.
   count: int
@@ -67,8 +72,10 @@ class _Picture:
   def parts(self, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """What the model is asked, uint8 [H, W, 3] each."""
     image, self.image = self.image, None  # Let go as soon as it is cut.
-    assert image is not None
-    return self.blend.cut(image, size) if self.blend else iter([image])
+    if self.blend:
+      assert image is not None
+      return self.blend.cut(image, size)
+    return iter([self.reduced])
 
   def answer(self, index: int, probability: np.ndarray) -> bool:
     """Takes the prediction of a part; whether it was the last one."""
@@ -84,6 +91,13 @@ class _Picture:
       return self.blend.probability
     assert self.small is not None
     return preprocessing.resize_probability(self.small, self.size)
+
+  def reduced_probability(self) -> np.ndarray:
+    """Float32 [H, W] at the size of the model's input."""
+    if self.small is not None:
+      return self.small
+    size = (self.reduced.shape[0], self.reduced.shape[1])
+    return preprocessing.resize_probability(self.probability(), size)
 
 
 def predict(
@@ -161,6 +175,8 @@ def _settings(
     'views': evaluation.test_time_augmentation,
     'overlay': places.overlays is not None,
     'probability': places.probabilities is not None,
+    'uncertainty': places.uncertainties is not None,
+    'review': options.review and options.review.fingerprint(),
     'tiles': options.tile,
     **dataclasses.asdict(options.cleaning),
     'columns': table.COLUMNS,
@@ -241,10 +257,11 @@ def _read(
   except errors.InputError as error:
     return _skipped(file, error)
   own = image.shape[:2]
+  reduced = preprocessing.resize_image(image, size)
   if tile:
-    return _Picture(file, image, own, count, tiles.Blend(own, tile))
-  resized = preprocessing.resize_image(image, size)
-  return _Picture(file, resized, own, count, None)
+    blend = tiles.Blend(own, tile)
+    return _Picture(file, image, reduced, own, count, blend)
+  return _Picture(file, None, reduced, own, count, None)
 
 
 def _skipped(file: inputs.Input, error: errors.InputError) -> dict[str, Any]:
@@ -289,4 +306,11 @@ def _write(
     'height': picture.size[0],
     'width': picture.size[1],
     **image_columns.values(mask, probability),
+    **review.cells(
+      picture.reduced,
+      picture.reduced_probability(),
+      mask,
+      threshold,
+      options.review,
+    ),
   }

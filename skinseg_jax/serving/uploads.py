@@ -1,7 +1,7 @@
 """From a request to a picture. Uploads stay in memory, never on a disk."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 from starlette import datastructures, formparsers, requests
@@ -113,7 +113,7 @@ def decode(data: bytes) -> np.ndarray:
 
 async def _bounded(
   request: requests.Request, limits: limits_lib.Limits
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
   """The body, up to the limit, also where no length was declared."""
   seen = 0
   async for chunk in request.stream():

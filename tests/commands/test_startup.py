@@ -21,6 +21,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('evaluate', '--workdir nowhere --images x'),
     ('predict', '--workdir nowhere --input x --output y'),
     ('compare', 'one_run_alone'),
+    ('calibrate_review', '--workdir nowhere'),
     ('export', '--workdir nowhere --format huggingface --output x'),
     ('export', '--workdir nowhere --format onnx --output x'),
     ('serve', '--workdir nowhere'),
@@ -30,7 +31,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
       (command, '--help')
       for command in (
         'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
-        'serve', 'torch_weights',
+        'serve', 'calibrate_review', 'torch_weights',
       )
     ),
   ],

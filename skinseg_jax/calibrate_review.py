@@ -1,0 +1,137 @@
+"""Learns from images with known masks which predictions need a review.
+
+python -m skinseg_jax.calibrate_review --workdir DIR [--runs RUN ...]
+
+Predicts the validation images of runs and compares what the predictions look
+like with their true Dice. DIR/review.json keeps the result. With it, `predict`
+adds the expected Dice of each mask to its table; `export` copies it.
+
+Each run predicts only images that it was not trained on. For a model that was
+trained on all images, name the runs of a cross-validation with the same config.
+Without --runs, the run of DIR itself is used.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.runtime import errors, paths
+
+_BATCH_SIZE = 32
+
+
+def main(argv: list[str]) -> None:
+  """Parses the command line, predicts, learns and writes.
+
+  Raises:
+    InputError: If a folder, a checkpoint or the data cannot be used.
+  """
+  args = _parse(argv)
+  runs = args.runs or [args.workdir]
+  for folder in (args.workdir, *runs):
+    config_lib.load(folder / 'config.json')  # Is it a run?
+  # Imported after the flags are checked, because the import takes seconds.
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
+  from skinseg_jax.runtime import devices
+
+  devices.use('auto')
+  step = trained_model.load(args.workdir, args.checkpoint).step
+  signs, dice = [], []
+  for run in runs:
+    one_signs, one_dice = examine(run, args.checkpoint)
+    signs += one_signs
+    dice += one_dice
+    print(f'{run}: {len(one_dice)} validation images', flush=True)
+  found = expected_dice.fit(signs, np.array(dice), step)
+  expected_dice.write(args.workdir, found)
+  print(
+    f'wrote {args.workdir / expected_dice.NAME}, learned from'
+    f' {found.images} images; masks with an expected Dice below'
+    f' {found.low:.3f} need a review'
+  )
+
+
+def examine(
+  run: pathlib.Path, checkpoint: str, image_ids: Sequence[str] | None = None
+) -> tuple[list[dict[str, float]], list[float]]:
+  """Predicts validation images of a run at the model's size.
+
+  Args:
+    run: Run folder with its data.
+    checkpoint: 'best', 'last' or a step.
+    image_ids: Images of its data set; None for its validation images.
+
+  Returns:
+    `signs.describe` of each image, and its true Dice.
+
+  Raises:
+    InputError: If the run, the checkpoint or the data cannot be used.
+  """
+  import numpy as np
+
+  from skinseg_jax.data import input_pipeline
+  from skinseg_jax.inference import predictor, trained_model
+  from skinseg_jax.metrics import confusion
+  from skinseg_jax.quality import signs as signs_lib
+  from skinseg_jax.run import stored_data
+
+  model = trained_model.load(run, checkpoint)
+  own = stored_data.open_run_data(run, model.config.data)
+  threshold = model.config.evaluation.threshold
+  indices = input_pipeline.select(own.data, image_ids or own.split.validation)
+  size = predictor.whole_batch(model, _BATCH_SIZE)
+  signs, counts = [], []
+  for start in range(0, len(indices), size):
+    batch = indices[start : start + size]
+    images = [own.data.images[i] for i in batch]
+    answers = predictor.probabilities(model, images, size)
+    for i, image, answer in zip(batch, images, answers, strict=False):
+      signs.append(signs_lib.describe(image, answer, threshold))
+      mask, true = answer > threshold, own.data.masks[i] > 0
+      counts.append({
+        'tp': np.sum(mask & true), 'fp': np.sum(mask & ~true),
+        'fn': np.sum(~mask & true), 'tn': np.sum(~mask & ~true),
+      })  # fmt: skip
+  return signs, [float(confusion.ratios(one)['dice']) for one in counts]
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m skinseg_jax.calibrate_review',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  path: dict[str, Any] = {'type': paths.user_path}
+  add = parser.add_argument
+  add(
+    '--workdir',
+    metavar='DIR',
+    required=True,
+    help='folder of a run or of a shared model',
+    **path,
+  )
+  add(
+    '--runs',
+    nargs='+',
+    metavar='RUN',
+    help='run folders whose validation images to learn from; default: that of'
+    ' --workdir',
+    **path,
+  )
+  add(
+    '--checkpoint',
+    default='last',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
+  return parser.parse_args(argv[1:])
+
+
+if __name__ == '__main__':
+  errors.exit_with_message(main, sys.argv)

@@ -1,0 +1,93 @@
+"""Decides whether a person should look at a prediction, and says why."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from skinseg_jax.quality import expected_dice, signs
+
+# Columns of `predictions.csv`.
+COLUMNS = ('expected_dice', 'needs_review', 'reasons')
+
+NOTHING = 'nothing found'
+BORDER = 'lesion touches the border'
+SEVERAL = 'several lesions'
+UNIFORM = 'nearly one colour'
+DARK = 'too dark'
+BLURRED = 'blurred'
+UNLIKE = 'unlike the training images'
+LOW = 'low expected Dice'
+
+# Without a calibration: mean grey value, `detail` (see `signs.describe`), and
+# standard deviation of the grey values.
+_DARK, _BLURRED, _UNIFORM = 50.0, -1.6, 3.0
+# Smallest share of the lesion that counts as another lesion.
+_PIECE = 0.05
+
+
+def cells(
+  image: np.ndarray,
+  probability: np.ndarray,
+  mask: np.ndarray,
+  threshold: float,
+  calibration: expected_dice.Calibration | None,
+) -> dict[str, float | int | str]:
+  """Examines one prediction.
+
+  Args:
+    image: RGB, uint8 [h, w, 3], of the model's size.
+    probability: Probability of lesion, float32 [h, w].
+    mask: The mask that is written, of the picture's or the model's size, bool
+      [height, width].
+    threshold: Probability above which a pixel counts as lesion, in (0, 1).
+    calibration: What `expected_dice.fit` learned for this model. Without it,
+      there is no expected Dice, and unlike pictures are not noticed.
+
+  Returns:
+    By the names in `COLUMNS`: the expected Dice, 0 to 1, or ''; 1 if a person
+    should look at the mask, otherwise 0; why, separated by '; '.
+  """
+  found = signs.describe(image, probability, threshold)
+  dice = calibration.expected(found) if calibration else None
+  why = [*_of_mask(mask), *of_picture(found, calibration)]
+  if calibration and dice is not None and dice < calibration.low:
+    why.append(LOW)
+  return {
+    'expected_dice': '' if dice is None else f'{dice:.4f}',
+    'needs_review': int(bool(why)),
+    'reasons': '; '.join(why),
+  }
+
+
+def _of_mask(mask: np.ndarray) -> list[str]:
+  if not mask.any():
+    return [NOTHING]
+  why = []
+  if any(side.any() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])):
+    why.append(BORDER)
+  # Large pictures are thinned out: pieces of a twentieth remain.
+  thin = mask[tuple(slice(None, None, max(1, n // 256)) for n in mask.shape)]
+  sizes = signs.piece_sizes(thin)
+  if (sizes >= _PIECE * sizes.sum()).sum() > 1:
+    why.append(SEVERAL)
+  return why
+
+
+def of_picture(
+  found: Mapping[str, float], calibration: expected_dice.Calibration | None
+) -> list[str]:
+  """Reasons that the picture alone gives; whatever the prediction.
+
+  Args:
+    found: `signs.describe` of the picture.
+    calibration: As in `cells`.
+  """
+  dark = calibration.dark if calibration else _DARK
+  blurred = calibration.blurred if calibration else _BLURRED
+  checks = {
+    UNIFORM: found['contrast'] < _UNIFORM,
+    DARK: expected_dice.grey(found) < dark,
+    BLURRED: found['detail'] < blurred,
+    UNLIKE: calibration and calibration.distance(found) > calibration.far,
+  }
+  return [reason for reason, applies in checks.items() if applies]

@@ -1,0 +1,137 @@
+"""From a run to expected Dice in the table of predictions."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import predict_cases as cases
+import pytest
+from PIL import Image
+
+from skinseg_jax import calibrate_review, export
+from skinseg_jax.quality import expected_dice, review
+from skinseg_jax.runtime import errors
+
+
+def _rows(out):
+  with (out / 'predictions.csv').open(newline='') as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def folder(tiny_run, tmp_path, monkeypatch):
+  """A copy of a run, calibrated on its seven validation images."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(tiny_run[0], workdir)
+  monkeypatch.setattr(expected_dice, '_LEAST', 5)
+  calibrate_review.main(['calibrate_review', f'--workdir={workdir}'])
+  return workdir
+
+
+def test_it_compares_with_the_scores_of_the_run(tiny_run):
+  workdir, _ = tiny_run
+  signs, dice = calibrate_review.examine(workdir, 'last')
+  with (workdir / 'evaluation/validation/per_image.csv').open() as file:
+    scores = [float(row['dice']) for row in csv.DictReader(file)]
+  assert len(signs) == 7
+  assert dice == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_table_has_the_expected_dice(folder, tmp_path):
+  from skinseg_jax import predict
+
+  path = tmp_path / 'x.png'
+  Image.fromarray(cases.picture(40, 60)[0]).save(path)
+  out = tmp_path / 'out'
+  flags = [f'--workdir={folder}', f'--input={path}', f'--output={out}']
+  predict.main(['predict', *flags])
+  (row,) = _rows(out)
+  assert 0 <= float(row['expected_dice']) <= 1
+  # Another calibration is not mixed in.
+  (folder / 'review.json').unlink()
+  with pytest.raises(errors.InputError, match='review: '):
+    predict.main(['predict', *flags])
+
+
+def test_export_copies_it(folder, tmp_path):
+  output = tmp_path / 'model'
+  flags = [f'--workdir={folder}', '--format=huggingface', f'--output={output}']
+  export.main(['export', *flags])
+  copied = expected_dice.read(output)
+  assert copied.fingerprint() == expected_dice.read(folder).fingerprint()
+  # One of another checkpoint stays behind.
+  content = json.loads((folder / 'review.json').read_text())
+  (folder / 'review.json').write_text(json.dumps({**content, 'step': 99}))
+  flags[-1] = f'--output={tmp_path / "second"}'
+  export.main(['export', *flags])
+  assert not (tmp_path / 'second/review.json').exists()
+
+
+def test_few_images_are_refused(tiny_run):
+  workdir, _ = tiny_run
+  with pytest.raises(errors.InputError, match='7 images are too few'):
+    calibrate_review.main(['calibrate_review', f'--workdir={workdir}'])
+  assert not (workdir / 'review.json').exists()
+
+
+def test_every_run_is_checked_first(tiny_run, tmp_path):
+  workdir, _ = tiny_run
+  with pytest.raises(errors.InputError, match='nowhere'):
+    calibrate_review.main(
+      ['calibrate_review', f'--workdir={workdir}', '--runs', str(workdir),
+       str(tmp_path / 'nowhere')],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def model(monkeypatch, tmp_path):
+  return cases.make_model(monkeypatch, tmp_path)
+
+
+def test_pictures_that_need_a_review_without_a_calibration(model, tmp_path):
+  source = tmp_path / 'in'
+  source.mkdir()
+  black = np.zeros((60, 80, 3), np.uint8)
+  Image.fromarray(black).save(source / 'black.png')
+  Image.fromarray(black + 255).save(source / 'white.png')
+  out = tmp_path / 'out'
+  assert cases.run('--input', source, '--output', out) == 0
+  rows = {row['image_id']: row for row in _rows(out)}
+  assert {row['expected_dice'] for row in rows.values()} == {''}
+  assert {row['needs_review'] for row in rows.values()} == {'1'}
+  assert review.DARK in rows['black']['reasons']
+  assert review.NOTHING in rows['white']['reasons']
+
+
+@pytest.mark.parametrize('tiles', [(), ('--tiles', '64')])
+def test_uncertainty_is_the_entropy_with_16_bits(model, tmp_path, tiles):
+  path = tmp_path / 'x.png'
+  grey = np.tile(np.linspace(60, 200, 160).astype(np.uint8), (120, 1))
+  Image.fromarray(grey).save(path)
+  out = tmp_path / 'out'
+  flags = ('--uncertainty', '--probability', *tiles)
+  assert cases.run('--input', path, '--output', out, *flags) == 0
+  with Image.open(out / 'uncertainty/x.png') as image:
+    assert image.mode == 'I;16'
+    found = np.asarray(image) / 65535
+  p = np.asarray(Image.open(out / 'probability/x.png')) / 255
+  clipped = p.clip(1e-9, 1 - 1e-9)
+  expected = -p * np.log2(clipped) - (1 - p) * np.log2(1 - clipped)
+  sure = np.minimum(p, 1 - p) > 0.1  # Elsewhere 8 bits say too little.
+  np.testing.assert_allclose(found[sure], expected[sure], atol=0.01)
+  assert len(np.unique(np.round(found * 65535))) > 80
+
+
+def test_a_calibration_of_another_step_is_left_out(
+  model, tmp_path, monkeypatch, capsys
+):
+  class Other:
+    step = model.step + 1
+
+  monkeypatch.setattr(expected_dice, 'read', lambda folder: Other())
+  path = tmp_path / 'x.png'
+  Image.fromarray(cases.picture(40, 60)[0]).save(path)
+  assert cases.run('--input', path, '--output', tmp_path / 'out') == 0
+  assert 'no expected Dice' in capsys.readouterr().out
+  assert _rows(tmp_path / 'out')[0]['expected_dice'] == ''

@@ -1,0 +1,124 @@
+"""Expected Dice: bounded, never falling, right on average, kept in a file."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from skinseg_jax.quality import expected_dice, signs
+from skinseg_jax.runtime import errors
+
+
+def made_up(number, seed=0):
+  """Signs and Dice values: the Dice rises with the soft Dice."""
+  rng = np.random.default_rng(seed)
+  table = rng.normal(size=(number, len(signs.NAMES)))
+  rows = [dict(zip(signs.NAMES, row, strict=True)) for row in table.tolist()]
+  score = np.array([row['soft_dice'] - row['doubt'] for row in rows])
+  return rows, stats.logistic.cdf(2 + score + rng.normal(0, 0.3, number))
+
+
+@pytest.fixture(scope='module')
+def calibration():
+  return expected_dice.fit(*made_up(600), step=10)
+
+
+def test_it_predicts_new_images(calibration):
+  rows, dice = made_up(600, seed=1)
+  expected = np.array([calibration.expected(row) for row in rows])
+  assert stats.spearmanr(expected, dice).statistic > 0.9
+  assert expected.mean() == pytest.approx(dice.mean(), abs=0.01)
+  # Among images of one expectation, the mean Dice is that expectation.
+  for part in np.array_split(np.argsort(expected), 4):
+    assert dice[part].mean() == pytest.approx(expected[part].mean(), abs=0.03)
+
+
+def test_it_is_bounded_and_never_falls_with_the_soft_dice(calibration):
+  row = dict.fromkeys(signs.NAMES, 0.0)
+  values = [
+    calibration.expected({**row, 'soft_dice': value})
+    for value in np.linspace(-1e6, 1e6, 11).tolist()
+    + np.linspace(-4, 4, 41).tolist()
+  ]
+  assert 0 <= min(values) <= max(values) <= 1
+  rising = values[11:]
+  assert rising == sorted(rising)
+  assert rising[-1] > rising[0] + 0.2
+  assert (np.diff(calibration.dice) >= 0).all()
+  assert (np.diff(calibration.scores) > 0).all()
+
+
+def test_a_fifth_is_low_and_few_are_extreme(calibration):
+  rows, _ = made_up(600)
+  low = np.mean([calibration.expected(r) < calibration.low for r in rows])
+  assert 0.15 < low <= 0.2
+  far = np.mean([calibration.distance(r) > calibration.far for r in rows])
+  assert 0 < far <= 0.01
+
+
+def test_the_distance_is_that_of_mahalanobis():
+  rows, dice = made_up(5000)
+  found = expected_dice.fit(rows, dice, step=1)
+  row = dict.fromkeys(signs.NAMES, 0.0) | {'red': 3.0, 'blue': -4.0}
+  # Signs of unit variance that do not depend on each other: sqrt(9 + 16).
+  assert found.distance(row) == pytest.approx(5, rel=0.05)
+
+
+def test_the_same_images_give_the_same_file(tmp_path, calibration):
+  again = expected_dice.fit(*made_up(600), step=10)
+  assert again.fingerprint() == calibration.fingerprint()
+  expected_dice.write(tmp_path, calibration)
+  read = expected_dice.read(tmp_path)
+  assert read.fingerprint() == calibration.fingerprint()
+  assert (read.step, read.images) == (10, 600)
+  row = made_up(1, seed=2)[0][0]
+  assert read.expected(row) == calibration.expected(row)
+  assert [path.name for path in tmp_path.iterdir()] == ['review.json']
+
+
+def test_one_sign_that_never_differs_is_no_problem():
+  rows, dice = made_up(60)
+  rows = [{**row, 'edge_share': 0.0} for row in rows]
+  found = expected_dice.fit(rows, dice, step=1)
+  assert 0 <= found.expected({**rows[0], 'edge_share': 1.0}) <= 1
+
+
+def test_all_alike_is_no_problem():
+  rows, _ = made_up(60)
+  found = expected_dice.fit(rows, np.ones(60), step=1)
+  assert found.expected(rows[0]) == 1
+
+
+def test_few_images_are_refused():
+  with pytest.raises(errors.InputError, match='49 images are too few'):
+    expected_dice.fit(*made_up(49), step=1)
+
+
+def test_no_file_is_no_calibration(tmp_path):
+  assert expected_dice.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'version': 99},
+    {'signs': ['red']},
+    {'weights': [1.0]},
+    {'weights': 'many'},
+    {'low': None},
+    {'dice': [0.5]},
+    {'far': float('nan')},
+    {'scale': {}},
+    None,
+  ],
+)
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path, calibration, change):
+  path = tmp_path / 'review.json'
+  text = '[1, 2'
+  if change is not None:
+    text = json.dumps({**calibration.as_dict(), **change})
+  path.write_text(text)
+  with pytest.raises(errors.InputError, match='calibrate_review') as caught:
+    expected_dice.read(tmp_path)
+  assert str(path) in str(caught.value)
