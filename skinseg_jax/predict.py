@@ -161,6 +161,22 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--checkpoint',
     help='best (by validation Dice), last or a step number; default: last',
   )
+  _add_file_flags(parser)
+  _add_mask_flags(parser)
+  _add_process_flags(parser)
+  args = parser.parse_args(argv[1:])
+  if args.method is not None:
+    catalog.find(args.method)
+    if args.workdir is not None or args.checkpoint is not None:
+      raise errors.InputError(
+        f'--method {args.method} uses no trained model; leave --workdir and'
+        ' --checkpoint out.'
+      )
+  return args
+
+
+def _add_file_flags(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
   add(
     '--overlay',
     action='store_true',
@@ -183,17 +199,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     action='store_true',
     help='write over masks that are there already, and predict all again',
   )
-  _add_mask_flags(parser)
-  _add_process_flags(parser)
-  args = parser.parse_args(argv[1:])
-  if args.method is not None:
-    catalog.find(args.method)
-    if args.workdir is not None or args.checkpoint is not None:
-      raise errors.InputError(
-        f'--method {args.method} uses no trained model; leave --workdir and'
-        ' --checkpoint out.'
-      )
-  return args
 
 
 def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
