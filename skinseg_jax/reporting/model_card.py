@@ -83,12 +83,22 @@ def scores(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     ('jaccard', 'thresholded Jaccard index', isic, 'value'),
     ('recall', 'recall, pooled over all pixels', pooled['recall'], 'value'),
   ]
+  native = summary['native_size']
+  own_size = native and {
+    'Dice, pooled over all pixels': native['pooled']['dice'],
+    'Dice per image': native['per_image']['dice']['mean'],
+    'thresholded Jaccard index': native['per_image']['threshold_jaccard'][
+      'mean'
+    ],
+    'recall, pooled over all pixels': native['pooled']['recall'],
+  }
   return {
     'scores': [
       {'type': kind, 'name': name, 'value': ends[middle],
        'low': ends['low'], 'high': ends['high']}
       for kind, name, ends, middle in rows
     ],
+    'own_size': own_size or {},
     'groups': [
       row for name in _GROUPS for row in evaluation.subgroups.get(name, [])
     ],
