@@ -48,7 +48,7 @@ def cells(
     should look at the mask, otherwise 0; why, separated by '; '.
   """
   found = signs.describe(image, probability, threshold)
-  dice = calibration and calibration.expected(found)
+  dice = calibration.expected(found) if calibration else None
   why = [*_of_mask(mask), *of_picture(found, calibration)]
   if calibration and dice is not None and dice < calibration.low:
     why.append(LOW)
