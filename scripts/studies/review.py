@@ -67,6 +67,15 @@ def page(image: np.ndarray) -> np.ndarray:
   return (np.asarray(small) * light).astype(np.uint8)
 
 
+def tilted(image: np.ndarray) -> np.ndarray:
+  """The page, turned by 30 degrees without corners."""
+  height, width = image.shape[:2]
+  large = page(np.zeros((2 * height, 2 * width, 3), np.uint8))
+  turned = Image.fromarray(large).rotate(30, Image.Resampling.BILINEAR)
+  top, left = height // 2, width // 2
+  return np.asarray(turned)[top : top + height, left : left + width]
+
+
 def noise(image: np.ndarray) -> np.ndarray:
   """Random pixels in the size of the image."""
   rng = np.random.default_rng(0)
@@ -78,6 +87,7 @@ SPOILERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'blurred': blurred,
   'dark': dark,
   'page': page,
+  'tilted_page': tilted,
   'noise': noise,
   'black': np.zeros_like,
 }
@@ -176,7 +186,7 @@ def write_tables(
   """
   rows, curves, pictures = [], [], []
   for name, others, (described, values), images in cases:
-    known = np.array([dice for _, found in others for dice in found])
+    known = [dice for _, found in others for dice in found]
     learned = [row for found, _ in others for row in found]
     calibration = expected_dice.fit(learned, known, 0)
     dice = np.array(values)

@@ -131,13 +131,13 @@ def grey(signs: Mapping[str, float]) -> float:
 
 
 def fit(
-  signs: Sequence[Mapping[str, float]], dice: np.ndarray, step: int
+  signs: Sequence[Mapping[str, float]], dice: Sequence[float], step: int
 ) -> Calibration:
   """Learns from images that the model was not trained on.
 
   Args:
     signs: `signs.describe` of N images.
-    dice: Their true Dice, float [N], in [0, 1].
+    dice: Their true Dice, in [0, 1].
     step: Step of the checkpoint that the calibration is for.
 
   Raises:
@@ -148,7 +148,7 @@ def fit(
       f'{len(signs)} images are too few to learn from; name runs with'
       f' {_LEAST} or more validation images in all.'
     )
-  table = _table(signs)
+  table, known = _table(signs), np.array(dice, np.float64)
   sd = table.std(axis=0)
   scale = Scale(
     mean=table.mean(axis=0),
@@ -157,10 +157,10 @@ def fit(
     highest=table.max(axis=0),
   )
   answers = scale.answers(table)
-  target = np.clip(dice, _MARGIN, 1 - _MARGIN)
+  target = np.clip(known, _MARGIN, 1 - _MARGIN)
   target = np.log(target / (1 - target))
   weights, intercept = _ridge(answers, target)
-  scores, expected = _isotonic(_held_out(answers, target), dice)
+  scores, expected = _isotonic(_held_out(answers, target), known)
   own = np.interp(answers @ weights + intercept, scores, expected)
   pictures = scale.pictures(table)
   precision = _precision(pictures)

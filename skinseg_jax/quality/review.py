@@ -85,7 +85,7 @@ def of_picture(
   dark = calibration.dark if calibration else _DARK
   blurred = calibration.blurred if calibration else _BLURRED
   checks = {
-    UNIFORM: found['contrast'] < _UNIFORM,
+    UNIFORM: found['contrast'] < np.log(_UNIFORM + 1),
     DARK: expected_dice.grey(found) < dark,
     BLURRED: found['detail'] < blurred,
     UNLIKE: calibration and calibration.distance(found) > calibration.far,

@@ -11,7 +11,7 @@ from scipy import ndimage
 # Signs of the picture alone.
 PICTURE = (
   'red', 'green', 'blue', 'contrast', 'saturation', 'saturation_sd', 'detail',
-  'centre', 'dark_share', 'bright_share',
+  'coarse', 'direction', 'centre', 'dark_share', 'bright_share',
 )  # fmt: skip
 # Signs of the probability map; `lightness` also needs the picture.
 ANSWER = (
@@ -41,13 +41,17 @@ def describe(
   Returns:
     By the names in `PICTURE`:
     `red`, `green`, `blue`: mean of the channel, 0 to 255.
-    `contrast`: standard deviation of the grey values.
-    `saturation`, `saturation_sd`: mean and standard deviation of the
-    difference between the largest and the smallest channel, 0 to 255.
+    `contrast`: log of the standard deviation of the grey values.
+    `saturation`, `saturation_sd`: mean, and log of the standard deviation, of
+    the difference between the largest and the smallest channel.
     `detail`: log10 of the variance of the Laplacian over the variance of the
     grey values; low for a blurred picture.
+    `coarse`: share of that variance which means of 8 x 8 pixels keep, as logit;
+    low for text and grain, high for one dark lesion on skin.
+    `direction`: log of the changes between rows over those between columns.
     `centre`: grey value of the middle of the picture less that of the rest.
-    `dark_share`, `bright_share`: share of pixels below 40 and above 230.
+    `dark_share`, `bright_share`: root of the share of pixels below 40 and
+    above 230.
 
     By the names in `ANSWER`:
     `soft_dice`: the Dice that the model expects if its probabilities are
@@ -71,10 +75,12 @@ def describe(
 
 
 def _reduced(values: np.ndarray) -> np.ndarray:
-  """Means of square blocks; what does not fill a block is cut off."""
   factor = max(1, min(values.shape[:2]) // _SIDE)
-  if factor == 1:
-    return values
+  return _blocks(values, factor) if factor > 1 else values
+
+
+def _blocks(values: np.ndarray, factor: int) -> np.ndarray:
+  """Means of square blocks; what does not fill a block is cut off."""
   height, width = (n // factor * factor for n in values.shape[:2])
   blocks = values[:height, :width].reshape(
     height // factor, factor, width // factor, factor, *values.shape[2:]
@@ -88,10 +94,15 @@ def _picture(pixels: np.ndarray, grey: np.ndarray) -> dict[str, float]:
   middle = np.zeros(grey.shape, bool)
   middle[height // 4 : -(height // 4), width // 4 : -(width // 4)] = True
   detail = (ndimage.laplace(grey).var() + 0.1) / (grey.var() + 1)
+  kept = _blocks(grey, 8).var()
+  coarse = (kept + 0.1) / (max(grey.var(), kept) + 1)
+  steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
   found = (
-    *pixels.mean(axis=(0, 1)), grey.std(), spread.mean(), spread.std(),
-    np.log10(detail), grey[middle].mean() - grey[~middle].mean(),
-    (grey < _DARK).mean(), (grey > _BRIGHT).mean(),
+    *pixels.mean(axis=(0, 1)), np.log(grey.std() + 1), spread.mean(),
+    np.log(spread.std() + 1), np.log10(detail), np.log(coarse / (1 - coarse)),
+    np.log((steps[0] + 0.1) / (steps[1] + 0.1)),
+    grey[middle].mean() - grey[~middle].mean(),
+    np.sqrt((grey < _DARK).mean()), np.sqrt((grey > _BRIGHT).mean()),
   )  # fmt: skip
   return dict(zip(PICTURE, map(float, found), strict=True))
 

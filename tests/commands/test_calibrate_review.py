@@ -120,7 +120,8 @@ def test_uncertainty_is_the_entropy_with_16_bits(model, tmp_path, tiles):
   expected = -p * np.log2(clipped) - (1 - p) * np.log2(1 - clipped)
   sure = np.minimum(p, 1 - p) > 0.1  # Elsewhere 8 bits say too little.
   np.testing.assert_allclose(found[sure], expected[sure], atol=0.01)
-  assert len(np.unique(np.round(found * 65535))) > 80
+  # Not 8 bits that were stretched.
+  assert (np.round(found * 65535) % 257 != 0).mean() > 0.9
 
 
 def test_a_calibration_of_another_step_is_left_out(

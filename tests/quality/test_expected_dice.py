@@ -86,7 +86,7 @@ def test_one_sign_that_never_differs_is_no_problem():
 
 def test_all_alike_is_no_problem():
   rows, _ = made_up(60)
-  found = expected_dice.fit(rows, np.ones(60), step=1)
+  found = expected_dice.fit(rows, [1.0] * 60, step=1)
   assert found.expected(rows[0]) == 1
 
 
