@@ -9,7 +9,7 @@ from starlette import datastructures, formparsers, requests
 from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.runtime import errors
 from skinseg_jax.serving import limits as limits_lib
-from skinseg_jax.serving.refusals import RefusedError
+from skinseg_jax.serving import refusals
 
 # The form field with the picture.
 FIELD = 'file'
@@ -38,7 +38,7 @@ async def read(request: requests.Request, limits: limits_lib.Limits) -> bytes:
   """
   kind = request.headers.get('content-type', '')
   if kind.partition(';')[0].strip().lower() != 'multipart/form-data':
-    raise RefusedError(
+    raise refusals.RefusedError(
       415, f'send multipart/form-data with the picture in the field "{FIELD}"'
     )
   length = request.headers.get('content-length', '')
@@ -51,15 +51,17 @@ async def read(request: requests.Request, limits: limits_lib.Limits) -> bytes:
     async with asyncio.timeout(limits.upload_seconds):
       form = await parser.parse()
   except TimeoutError as error:
-    raise RefusedError(
+    raise refusals.RefusedError(
       408, f'the upload took more than {limits.upload_seconds:.0f} seconds'
     ) from error
   except formparsers.MultiPartException as error:
-    raise RefusedError(400, f'not a valid form: {error.message}') from error
+    raise refusals.RefusedError(
+      400, f'not a valid form: {error.message}'
+    ) from error
   try:
     file = form.get(FIELD)
     if not isinstance(file, datastructures.UploadFile):
-      raise RefusedError(
+      raise refusals.RefusedError(
         422,
         f'the form has no file in the field "{FIELD}"; put the picture there',
       )
@@ -79,7 +81,7 @@ def check(data: bytes, limits: limits_lib.Limits) -> int:
   """
   webp = data[:4] == b'RIFF' and data[8:12] == b'WEBP'
   if not (webp or data.startswith((b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'))):
-    raise RefusedError(
+    raise refusals.RefusedError(
       415,
       f'{_NAME} is no {FORMATS} file; its name does not matter, its content'
       ' does. Save it as one of these',
@@ -87,11 +89,11 @@ def check(data: bytes, limits: limits_lib.Limits) -> int:
   try:
     pixels = pictures.pixels(data, _NAME)
   except pictures.TooLargeError as error:
-    raise RefusedError(413, str(error)) from error
+    raise refusals.RefusedError(413, str(error)) from error
   except errors.InputError as error:
-    raise RefusedError(422, str(error)) from error
+    raise refusals.RefusedError(422, str(error)) from error
   if pixels > limits.pixels:
-    raise RefusedError(
+    raise refusals.RefusedError(
       413,
       f'{_NAME} has {pixels / 1e6:.1f} megapixels; at most'
       f' {limits.pixels / 1e6:g} are allowed. Reduce it',
@@ -108,7 +110,7 @@ def decode(data: bytes) -> np.ndarray:
   try:
     return preprocessing.decode_image(data, _NAME)
   except errors.InputError as error:
-    raise RefusedError(422, str(error)) from error
+    raise refusals.RefusedError(422, str(error)) from error
 
 
 async def _bounded(
@@ -123,8 +125,8 @@ async def _bounded(
     yield chunk
 
 
-def _too_large(limits: limits_lib.Limits) -> RefusedError:
-  return RefusedError(
+def _too_large(limits: limits_lib.Limits) -> refusals.RefusedError:
+  return refusals.RefusedError(
     413,
     f'the file has more than {limits.upload_bytes / 2**20:g} MiB; send a'
     ' smaller one',
