@@ -46,11 +46,13 @@ def main(argv: list[str]) -> None:
     devices.use('auto')
     model = trained_model.load(workdir, 'last')
     app, worker = app_lib.create(
-      model, workdir.resolve().name, token=args.token
+      model, workdir.resolve().name, token=args.token or ''
     )
     print('compiling', flush=True)
     worker.start()
     try:
+      # The system keeps early clients until the server takes them.
+      listener.listen()
       _greet(server.url(listener), listener.getsockname()[0], args.token)
       server.run(app, listener)
     finally:
@@ -72,7 +74,7 @@ def check_packages() -> None:
     )
 
 
-def _greet(url: str, address: str, token: str) -> None:
+def _greet(url: str, address: str, token: str | None) -> None:
   print(f'serving at {url} (Ctrl+C stops)', flush=True)
   if not ipaddress.ip_address(address).is_loopback and not token:
     print(
@@ -113,7 +115,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add(
     '--token',
     type=_token,
-    default='',
     help='what clients must send as "Authorization: Bearer TOKEN"; other users'
     ' of this machine can read it in the list of processes',
   )

@@ -10,7 +10,7 @@ from skinseg_jax.serving import answers, limits, uploads
 # Label and unit of what the page shows of `lesion.Measures`. Ordinary pictures
 # do not state the size of a pixel, so there are no millimetres.
 MEASURES = {
-  'area_share': ('Area', '%'),
+  'area_share': ('Area, share of the picture', '%'),
   'pieces': ('Pieces', ''),
   'touches_border': ('Touches the edge of the picture', ''),
   'area_px': ('Area', 'pixels'),
@@ -24,12 +24,12 @@ MEASURES = {
   'asymmetry_minor': ('Asymmetry at the short axis', '%'),
   'border_abruptness': ('Change of lightness at the outline', 'L*'),
   'border_abruptness_sd': ('Its standard deviation', 'L*'),
-  'white': ('White', '%'),
-  'red': ('Red', '%'),
-  'light_brown': ('Light brown', '%'),
-  'dark_brown': ('Dark brown', '%'),
-  'blue_grey': ('Blue-grey', '%'),
-  'black': ('Black', '%'),
+  'white': ('Share of white', '%'),
+  'red': ('Share of red', '%'),
+  'light_brown': ('Share of light brown', '%'),
+  'dark_brown': ('Share of dark brown', '%'),
+  'blue_grey': ('Share of blue-grey', '%'),
+  'black': ('Share of black', '%'),
   'lesion_lightness': ('Lesion, L*', ''),
   'lesion_a': ('Lesion, a*', ''),
   'lesion_b': ('Lesion, b*', ''),

@@ -13,7 +13,7 @@ _GRACE = 30
 
 
 def bound(host: str, port: int) -> socket.socket:
-  """Binds an address; clients can connect once `run` listens.
+  """Binds an address; clients can connect once it listens.
 
   Args:
     host: Name or address.
@@ -27,8 +27,12 @@ def bound(host: str, port: int) -> socket.socket:
       host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
+    try:
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      listener.bind(address)
+    except OSError:
+      listener.close()
+      raise
   except OSError as error:
     raise errors.InputError(
       f'cannot listen on {host} port {port}: {error.strerror}; give another'
