@@ -22,6 +22,7 @@ _FLOORS = {
   'inference': 4,
   'evaluation': 5,
   'exporting': 5,
+  'folds': 6,
   'reporting': 6,
   'training': 6,
 }
@@ -29,6 +30,7 @@ _FLOORS = {
 _SCHEMA = ('config', 'config_rules')
 _COMMANDS = (
   'compare',
+  'cross_validate',
   'doctor',
   'evaluate',
   'export',
@@ -37,7 +39,7 @@ _COMMANDS = (
   'torch_weights',
 )
 # Commands that use the command line of another command.
-_SHARED_COMMANDS = {'torch_weights': 'main'}
+_SHARED_COMMANDS = {'cross_validate': 'main', 'torch_weights': 'main'}
 
 
 @functools.cache

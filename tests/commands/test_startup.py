@@ -21,6 +21,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('evaluate', '--workdir nowhere --images x'),
     ('predict', '--workdir nowhere --input x --output y'),
     ('compare', 'one_run_alone'),
+    ('cross_validate', '--config quickstart --folds 1'),
     ('export', '--workdir nowhere --format huggingface --output x'),
     ('export', '--workdir nowhere --format onnx --output x'),
     ('doctor', '--images nowhere'),
@@ -29,6 +30,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
       (command, '--help')
       for command in (
         'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
+        'cross_validate',
         'torch_weights',
       )
     ),
