@@ -119,7 +119,7 @@ def write(
 
 def _flat(assessed: assessment.Assessment) -> dict[str, np.ndarray]:
   """All measurements by name; those of a dict are 'field/name'."""
-  arrays = {}
+  arrays: dict[str, np.ndarray] = {}
   for field in dataclasses.fields(assessed):
     value = getattr(assessed, field.name)
     if isinstance(value, dict):

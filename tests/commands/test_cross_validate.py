@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import skinseg_jax
 from skinseg_jax import compare, cross_validate, main, predict
 from skinseg_jax.data.sources import catalog
 from skinseg_jax.evaluation import result_files
 from skinseg_jax.folds import plan, pooled
-from skinseg_jax.inference import ensemble, trained_model
 from skinseg_jax.runtime import errors
 
 _FOLDS = 3
@@ -158,9 +158,7 @@ def test_measurements_survive_the_file(root):
   assert read.native_counts is not None
 
 
-def test_ensemble_is_the_mean_at_the_size_of_the_picture(
-  root, tiny_run, tmp_path
-):
+def test_the_folder_is_an_ensemble_of_its_folds(root, tmp_path):
   # Lesion-like noise whose size is not that of the networks.
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (6, 9, 3), np.uint8)
@@ -179,31 +177,8 @@ def test_ensemble_is_the_mean_at_the_size_of_the_picture(
   # Grey values of members are rounded: by at most half a step each.
   assert np.abs(together - np.mean(alone, axis=0)).max() <= 1.0
   assert np.array_equal(together, grey('root', root))
-
-
-def test_members_of_other_sizes(root):
-  small = trained_model.load(root / 'fold_0', 'last')
-  large_config = copy.deepcopy(small.config)
-  large_config.data.image_size = (64, 48)
-  large = trained_model.TrainedModel(
-    large_config, small.graphdef, small.state, small.step, None
-  )
-  picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-  models = [small, large]
-  images = [ensemble.resized(models, picture)]
-  maps = ensemble.probabilities(models, images, 1)
-  assert [each.shape for each in maps[0]] == [(32, 32), (64, 48)]
-  alone = [ensemble.mean([each], (50, 70)) for each in maps[0]]
-  found = ensemble.mean(maps[0], (50, 70))
-  np.testing.assert_allclose(found, (alone[0] + alone[1]) / 2, atol=1e-6)
-  large_config.evaluation.threshold = 0.25
-  with pytest.raises(errors.InputError, match=r'0\.25, 0\.5'):
-    ensemble.threshold(models)
-
-
-def test_a_model_named_twice_is_refused(root):
-  with pytest.raises(errors.InputError, match='twice'):
-    ensemble.folders([root, root / 'fold_1'])
+  found = skinseg_jax.load(root).predict(tmp_path / 'x.png')
+  assert np.abs(together - 255 * found.probability).max() < 0.51
 
 
 def test_too_many_folds_name_the_most(config, tmp_path):
@@ -215,8 +190,8 @@ def test_too_many_folds_name_the_most(config, tmp_path):
 
 def test_images_without_lesions_are_refused(config, tmp_path, monkeypatch):
   source = catalog.open_source(config.data)
-  rows = [{**row, 'lesion_id': ''} for row in source.metadata]
-  monkeypatch.setattr(type(source), 'metadata', rows)
+  source.metadata = [{**row, 'lesion_id': ''} for row in source.metadata]
+  monkeypatch.setattr(catalog, 'open_source', lambda *args, **flags: source)
   with pytest.raises(errors.InputError, match='split=random'):
     plan.prepare(config, tmp_path / 'new')
   by_image = copy.deepcopy(config)
