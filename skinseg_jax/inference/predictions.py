@@ -120,7 +120,6 @@ def predict(
   """
   model = model.on_this_process()
   settings = _settings(model, places, options)
-  columns = settings['columns']
   process, processes = distributed.process()
 
   def start():
@@ -137,7 +136,7 @@ def predict(
     and (file.name, file.file) not in done
   )
   with (
-    table.Writer(places.masks, process, columns) as writer,
+    table.Writer(places.masks, process, options.columns) as writer,
     stop_signals.StopSignals() as stop,
     stop.deferred(),
     tqdm.tqdm(
@@ -149,7 +148,7 @@ def predict(
       bar.update()
   distributed.primary_first(lambda: None)  # All of them are ready.
   distributed.primary_first(
-    lambda: None if process else table.join(places.masks, columns)
+    lambda: None if process else table.join(places.masks, options.columns)
   )
   return table.summary(places.masks)
 
