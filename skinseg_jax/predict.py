@@ -176,14 +176,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   _add_process_flags(parser)
   args = parser.parse_args(argv[1:])
   args.pixel_spacing = _spacing(args)
-  if args.method is not None:
-    catalog.find(args.method)
-    if args.workdir is not None or args.checkpoint is not None:
-      raise errors.InputError(
-        f'--method {args.method} uses no trained model; leave --workdir and'
-        ' --checkpoint out.'
-      )
+  _check_method(args)
   return args
+
+
+def _check_method(args: argparse.Namespace) -> None:
+  if args.method is None:
+    return
+  catalog.find(args.method)
+  if args.workdir is not None or args.checkpoint is not None:
+    raise errors.InputError(
+      f'--method {args.method} uses no trained model; leave --workdir and'
+      ' --checkpoint out.'
+    )
 
 
 def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
