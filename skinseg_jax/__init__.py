@@ -15,8 +15,8 @@ def load(
   """Loads a model to predict with.
 
   Args:
-    folder: Folder of a run, or of a shared model. None for the model that
-      comes with the package.
+    folder: Folder of a run, of a shared model, or of a cross-validation with
+      `ensemble.json`. None for the model that comes with the package.
     checkpoint: Of a run: 'best' (by validation Dice), 'last', or a step.
 
   Returns:
@@ -28,9 +28,10 @@ def load(
   # Imported here, because the import takes seconds.
   from skinseg_jax.inference import predictor, trained_model
   from skinseg_jax.runtime import paths
-  from skinseg_jax.weights import shared_model
+  from skinseg_jax.weights import ensemble_folder, shared_model
 
   path = shared_model.SHIPPED
   if folder is not None:
     path = paths.user_path(os.fspath(folder))
-  return predictor.Predictor(trained_model.load(path, checkpoint))
+  folders = ensemble_folder.members([path])
+  return predictor.Predictor(trained_model.load_all(folders, checkpoint))

@@ -4,6 +4,7 @@ import sys
 
 _COMMANDS = {
   'main': 'train, score and report one experiment',
+  'cross_validate': 'train and score every fold of the data',
   'evaluate': 'score a checkpoint on its own or other images',
   'compare': 'compare runs, with confidence intervals',
   'predict': 'write a mask for each image',

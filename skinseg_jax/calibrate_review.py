@@ -17,8 +17,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors, paths
 
@@ -48,7 +46,7 @@ def main(argv: list[str]) -> None:
     signs += one_signs
     dice += one_dice
     print(f'{run}: {len(one_dice)} validation images', flush=True)
-  found = expected_dice.fit(signs, np.array(dice), step)
+  found = expected_dice.fit(signs, dice, step)
   expected_dice.write(args.workdir, found)
   print(
     f'wrote {args.workdir / expected_dice.NAME}, learned from'

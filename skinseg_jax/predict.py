@@ -1,30 +1,35 @@
 """Predicts a mask for each image.
 
-python -m skinseg_jax.predict --input FILE|DIR ... --output DIR [--workdir DIR]
-python -m skinseg_jax.predict --input FILE|DIR ... --output DIR --method NAME
+python -m skinseg_jax.predict --input PATH ... --output DIR [--workdir DIR ...]
+python -m skinseg_jax.predict --input PATH ... --output DIR --method NAME
 
 The mask of a file x.jpg is DIR/x.png; it has the size of its image. Folders are
 searched with all folders below them, and their tree is kept: the mask of
 p0/x.jpg is DIR/p0/x.png. DIR/predictions.csv has one row per image.
 
 Without --workdir, the model that comes with skinseg_jax is used; with --method,
-a classical method, which needs no training. The config of the model says how
-images are prepared. Files that cannot be read are listed in predictions.csv and
-skipped; the exit code is then 3. The EXIF orientation is applied, so a mask
-fits its image as viewers show it. No EXIF data is copied.
+a classical method, which needs no training. Of several folders, the mean of the
+models' probabilities is used. The config of a model says how images are
+prepared. Files that cannot be read are listed in predictions.csv and skipped;
+the exit code is then 3. The EXIF orientation is applied, so a mask fits its
+image as viewers show it. No EXIF data is copied.
 
 The same command resumes after an interruption: images that are done stay.
 """
 
 import argparse
+import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.inference import inputs, outputs, postprocessing, table
 from skinseg_jax.runtime import errors, paths
-from skinseg_jax.weights import shared_model
+from skinseg_jax.weights import ensemble_folder, shared_model
+
+if TYPE_CHECKING:
+  from skinseg_jax.inference import model_interface
 
 
 def main(argv: list[str]) -> None:
@@ -39,8 +44,10 @@ def main(argv: list[str]) -> None:
   done = table.Done(places, overwrite=args.overwrite)
   files = inputs.scan(args.input, places, done, overwrite=args.overwrite)
   if args.method is None:
-    args.workdir = shared_model.chosen(args.workdir)
-    config_lib.load(args.workdir / 'config.json')  # Is it a run?
+    folders = args.workdir or [shared_model.chosen(None)]
+    args.workdir = ensemble_folder.members(folders)
+    for folder in args.workdir:
+      config_lib.load(folder / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.runtime import distributed
 
@@ -72,6 +79,8 @@ def _predict(
     ),
     tile=args.tiles,
     review=_review(args, model),
+    measures=args.measures,
+    pixel_spacing=args.pixel_spacing,
   )
   try:
     summary = predictions.predict(model, files, places, done, options)
@@ -89,6 +98,8 @@ def _predict(
     )
   already = f'; {len(done)} were there already' if len(done) else ''
   by = args.method or f'checkpoint of step {model.step}'
+  if len(model.members) > 1:
+    by = f'mean of {len(model.members)} models'
   print(
     f'wrote {summary.predicted - len(done)} masks to {args.output}'
     f' ({by}){already}'
@@ -102,25 +113,26 @@ def _predict(
   return summary
 
 
-def _model(args: argparse.Namespace):
-  """The model or the method that the flags name."""
+def _model(args: argparse.Namespace) -> 'model_interface.AnyModel':
+  """The model, the models or the method that the flags name."""
   from skinseg_jax.inference import classical_model, trained_model
 
   if args.method is not None:
     return classical_model.load(args.method, config_lib.Config())
-  return trained_model.load(args.workdir, args.checkpoint or 'last')
+  return trained_model.load_all(args.workdir, args.checkpoint or 'last')
 
 
 def _review(args: argparse.Namespace, model):
   """What `calibrate_review` learned for this model; None if it did not."""
   from skinseg_jax.quality import expected_dice
 
-  if args.method is not None:
+  if args.method is not None or len(model.members) > 1:
     return None
-  found = expected_dice.read(args.workdir)
+  (folder,) = args.workdir
+  found = expected_dice.read(folder)
   if found is not None and found.step != model.step:
     print(
-      f'no expected Dice: {args.workdir / expected_dice.NAME} is for step'
+      f'no expected Dice: {folder / expected_dice.NAME} is for step'
       f' {found.step}, not for step {model.step}'
     )
     return None
@@ -138,10 +150,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add = parser.add_argument
   add(
     '--workdir',
+    nargs='+',
     metavar='DIR',
     type=paths.user_path,
-    help='folder of a run or of a shared model; default: the model that comes'
-    ' with skinseg_jax',
+    help='folder of a run or of a shared model, several for the mean of their'
+    ' probabilities; default: the model that comes with skinseg_jax',
   )
   add(
     '--method',
@@ -163,15 +176,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   _add_file_flags(parser)
   _add_mask_flags(parser)
+  _add_measure_flags(parser)
   _add_process_flags(parser)
   args = parser.parse_args(argv[1:])
-  if args.method is not None:
-    catalog.find(args.method)
-    if args.workdir is not None or args.checkpoint is not None:
-      raise errors.InputError(
-        f'--method {args.method} uses no trained model; leave --workdir and'
-        ' --checkpoint out.'
-      )
+  args.pixel_spacing = _spacing(args)
+  _check_method(args)
   return args
 
 
@@ -201,6 +210,17 @@ def _add_file_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _check_method(args: argparse.Namespace) -> None:
+  if args.method is None:
+    return
+  catalog.find(args.method)
+  if args.workdir is not None or args.checkpoint is not None:
+    raise errors.InputError(
+      f'--method {args.method} uses no trained model; leave --workdir and'
+      ' --checkpoint out.'
+    )
+
+
 def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
   masks = parser.add_argument_group('masks')
   masks.add_argument(
@@ -227,6 +247,25 @@ def _add_mask_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _add_measure_flags(parser: argparse.ArgumentParser) -> None:
+  measures = parser.add_argument_group('measures')
+  measures.add_argument(
+    '--measures',
+    action='store_true',
+    help=f'also write measures of each lesion to {table.NAME}; they are no'
+    ' diagnosis',
+  )
+  measures.add_argument(
+    '--pixel_spacing',
+    nargs='+',
+    type=_millimetres,
+    metavar='MM',
+    help='distance between pixels in millimetres, or between rows and between'
+    ' columns, of images that do not state it as DICOM files can; default:'
+    ' not known',
+  )
+
+
 def _add_process_flags(parser: argparse.ArgumentParser) -> None:
   processes = parser.add_argument_group('several processes')
   processes.add_argument(
@@ -249,6 +288,36 @@ def _share(text: str) -> float:
       f'{text} is no share of an image; give 0 to below 1, such as 0.001'
     )
   return share
+
+
+def _millimetres(text: str) -> float:
+  try:
+    distance = float(text)
+  except ValueError:
+    distance = 0.0
+  if not 0 < distance < math.inf:
+    raise argparse.ArgumentTypeError(
+      f'{text} is no distance; give millimetres above 0, such as 0.02'
+    )
+  return distance
+
+
+def _spacing(args: argparse.Namespace) -> tuple[float, float] | None:
+  """Distance between rows and between columns, as the flags say."""
+  given = args.pixel_spacing
+  if given is None:
+    return None
+  if not args.measures:
+    raise errors.InputError(
+      '--pixel_spacing is used by measures only; add --measures, or leave it'
+      ' out.'
+    )
+  if len(given) > 2:
+    raise errors.InputError(
+      f'--pixel_spacing has {len(given)} numbers; give one, or two: the'
+      ' distance between rows, then between columns.'
+    )
+  return given[0], given[-1]
 
 
 def _pixels(text: str) -> int:

@@ -24,6 +24,7 @@ _FLOORS = {
   'evaluation': 5,
   'exporting': 5,
   'serving': 5,
+  'folds': 6,
   'reporting': 6,
   'training': 6,
 }
@@ -32,6 +33,7 @@ _SCHEMA = ('config', 'config_rules')
 _COMMANDS = (
   'calibrate_review',
   'compare',
+  'cross_validate',
   'doctor',
   'evaluate',
   'export',
@@ -41,7 +43,7 @@ _COMMANDS = (
   'torch_weights',
 )
 # Commands that use the command line of another command.
-_SHARED_COMMANDS = {'torch_weights': 'main'}
+_SHARED_COMMANDS = {'cross_validate': 'main', 'torch_weights': 'main'}
 
 
 @functools.cache

@@ -6,6 +6,7 @@ package is optional.
 """
 
 import io
+import math
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,7 @@ def pixel_spacing(data: bytes) -> tuple[float, float] | None:
 
   From `PixelSpacing`, for a file with functional groups from the group that all
   frames share, or for a secondary capture from `NominalScannedPixelSpacing`.
+  Values that are not positive state no distance.
   """
   header = _read(data, pixels=False)
   places = [header]
@@ -49,7 +51,8 @@ def pixel_spacing(data: bytes) -> tuple[float, float] | None:
     for place in places:
       if spacing := place.get(keyword):
         rows, columns = map(float, spacing)
-        return rows, columns
+        if 0 < rows < math.inf and 0 < columns < math.inf:
+          return rows, columns
   return None
 
 

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from skinseg_jax.data import cache, input_pipeline, preprocessing
 from skinseg_jax.data.sources import interface
 from skinseg_jax.evaluation import scoring, subgroups
-from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.metrics import calibration, confusion, surface
 
 
@@ -52,7 +52,7 @@ class Assessment:
 
 
 def assess(
-  model: trained_model.TrainedModel,
+  model: model_interface.Model,
   source: interface.Source,
   data: cache.CachedData,
   image_ids: Sequence[str],
@@ -92,8 +92,38 @@ def assess(
   return _collect(list(image_ids), scored, measured, histogram, native_size)
 
 
+def join(parts: Sequence[Assessment]) -> Assessment:
+  """Measurements of several sets of images as of one, in the order of ids.
+
+  Args:
+    parts: At least one; no image twice, all with the same measurements.
+  """
+  ids = [name for part in parts for name in part.image_ids]
+  order = np.array(sorted(range(len(ids)), key=lambda i: ids[i]))
+
+  def joined(values: list[Any]) -> Any:
+    if values[0] is None:
+      return None
+    if isinstance(values[0], dict):
+      names = values[0]
+      return {name: joined([v[name] for v in values]) for name in names}
+    return np.concatenate(values)[order]
+
+  fields = [field.name for field in dataclasses.fields(Assessment)]
+  own = {'image_ids', 'histogram'}
+  return Assessment(
+    image_ids=[ids[i] for i in order],
+    histogram=np.sum([part.histogram for part in parts], axis=0),
+    **{
+      name: joined([getattr(part, name) for part in parts])
+      for name in fields
+      if name not in own
+    },
+  )
+
+
 def _predict(
-  model: trained_model.TrainedModel,
+  model: model_interface.Model,
   batches: Iterable[Any],
 ) -> Iterator[dict[str, np.ndarray]]:
   """Yields each batch's outputs while the device works on the next batch."""

@@ -17,6 +17,8 @@ from skinseg_jax.metrics import confusion
 from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors, spreadsheets
 
+_MEASUREMENTS = 'measurements.npz'
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -111,7 +113,54 @@ def write(
       'checkpoint_step': np.array(summary['checkpoint_step']),
     },
   )
+  _write_arrays(directory / _MEASUREMENTS, _flat(assessed))
   run_folder.write_json(directory / 'summary.json', summary)
+
+
+def _flat(assessed: assessment.Assessment) -> dict[str, np.ndarray]:
+  """All measurements by name; those of a dict are 'field/name'."""
+  arrays: dict[str, np.ndarray] = {}
+  for field in dataclasses.fields(assessed):
+    value = getattr(assessed, field.name)
+    if isinstance(value, dict):
+      arrays |= {f'{field.name}/{name}': v for name, v in value.items()}
+    elif value is not None:
+      arrays[field.name] = np.array(value)
+  return arrays
+
+
+def read_measurements(
+  workdir: pathlib.Path, name: str
+) -> assessment.Assessment:
+  """Reads what was measured, with all digits, from `measurements.npz`.
+
+  Args:
+    workdir: Run folder.
+    name: Name of the evaluation.
+
+  Raises:
+    InputError: If the file is missing or damaged.
+  """
+  path = run_folder.evaluation_dir(workdir, name) / _MEASUREMENTS
+  fields: dict[str, Any] = {'native_counts': None}
+  try:
+    with (
+      path.open('rb') as file,
+      np.load(file, allow_pickle=False) as arrays,
+    ):
+      for key, value in arrays.items():
+        field, _, entry = key.partition('/')
+        if entry:
+          fields[field] = {**(fields.get(field) or {}), entry: value}
+        else:
+          fields[field] = value
+    fields['image_ids'] = fields['image_ids'].tolist()
+    return assessment.Assessment(**fields)
+  except Exception as error:  # NumPy and zipfile raise many types of errors.
+    raise errors.InputError(
+      f'{path} cannot be read ({error}); score again: python -m'
+      f' skinseg_jax.evaluate --workdir {workdir}{_flags(name)}'
+    ) from error
 
 
 def _decimals(columns: Mapping[str, np.ndarray]) -> dict[str, list[str]]:

@@ -42,6 +42,11 @@ class ClassicalModel:
   local: bool = False
 
   @property
+  def members(self) -> 'tuple[ClassicalModel]':
+    """Only itself."""
+    return (self,)
+
+  @property
   def sharding(self) -> jax.sharding.NamedSharding:
     """How a batch is laid out over the devices."""
     return input_pipeline.data_sharding(local=self.local)

@@ -1,17 +1,22 @@
 """Columns of `predictions.csv` that describe one prediction.
 
-A new measure of a mask gets its name in `NAMES` and its value in `values`. The
-columns on whether it needs a review come from `quality.review`.
+A new column gets its name in `NAMES` and its value in `values`. Measures of the
+lesion are optional; a new one belongs to `measures.lesion.Measures`. The
+columns on whether a mask needs a review come from `quality.review`.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from skinseg_jax.quality import review
 
-_OF_MASK = ('lesion_pixels', 'lesion_share', 'mean_probability')
-NAMES = (*_OF_MASK, *review.COLUMNS)
+NAMES = (
+  'lesion_pixels', 'lesion_share', 'mean_probability', *review.COLUMNS
+)  # fmt: skip
+# Before the measures: what those in millimetres are computed with.
+_SPACING = ('pixel_height_mm', 'pixel_width_mm')
 
 
 def values(mask: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
@@ -32,4 +37,40 @@ def values(mask: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
     'lesion_pixels': lesion,
     'lesion_share': f'{lesion / mask.size:.6f}',
     'mean_probability': mean,
+  }
+
+
+def measure_names() -> tuple[str, ...]:
+  """Names of the columns of `measures`."""
+  from skinseg_jax.measures import lesion  # SciPy takes a while to import.
+
+  fields = dataclasses.fields(lesion.Measures)
+  return (*_SPACING, *(field.name for field in fields))
+
+
+def measures(
+  image: np.ndarray,
+  mask: np.ndarray,
+  pixel_spacing: tuple[float, float] | None,
+) -> dict[str, Any]:
+  """Measures the lesion and the skin around it, see `measures.lesion`.
+
+  Args:
+    image: RGB, uint8 [height, width, 3].
+    mask: Whether a pixel is lesion, bool [height, width].
+    pixel_spacing: Distance between rows and between columns in millimetres;
+      None if it is not known: cells in millimetres are then empty.
+
+  Returns:
+    By the names in `measure_names`. An empty cell is no value.
+  """
+  from skinseg_jax.measures import lesion
+
+  cells = lesion.columns(lesion.measure(image, mask, pixel_spacing))
+  return {
+    **dict(zip(_SPACING, pixel_spacing or ('', ''), strict=True)),
+    **{
+      name: f'{cell:.6f}' if isinstance(cell, float) else cell
+      for name, cell in cells.items()
+    },
   }

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.inference import (
   image_columns,
   inputs,
+  model_interface,
   outputs,
   postprocessing,
   predictor,
   table,
   tiles,
-  trained_model,
 )
 from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import distributed, errors, stop_signals
@@ -47,11 +47,22 @@ class Options:
       their width has the proportions of the model's input. None: the whole
       picture is resized to the size of the model's input.
     review: What is known of the Dice of this model's masks, or None.
+    measures: Whether the table also has the measures of each lesion.
+    pixel_spacing: Distance between rows and between columns in millimetres, of
+      upright pictures whose file does not state it; None if it is not known.
   """
 
   cleaning: postprocessing.Steps
   tile: int | None
   review: expected_dice.Calibration | None = None
+  measures: bool = False
+  pixel_spacing: tuple[float, float] | None = None
+
+  @property
+  def columns(self) -> Sequence[str]:
+    """Columns of the table."""
+    more = image_columns.measure_names() if self.measures else ()
+    return (*table.COLUMNS, *more)
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,23 +70,15 @@ class _Picture:
   """An image, and what was predicted for it so far."""
 
   input: inputs.Input
-  # At its own size; only with tiles.
-  image: np.ndarray | None
   # Resized to the size of the model's input.
   reduced: np.ndarray
+  # What the model is asked, in turn: results of `predictor.resize`.
+  parts: Iterator[list[np.ndarray]]
   size: tuple[int, int]
   # Pictures in the file, of which this is the first.
   count: int
   blend: tiles.Blend | None
   small: np.ndarray | None = None
-
-  def parts(self, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """What the model is asked, uint8 [H, W, 3] each."""
-    image, self.image = self.image, None  # Let go as soon as it is cut.
-    if self.blend:
-      assert image is not None
-      return self.blend.cut(image, size)
-    return iter([self.reduced])
 
   def answer(self, index: int, probability: np.ndarray) -> bool:
     """Takes the prediction of a part; whether it was the last one."""
@@ -101,7 +104,7 @@ class _Picture:
 
 
 def predict(
-  model: trained_model.TrainedModel,
+  model: model_interface.AnyModel,
   files: inputs.Inputs,
   places: outputs.Outputs,
   done: table.Done,
@@ -145,7 +148,7 @@ def predict(
     and (file.name, file.file) not in done
   )
   with (
-    table.Writer(places.masks, process) as writer,
+    table.Writer(places.masks, process, options.columns) as writer,
     stop_signals.StopSignals() as stop,
     stop.deferred(),
     tqdm.tqdm(
@@ -157,34 +160,41 @@ def predict(
       bar.update()
   distributed.primary_first(lambda: None)  # All of them are ready.
   distributed.primary_first(
-    lambda: None if process else table.join(places.masks)
+    lambda: None if process else table.join(places.masks, options.columns)
   )
   return table.summary(places.masks)
 
 
 def _settings(
-  model: trained_model.TrainedModel, places: outputs.Outputs, options: Options
+  model: model_interface.AnyModel, places: outputs.Outputs, options: Options
 ) -> dict[str, Any]:
   """What the files depend on, apart from the images."""
-  evaluation = model.config.evaluation
+  members = model.members
+  configs = [member.config for member in members]
+  # As many values as there are models; of one model, the value itself.
+  of_each = lambda values: values if len(members) > 1 else values[0]
   return {
     'model': model.fingerprint(),
-    'step': model.step,
-    'image_size': model.config.data.image_size,
-    'threshold': evaluation.threshold,
-    'views': evaluation.test_time_augmentation,
+    'step': of_each([member.step for member in members]),
+    'image_size': of_each([config.data.image_size for config in configs]),
+    'threshold': model.config.evaluation.threshold,
+    'views': of_each(
+      [config.evaluation.test_time_augmentation for config in configs]
+    ),
     'overlay': places.overlays is not None,
     'probability': places.probabilities is not None,
     'uncertainty': places.uncertainties is not None,
     'review': options.review and options.review.fingerprint(),
     'tiles': options.tile,
     **dataclasses.asdict(options.cleaning),
-    'columns': table.COLUMNS,
+    'measures': options.measures,
+    'pixel_spacing': options.pixel_spacing,
+    'columns': options.columns,
   }
 
 
 def _rows(
-  model: trained_model.TrainedModel,
+  model: model_interface.AnyModel,
   files: Iterable[inputs.Input],
   places: outputs.Outputs,
   options: Options,
@@ -205,23 +215,23 @@ def _rows(
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     # Rows, and the futures of those that are being made.
     rows: collections.deque[Any] = collections.deque()
-    batch: list[tuple[_Picture, int, np.ndarray]] = []
+    batch: list[tuple[_Picture, int, list[np.ndarray]]] = []
 
     def predict_batch():
-      images = [image for _, _, image in batch]
-      answers = predictor.probabilities(model, images, batch_size)
-      for (picture, index, _), answer in zip(batch, answers, strict=False):
+      parts = [part for _, _, part in batch]
+      answers = predictor.mean_probabilities(model, parts, batch_size)
+      for (picture, index, _), answer in zip(batch, answers, strict=True):
         if picture.answer(index, answer):
           rows.append(pool.submit(_write, picture, threshold, places, options))
       batch.clear()
 
-    read = lambda file: _read(file, size, tile)
+    read = lambda file: _read(file, model, tile)
     for found in _in_turn(pool, read, files, most=most):
       if isinstance(found, dict):
         rows.append(found)
       else:
-        for index, image in enumerate(found.parts(size)):
-          batch.append((found, index, image))
+        for index, part in enumerate(found.parts):
+          batch.append((found, index, part))
           if len(batch) == batch_size:
             predict_batch()
       while len(rows) > most:
@@ -247,7 +257,9 @@ def _in_turn(pool, function: Callable, items, *, most: int) -> Iterator:
 
 
 def _read(
-  file: inputs.Input, size: tuple[int, int], tile: tuple[int, int] | None
+  file: inputs.Input,
+  model: model_interface.AnyModel,
+  tile: tuple[int, int] | None,
 ) -> _Picture | dict[str, Any]:
   """Reads an image; the row of the table if that fails."""
   try:
@@ -257,11 +269,13 @@ def _read(
   except errors.InputError as error:
     return _skipped(file, error)
   own = image.shape[:2]
-  reduced = preprocessing.resize_image(image, size)
+  reduced = preprocessing.resize_image(image, model.config.data.image_size)
   if tile:
     blend = tiles.Blend(own, tile)
-    return _Picture(file, image, reduced, own, count, blend)
-  return _Picture(file, None, reduced, own, count, None)
+    parts = (predictor.resize(model, part) for part in blend.cut(image))
+    return _Picture(file, reduced, parts, own, count, blend)
+  resized = iter([predictor.resize(model, image)])
+  return _Picture(file, reduced, resized, own, count, None)
 
 
 def _skipped(file: inputs.Input, error: errors.InputError) -> dict[str, Any]:
@@ -288,15 +302,22 @@ def _write(
 ) -> dict[str, Any]:
   """Writes the files of an image; returns its row of the table."""
   file = picture.input
-  image = None
-  if places.overlays:
+  image = spacing = None
+  if places.overlays or options.measures:
     # Decoded again: large pictures are not kept while a batch is predicted.
     try:
-      image = preprocessing.decode_image(_bytes(file.path), str(file.path))
+      data = _bytes(file.path)
+      image = preprocessing.decode_image(data, str(file.path))
+      if options.measures:
+        spacing = pictures.pixel_spacing(data, str(file.path))
     except errors.InputError as error:
       return _skipped(file, error)
   probability = picture.probability()
   mask = postprocessing.clean(probability > threshold, options.cleaning)
+  measures = {}
+  if options.measures and image is not None:
+    spacing = spacing or options.pixel_spacing
+    measures = image_columns.measures(image, mask, spacing)
   places.write(file.name, mask, probability, image)
   return {
     'image_id': file.name,
@@ -313,4 +334,5 @@ def _write(
       threshold,
       options.review,
     ),
+    **measures,
   }

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import preprocessing
-from skinseg_jax.inference import forward_pass, trained_model
+from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.measures import lesion
 from skinseg_jax.runtime import errors, paths
 
@@ -56,10 +56,11 @@ class Predictor:
 
   Attributes:
     config: Config of its run.
-    step: Number of updates that it was trained for.
+    step: Number of updates that it was trained for; of several models the
+      largest.
   """
 
-  def __init__(self, model: trained_model.TrainedModel):
+  def __init__(self, model: model_interface.AnyModel):
     self._model = model
     self.config: config_lib.Config = model.config
     self.step = model.step
@@ -96,14 +97,13 @@ class Predictor:
   def _predicted(
     self, pictures: Iterable[Picture], batch_size: int
   ) -> Iterator[Prediction]:
-    size = self.config.data.image_size
     batch_size = whole_batch(self._model, batch_size)
     left = enumerate(pictures)
     while batch := list(itertools.islice(left, batch_size)):
       arrays = [_to_array(picture, f'picture {i}') for i, picture in batch]
-      resized = [preprocessing.resize_image(array, size) for array in arrays]
-      found = probabilities(self._model, resized, batch_size)
-      for array, probability in zip(arrays, found, strict=False):
+      resized = [resize(self._model, array) for array in arrays]
+      found = mean_probabilities(self._model, resized, batch_size)
+      for array, probability in zip(arrays, found, strict=True):
         yield at_own_size(array, probability, self.config.evaluation.threshold)
 
 
@@ -121,14 +121,56 @@ def at_own_size(
   return Prediction(own > threshold, own, image)
 
 
-def whole_batch(model: trained_model.TrainedModel, batch_size: int) -> int:
+def whole_batch(model: model_interface.AnyModel, batch_size: int) -> int:
   """The batch size, or the next that the model's devices divide."""
   devices = model.sharding.mesh.size
   return -(-batch_size // devices) * devices
 
 
+def resize(
+  model: model_interface.AnyModel, image: np.ndarray
+) -> list[np.ndarray]:
+  """Resizes a picture for each member of a model.
+
+  Args:
+    model: What will predict.
+    image: uint8 [height, width, 3].
+
+  Returns:
+    For each of `model.members`, uint8 [H, W, 3] of its input size.
+  """
+  sizes = [member.config.data.image_size for member in model.members]
+  by_size = {size: preprocessing.resize_image(image, size) for size in {*sizes}}
+  return [by_size[size] for size in sizes]
+
+
+def mean_probabilities(
+  model: model_interface.AnyModel,
+  images: Sequence[Sequence[np.ndarray]],
+  batch_size: int,
+) -> np.ndarray:
+  """Predicts one batch with each member, and takes the mean.
+
+  Args:
+    model: What predicts.
+    images: N results of `resize`, at most `batch_size`.
+    batch_size: Images in the compiled programs.
+
+  Returns:
+    Probability of lesion, float32 [N, H, W] of the size in the model's config.
+    Probabilities of members with smaller inputs are resized to it before.
+  """
+  size = model.config.data.image_size
+  total = np.zeros((len(images), *size), np.float32)
+  for member, own in zip(model.members, zip(*images, strict=True), strict=True):
+    found = probabilities(member, own, batch_size)
+    for place, one in zip(total, found, strict=False):
+      place += preprocessing.resize_probability(one, size)
+  return total / np.float32(len(model.members))
+
+
 def probabilities(
-  model: trained_model.TrainedModel,
+  model: model_interface.Model,
   images: Sequence[np.ndarray],
   batch_size: int,
 ) -> np.ndarray:

@@ -11,7 +11,7 @@ one model with one choice of flags.
 import csv
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from skinseg_jax.runtime import errors, spreadsheets
 NAME = 'predictions.csv'
 SETTINGS = 'predictions.json'
 PREDICTED, SKIPPED = 'predicted', 'skipped'
+# Of every table; some have more behind them.
 COLUMNS = (
   'image_id', 'file', 'status', 'problem', 'pictures', 'height', 'width',
   *image_columns.NAMES,
@@ -105,7 +106,8 @@ def start(folder: pathlib.Path, settings: Mapping[str, Any], done: Done):
 
   Args:
     folder: Folder of the predictions, made if missing.
-    settings: What predictions depend on; JSON can hold it.
+    settings: What predictions depend on; JSON can hold it. `columns` are those
+      of the table, beginning with `COLUMNS`.
     done: The images that are finished.
 
   Raises:
@@ -117,7 +119,7 @@ def start(folder: pathlib.Path, settings: Mapping[str, Any], done: Done):
   else:
     for path in _tables(folder):
       path.unlink()
-  _gather(folder, done.take)
+  _gather(folder, settings['columns'], done.take)
   temporary = folder / f'{SETTINGS}.tmp'
   temporary.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
   temporary.replace(folder / SETTINGS)
@@ -133,10 +135,12 @@ def _check_same(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
       ' --overwrite to predict everything again.'
     ) from error
   now = json.loads(json.dumps(settings))
+  names = {*before, *now}
+  differing = {name for name in names if before.get(name) != now.get(name)}
+  # The flag that adds columns says it in fewer words.
   differences = [
     f'{name}: {before.get(name)} there, {now.get(name)} now'
-    for name in sorted({*before, *now})
-    if before.get(name) != now.get(name)
+    for name in sorted(differing - {'columns'} or differing)
   ]
   if differences:
     raise errors.InputError(
@@ -149,7 +153,10 @@ def _check_same(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
 class Writer:
   """Adds rows to the table, or to the part of one of several processes."""
 
-  def __init__(self, folder: pathlib.Path, process: int):
+  def __init__(
+    self, folder: pathlib.Path, process: int, columns: Sequence[str]
+  ):
+    self._columns = columns
     path = folder / (f'predictions.part{process}.csv' if process else NAME)
     is_new = not path.exists()
     self._file = path.open(
@@ -157,7 +164,7 @@ class Writer:
     )
     self._writer = csv.writer(self._file, lineterminator='\n')
     if is_new:
-      self._writer.writerow(COLUMNS)
+      self._writer.writerow(columns)
 
   def __enter__(self) -> 'Writer':
     return self
@@ -167,15 +174,15 @@ class Writer:
 
   def add(self, row: Mapping[str, Any]) -> None:
     """Writes a row to the disk; columns that it lacks stay empty."""
-    cells = [str(row.get(name, '')) for name in COLUMNS]
+    cells = [str(row.get(name, '')) for name in self._columns]
     self._writer.writerow([spreadsheets.guard(cell) for cell in cells])
     self._file.flush()
 
 
-def join(folder: pathlib.Path) -> None:
+def join(folder: pathlib.Path, columns: Sequence[str]) -> None:
   """Puts the parts of all processes into the table."""
   if len(_tables(folder)) > 1:
-    _gather(folder, lambda row: True)
+    _gather(folder, columns, lambda row: True)
 
 
 def summary(folder: pathlib.Path) -> Summary:
@@ -198,7 +205,9 @@ def _tables(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _gather(
-  folder: pathlib.Path, keep: Callable[[Mapping[str, str]], bool]
+  folder: pathlib.Path,
+  columns: Sequence[str],
+  keep: Callable[[Mapping[str, str]], bool],
 ) -> None:
   """Writes the rows of all parts into one new table."""
   tables = _tables(folder)
@@ -207,11 +216,11 @@ def _gather(
     'w', encoding='utf-8', errors='surrogateescape', newline=''
   ) as file:
     writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for path in tables:
-      for row in _rows(path):
+      for row in _rows(path, columns):
         if keep(row):
-          cells = [row[name] for name in COLUMNS]
+          cells = [row[name] for name in columns]
           writer.writerow([spreadsheets.guard(cell) for cell in cells])
   temporary.replace(folder / NAME)
   for path in tables:
@@ -219,22 +228,32 @@ def _gather(
       path.unlink()
 
 
-def _rows(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  """The rows; one that was cut short by a kill is left out."""
+def _rows(
+  path: pathlib.Path, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, str]]:
+  """The rows; one that was cut short by a kill is left out.
+
+  Args:
+    path: A table or a part of one.
+    columns: Its columns; None for any that begin with `COLUMNS`.
+  """
   with path.open(
     encoding='utf-8', errors='surrogateescape', newline=''
   ) as file:
     reader = csv.reader(line for line in file if line.endswith(('\n', '\r')))
     try:
-      if next(reader, list(COLUMNS)) != list(COLUMNS):
+      header = next(reader, list(columns or COLUMNS))
+      if header[: len(COLUMNS)] != list(COLUMNS) or (
+        columns is not None and header != list(columns)
+      ):
         raise errors.InputError(
           f'{path} has other columns than this version writes; choose another'
           ' --output, or give --overwrite to predict everything again.'
         )
       for cells in reader:
-        if len(cells) == len(COLUMNS):
+        if len(cells) == len(header):
           bare = [spreadsheets.bare(cell) for cell in cells]
-          yield dict(zip(COLUMNS, bare, strict=True))
+          yield dict(zip(header, bare, strict=True))
     except csv.Error as error:
       raise errors.InputError(
         f'{path} is damaged ({error}); choose another --output, or give'

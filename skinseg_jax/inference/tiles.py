@@ -80,28 +80,25 @@ class Blend:
     self.probability = np.zeros(size, np.float32)
     self.missing = len(self._tiles)
 
-  def cut(
-    self, image: np.ndarray, size: tuple[int, int]
-  ) -> Iterator[np.ndarray]:
+  def cut(self, image: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the tiles: rows from the top, each from the left.
 
     Args:
       image: uint8 [height, width, 3].
-      size: Height and width that each tile is resized to.
 
     Yields:
-      uint8 [size[0], size[1], 3].
+      uint8 [h, w, 3], of the size of a tile.
     """
     for (top, _), (left, _) in self._tiles:
       tile = image[top : top + self._sides[0], left : left + self._sides[1]]
-      yield preprocessing.resize_image(np.ascontiguousarray(tile), size)
+      yield np.ascontiguousarray(tile)
 
   def add(self, index: int, probability: np.ndarray) -> None:
     """Adds the prediction of a tile.
 
     Args:
       index: Position of the tile in the order of `cut`.
-      probability: float32 [h, w], of the size that the tile was resized to.
+      probability: float32 [h, w], of any size.
     """
     (top, down), (left, across) = self._tiles[index]
     own = preprocessing.resize_probability(probability, self._sides)

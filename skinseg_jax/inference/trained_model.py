@@ -1,9 +1,11 @@
-"""Loads a model with the config of its run, ready to predict."""
+"""Loads a model with the config of its run, or several models as one."""
 
+import copy
 import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from flax import nnx
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
 from skinseg_jax.data import input_pipeline
-from skinseg_jax.inference import forward_pass
+from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.models import build
 from skinseg_jax.run import checkpointing, run_folder
 from skinseg_jax.runtime import errors
@@ -40,6 +42,11 @@ class TrainedModel:
   step: int
   best: dict[str, Any] | None
   local: bool = False
+
+  @property
+  def members(self) -> 'tuple[TrainedModel]':
+    """Only itself."""
+    return (self,)
 
   @property
   def sharding(self) -> jax.sharding.NamedSharding:
@@ -77,6 +84,43 @@ class TrainedModel:
       digest.update(jax.tree_util.keystr(path).encode())
       digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ensemble:
+  """Several models as one: the mean of their probabilities; see `ensemble`.
+
+  The models may be different networks with different input sizes. Each takes
+  the picture at its own size, as it does alone.
+
+  Attributes:
+    members: The models, in the order of their fingerprints: the same models
+      give the same bits, in whatever order they were named.
+    config: That of the first one, with the largest height and width of all
+      members as `data.image_size`: the size at which the mean is taken.
+  """
+
+  members: Sequence[model_interface.Model]
+  config: config_lib.Config
+
+  @property
+  def step(self) -> int:
+    """The largest number of updates that a member was trained for."""
+    return max(member.step for member in self.members)
+
+  @property
+  def sharding(self) -> jax.sharding.NamedSharding:
+    """How a batch is laid out over the devices."""
+    return self.members[0].sharding
+
+  def on_this_process(self) -> 'Ensemble':
+    """The members on the devices of this process only."""
+    members = [member.on_this_process() for member in self.members]
+    return dataclasses.replace(self, members=members)
+
+  def fingerprint(self) -> str:
+    """SHA-256 of all members, their input sizes and views."""
+    return _digest([_about(member) for member in self.members])
 
 
 def load(workdir: pathlib.Path, checkpoint: str) -> TrainedModel:
@@ -133,3 +177,56 @@ def best_checkpoint(
     return None
   dice = checkpoints.metrics(step)[checkpointing.BEST_METRIC]
   return {'step': step, 'dice': dice}
+
+
+def ensemble(models: Sequence[model_interface.Model]) -> Ensemble:
+  """Makes several models one.
+
+  Args:
+    models: At least one, with one threshold.
+
+  Raises:
+    InputError: If the models differ in their threshold.
+  """
+  values = sorted({model.config.evaluation.threshold for model in models})
+  if len(values) > 1:
+    raise errors.InputError(
+      'the models of an ensemble must have one evaluation.threshold; these have'
+      f' {", ".join(map(str, values))}. Predict with those of one threshold.'
+    )
+  members = sorted(models, key=lambda model: _digest(_about(model)))
+  config = copy.deepcopy(members[0].config)
+  heights, widths = zip(
+    *(member.config.data.image_size for member in members), strict=True
+  )
+  config.data.image_size = (max(heights), max(widths))
+  return Ensemble(members, config)
+
+
+def load_all(
+  folders: Sequence[pathlib.Path], checkpoint: str
+) -> model_interface.AnyModel:
+  """Loads the model of one folder, or those of several as one.
+
+  Args:
+    folders: Folders of runs or of shared models.
+    checkpoint: 'best', 'last' or a step, of each of them.
+
+  Raises:
+    InputError: As for `load` and `ensemble`.
+  """
+  models = [load(folder, checkpoint) for folder in folders]
+  return models[0] if len(models) == 1 else ensemble(models)
+
+
+def _about(model: model_interface.Model) -> list:
+  """What the probabilities of a member depend on."""
+  return [
+    model.fingerprint(),
+    list(model.config.data.image_size),
+    model.config.evaluation.test_time_augmentation,
+  ]
+
+
+def _digest(value: list) -> str:
+  return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -222,16 +222,27 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   temporary.replace(path)
 
 
+def differing_fields(
+  before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[str]:
+  """Fields in which a run may not differ when it resumes, but does.
+
+  Args:
+    before: `config.flat` of the run.
+    now: `config.flat` of the config to resume it with.
+  """
+  free = _FREE_FIELDS
+  if now['train.schedule'] != 'constant':
+    free -= {'train.epochs'}  # The schedule depends on the number of epochs.
+  return [n for n in now if before[n] != now[n] and n not in free]
+
+
 def _check_same_run(workdir, config, source, split) -> None:
   before = config_lib.flat(config_lib.load(workdir / 'config.json'))
   now = config_lib.flat(config)
-  free = _FREE_FIELDS
-  if config.train.schedule != 'constant':
-    free -= {'train.epochs'}  # The schedule depends on the number of epochs.
   differing = [
     f'{name}: {before[name]!r} there, {now[name]!r} now'
-    for name in now
-    if before[name] != now[name] and name not in free
+    for name in differing_fields(before, now)
   ]
   if not _same_data(workdir, source):
     differing.append('the images or masks themselves')

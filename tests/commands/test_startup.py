@@ -22,6 +22,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('predict', '--workdir nowhere --input x --output y'),
     ('compare', 'one_run_alone'),
     ('calibrate_review', '--workdir nowhere'),
+    ('cross_validate', '--config quickstart --folds 1'),
     ('export', '--workdir nowhere --format huggingface --output x'),
     ('export', '--workdir nowhere --format onnx --output x'),
     ('serve', '--workdir nowhere'),
@@ -31,7 +32,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
       (command, '--help')
       for command in (
         'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
-        'serve', 'calibrate_review', 'torch_weights',
+        'serve', 'calibrate_review', 'cross_validate', 'torch_weights',
       )
     ),
   ],

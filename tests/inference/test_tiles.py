@@ -7,6 +7,7 @@ import predict_cases as cases
 import pytest
 from PIL import Image
 
+from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import predictor, tiles
 
 
@@ -48,9 +49,9 @@ def test_weights_by_hand():
 
 def blended(predict, image, tile, size):
   blend = tiles.Blend(image.shape[:2], tile)
-  for index, part in enumerate(list(blend.cut(image, size))):
-    assert part.shape == (*size, 3)
-    blend.add(index, predict(part))
+  for index, part in enumerate(list(blend.cut(image))):
+    assert part.shape == (*np.minimum(tile, image.shape[:2]), 3)
+    blend.add(index, predict(preprocessing.resize_image(part, size)))
   assert not blend.missing
   return blend.probability
 
