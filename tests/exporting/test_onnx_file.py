@@ -83,10 +83,12 @@ def test_probabilities_are_those_of_flax(architecture, encoder, width, size):
     .compile(compiler_options={'xla_backend_optimization_level': 0})
   )
   flax = np.asarray(compiled(state, images))
+  # A softmax over all pixels enlarges rounding where weights are random.
+  bound = 3e-4 if architecture == 'manet' else 1e-4
   for count in (1, 7):
     (found,) = session.run(None, {'image': images[:count]})
     assert found.shape == (count, size, size)
-    np.testing.assert_allclose(found, flax[:count], atol=1e-4)
+    np.testing.assert_allclose(found, flax[:count], atol=bound)
   kinds = collections.Counter(node.op_type for node in model.graph.node)
   assert kinds['BatchNormalization'] == 0
   # Images are turned once; group norms and attention turn small ones.

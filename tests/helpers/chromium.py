@@ -64,7 +64,11 @@ def messages(browser):
 
 
 def requested(browser):
-  """Requested addresses, except those that contain their own content."""
+  """Requested addresses.
+
+  Without those that contain their own content, and those of the browser's own
+  first page.
+  """
   lines = [entry['message'] for entry in browser.get_log('performance')]
   assert lines
   events = [json.loads(line)['message'] for line in lines]
@@ -72,5 +76,5 @@ def requested(browser):
     event['params']['request']['url']
     for event in events
     if event['method'] == 'Network.requestWillBeSent'
-    and not event['params']['request']['url'].startswith('data:')
+    and not event['params']['request']['url'].startswith(('data:', 'chrome:'))
   ]
