@@ -67,9 +67,10 @@ def _predict(
 ) -> table.Summary:
   """Predicts and prints what was done."""
   from skinseg_jax.inference import predictions
-  from skinseg_jax.runtime import devices, distributed
+  from skinseg_jax.runtime import compilation, devices, distributed
 
   devices.use('auto')
+  compilation.keep_programs()
   model = _model(args)
   options = predictions.Options(
     cleaning=postprocessing.Steps(

@@ -1,5 +1,6 @@
 """Shared fixtures: real and generated data, a tiny run, strict numerics."""
 
+import os
 import pathlib
 
 import fake_ham10000
@@ -9,6 +10,9 @@ import pytest
 from skinseg_jax import config as config_lib
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# No test takes a program from an earlier one, or writes to the user's folders.
+jax.config.update('jax_enable_compilation_cache', False)
+os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # Of processes they start.
 
 _HAM10000 = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
 

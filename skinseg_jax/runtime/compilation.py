@@ -30,6 +30,24 @@ def make_deterministic() -> None:
   os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
 
 
+def keep_programs() -> None:
+  """Keeps compiled programs in the user's cache folder for later processes.
+
+  Does nothing if JAX was already told where to keep them, such as by
+  JAX_COMPILATION_CACHE_DIR, or if the folder cannot be made.
+  """
+  if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+    return
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  folder = os.path.join(home, 'skinseg_jax', 'programs')
+  try:
+    os.makedirs(folder, exist_ok=True)
+  except OSError:
+    return
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
 def compile_step(step: Any, *args: Any, xla_options: str, **static: Any) -> Any:
   """Compiles a jitted function for arguments of these shapes.
 

@@ -21,7 +21,13 @@ def test_killed_and_stopped_runs_end_as_undisturbed(tmp_path):
       '--kills=2',
       '--stops=1',
     ],
-    env={**os.environ, 'PYTHONPATH': str(_ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'},
+    env={
+      **os.environ,
+      'PYTHONPATH': str(_ROOT),
+      'TF_CPP_MIN_LOG_LEVEL': '3',
+      # Its many runs share their compiled programs.
+      'JAX_ENABLE_COMPILATION_CACHE': 'true',
+    },
     capture_output=True,
     text=True,
     check=False,
