@@ -298,6 +298,11 @@ def _check_home(args: argparse.Namespace, folder: pathlib.Path) -> None:
       'what should the model be scored on? Give --images and --masks, or'
       ' --data_dir, where HAM10000 is prepared.'
     )
+  elif args.images is None and not (folder / 'split.csv').is_file():
+    raise errors.InputError(
+      f'{folder} does not say which images it was validated on; give --images'
+      ' and --masks in place of --data_dir.'
+    )
 
 
 def _config_of_method(args: argparse.Namespace) -> config_lib.Config:

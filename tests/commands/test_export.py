@@ -177,8 +177,18 @@ def test_after_a_refusal_the_second_try_writes(tiny_run, tmp_path, monkeypatch):
   [
     (['--images=x', '--masks=x'], 'give --output DIR'),
     (['--output={0}/out'], 'Give --images and --masks, or --data_dir'),
-    (['--output={0}/full', '--data_dir=x'], 'is not empty; give a new folder'),
-    (['--output={1}', '--data_dir=x'], 'holds another model or its scores'),
+    (
+      ['--output={0}/out', '--data_dir=x'],
+      'give --images and --masks in place',
+    ),
+    (
+      ['--output={0}/full', '--images=x', '--masks=x'],
+      'is not empty; give a new folder',
+    ),
+    (
+      ['--output={1}', '--images=x', '--masks=x'],
+      'holds another model or its scores',
+    ),
   ],
 )
 def test_scores_of_a_shared_model_need_a_place_and_data(
