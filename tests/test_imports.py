@@ -139,7 +139,9 @@ def test_no_module_imports_itself_through_others():
 
 
 def test_no_folder_holds_too_many_modules():
-  for folder in {path.parent for path in _ROOT.rglob('*.py')}:
+  repository = pathlib.Path(__file__).parents[1]
+  trees = (_ROOT, repository / 'scripts', repository / 'tests')
+  for folder in {path.parent for tree in trees for path in tree.rglob('*.py')}:
     modules = {p.stem for p in folder.glob('*.py')} - {'__init__', '__main__'}
     if folder == _ROOT:
       modules -= set(_COMMANDS)  # Python's -m fixes where they stand.

@@ -21,7 +21,8 @@ from skinseg_jax.data.sources import catalog
 from skinseg_jax.runtime import errors
 
 _ROOT = pathlib.Path(__file__).parents[2]
-sys.path += [str(_ROOT / 'scripts'), str(_ROOT / 'tests' / 'helpers')]
+_HELPERS = _ROOT / 'tests' / 'helpers'
+sys.path += map(str, (_ROOT / 'scripts', _HELPERS, _HELPERS / 'pytorch'))
 _SIZES = (128, 224)
 _NUM_IMAGES = 8
 

@@ -1,6 +1,6 @@
 """Counts parameters and multiply-adds of every network.
 
-python scripts/studies/network_costs.py \
+python scripts/docs/network_costs.py \
   --output docs/benchmarks/network_costs.json
 
 Prints the table of docs/reference/networks.md. Nothing is computed or compiled.

@@ -1,6 +1,6 @@
 """Draws how each network is built, for docs/reference/networks.md.
 
-python scripts/studies/network_pictures.py --output_dir docs/pictures/networks
+python scripts/docs/network_pictures.py --output_dir docs/pictures/networks
 
 Channels and sizes in the pictures come from the networks themselves, see
 `network_shapes`. Networks without an encoder have their default width.

@@ -18,7 +18,7 @@ from PIL import Image
 
 from skinseg_jax.inference import predictions, predictor, table
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 _SLOWLY = _ROOT / 'tests/helpers/predict_slowly.py'
 
 

@@ -1,7 +1,7 @@
 """Draws the picture for README.md: generated lesions with their outlines.
 
 python -m skinseg_jax.main --config configs/quickstart.py
-python scripts/studies/readme_picture.py --workdir runs/quickstart \
+python scripts/docs/readme_picture.py --workdir runs/quickstart \
   --output docs/pictures/quickstart.png
 
 The cases are spread evenly from the worst to the best IoU of the validation

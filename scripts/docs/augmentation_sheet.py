@@ -1,6 +1,6 @@
 """Draws a sheet of real images with one row for every augmentation.
 
-python scripts/studies/augmentation_sheet.py --data_dir DIR --output sheet.png
+python scripts/docs/augmentation_sheet.py --data_dir DIR --output sheet.png
 
 Each row enables one field at a strength that is easy to see. The first row is
 unchanged; the last row enables all fields. The outline of the mask is white.
