@@ -41,8 +41,9 @@ def main(argv: list[str]) -> None:
         f'--output={scores}')  # fmt: skip
   _write_card(model, scores)
   before = _weights(shared_model.SHIPPED)
+  whole = shutil.copytree(model, shared_model.SHIPPED.with_suffix('.new'))
   shutil.rmtree(shared_model.SHIPPED, ignore_errors=True)
-  shutil.copytree(model, shared_model.SHIPPED)
+  whole.rename(shared_model.SHIPPED)
   same = before == _weights(shared_model.SHIPPED)
   print(
     f'wrote {shared_model.SHIPPED}; the weights are'

@@ -48,6 +48,10 @@ def _random_state(config):
     if len(leaf.shape) < 2:
       return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
     deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+    if leaf.shape[-1] == 1:
+      # The head: logits stay below 20, as in trained networks. Rounding grows
+      # with them: at 170, float32 alone costs 1e-4 of probability.
+      deviation /= 10
     return rng.normal(0, deviation, leaf.shape).astype(np.float32)
 
   return jax.tree.map(draw, nnx.state(abstract))
@@ -83,12 +87,10 @@ def test_probabilities_are_those_of_flax(architecture, encoder, width, size):
     .compile(compiler_options={'xla_backend_optimization_level': 0})
   )
   flax = np.asarray(compiled(state, images))
-  # A softmax over all pixels enlarges rounding where weights are random.
-  bound = 3e-4 if architecture == 'manet' else 1e-4
   for count in (1, 7):
     (found,) = session.run(None, {'image': images[:count]})
     assert found.shape == (count, size, size)
-    np.testing.assert_allclose(found, flax[:count], atol=bound)
+    np.testing.assert_allclose(found, flax[:count], atol=1e-4)
   kinds = collections.Counter(node.op_type for node in model.graph.node)
   assert kinds['BatchNormalization'] == 0
   # Images are turned once; group norms and attention turn small ones.

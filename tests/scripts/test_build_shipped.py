@@ -1,0 +1,51 @@
+"""The model of the package is built from a run, with its card and scores."""
+
+import importlib
+import shutil
+
+import build_shipped
+import pytest
+
+from skinseg_jax.inference import trained_model
+from skinseg_jax.weights import shared_model
+
+
+@pytest.fixture
+def build(tiny_run, tiny_config, tmp_path, monkeypatch):
+  """Builds a model whose training is that of `tiny_run`."""
+  workdir, _ = tiny_run
+  runs = tmp_path / 'runs'
+  monkeypatch.setattr(shared_model, 'SHIPPED', tmp_path / 'shipped')
+
+  def call(command, *flags):
+    if command == 'main':
+      assert '--config=ham10000_mobile' in flags
+      shutil.copytree(workdir, runs / 'run', dirs_exist_ok=True)
+    else:
+      module = importlib.import_module(f'skinseg_jax.{command}')
+      module.main([command, *flags])
+
+  monkeypatch.setattr(build_shipped, '_call', call)
+  data = tiny_config.data.data_dir
+  return lambda: build_shipped.main(
+    ['build_shipped', f'--runs_dir={runs}', f'--data_dir={data}']
+  )
+
+
+def test_it_replaces_the_model_of_the_package(
+  build, tiny_run, tmp_path, capsys
+):
+  shipped = tmp_path / 'shipped'
+  build()
+  assert 'other bytes than before' in capsys.readouterr().out
+  run, model = (trained_model.load(w, 'last') for w in (tiny_run[0], shipped))
+  assert model.step == run.step
+  card = (shipped / 'README.md').read_text()
+  assert '| Dice, pooled over all pixels |' in card
+  (shipped / 'left_over').touch()
+  build()
+  assert 'the same bytes as before' in capsys.readouterr().out
+  assert sorted(path.name for path in shipped.iterdir()) == [
+    'README.md', 'config.json', 'model.json', 'model.safetensors', 'split.csv'
+  ]  # fmt: skip
+  assert not list(tmp_path.glob('shipped.*'))
