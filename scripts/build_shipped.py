@@ -1,4 +1,4 @@
-"""Builds the model that comes with the package, from HAM10000 to its last byte.
+"""Builds the model that comes with the package from HAM10000.
 
   python scripts/build_shipped.py --runs_dir runs/shipped [--data_dir data]
 
@@ -14,12 +14,22 @@ the last byte; otherwise the scores differ in their last digits.
 
 import argparse
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import shared_model
+
+_DOCS = pathlib.Path(__file__).parents[1] / 'docs'
+_SKETCHES = 'pictures/failures.png'
+# Of docs/explanation/shipped-model.md.
+_SECTIONS = (
+  'How it was trained',
+  'How the augmentation was chosen',
+  'Where it fails',
+)
 
 
 def main(argv: list[str]) -> None:
@@ -46,8 +56,8 @@ def main(argv: list[str]) -> None:
   whole.rename(shared_model.SHIPPED)
   same = before == _weights(shared_model.SHIPPED)
   print(
-    f'wrote {shared_model.SHIPPED}; the weights are'
-    f' {"the same bytes as before" if same else "other bytes than before"}'
+    f'wrote {shared_model.SHIPPED}; its weights are'
+    f' {"unchanged" if same else "new"}'
   )
 
 
@@ -63,7 +73,20 @@ def _write_card(model: pathlib.Path, scores: pathlib.Path) -> None:
   from skinseg_jax.reporting import model_card
 
   loaded = trained_model.load(model, 'last')
-  model_card.write(model / 'README.md', scores, loaded)
+  model_card.write(model / 'README.md', scores, loaded, _notes())
+  shutil.copyfile(_DOCS / _SKETCHES, model / 'failures.png')
+
+
+def _notes() -> str:
+  """The sections of the model's page that its card repeats."""
+  page = (_DOCS / 'explanation' / 'shipped-model.md').read_text('utf-8')
+  sections = dict(part.split('\n', 1) for part in page.split('\n## ')[1:])
+  text = '\n\n'.join(
+    f'## {title}\n{sections[title].rstrip()}' for title in _SECTIONS
+  )
+  text = text.replace(f'(../{_SKETCHES})', '(failures.png)')
+  # The card has no neighbours: links to other pages become their text.
+  return re.sub(r'(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)', r'\1', text)
 
 
 def _weights(folder: pathlib.Path) -> str | None:

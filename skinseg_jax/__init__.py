@@ -16,7 +16,8 @@ def load(
 
   Args:
     folder: Folder of a run, of a shared model, or of a cross-validation with
-      `ensemble.json`. None for the model that comes with the package.
+      `ensemble.json`. None for the model that comes with the package; a line is
+      printed that says so.
     checkpoint: Of a run: 'best' (by validation Dice), 'last', or a step.
 
   Returns:
@@ -30,8 +31,8 @@ def load(
   from skinseg_jax.runtime import paths
   from skinseg_jax.weights import ensemble_folder, shared_model
 
-  path = shared_model.SHIPPED
-  if folder is not None:
-    path = paths.user_path(os.fspath(folder))
+  path = shared_model.chosen(
+    None if folder is None else paths.user_path(os.fspath(folder))
+  )
   folders = ensemble_folder.members([path])
   return predictor.Predictor(trained_model.load_all(folders, checkpoint))

@@ -279,6 +279,7 @@ def _check_home(args: argparse.Namespace, folder: pathlib.Path) -> None:
   Raises:
     InputError: If they do not fit the folder of the model.
   """
+  has_split = (folder / shared_model.SPLIT).is_file()
   if not shared_model.is_one(folder):
     given = [
       f'--{name}' for name in ('output', 'data_dir') if getattr(args, name)
@@ -295,10 +296,10 @@ def _check_home(args: argparse.Namespace, folder: pathlib.Path) -> None:
     )
   elif args.images is None and args.data_dir is None:
     raise errors.InputError(
-      'what should the model be scored on? Give --images and --masks, or'
-      ' --data_dir, where HAM10000 is prepared.'
+      'what should the model be scored on? Give --images and --masks'
+      + (', or --data_dir, where HAM10000 is prepared.' if has_split else '.')
     )
-  elif args.images is None and not (folder / 'split.csv').is_file():
+  elif args.images is None and not has_split:
     raise errors.InputError(
       f'{folder} does not say which images it was validated on; give --images'
       ' and --masks in place of --data_dir.'

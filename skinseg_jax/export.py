@@ -6,8 +6,8 @@ Without --workdir, the model that comes with skinseg_jax is exported.
 
 huggingface: a folder for the Hugging Face hub with `README.md` (the model card
 with its scores), `config.json`, `model.json` and `model.safetensors`. `predict`
-takes such a folder as --workdir, and so does `evaluate` with --images and
---masks. Nothing is uploaded. Paths of this machine are left out.
+takes such a folder as --workdir, and so does `evaluate` with --output. Nothing
+is uploaded. Paths of this machine are left out.
 
 onnx, stablehlo: the network for a program without Flax. Pictures go in as
 uint8, probabilities come out; any number of pictures at once. Beside the file
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
   config_lib.load(workdir / 'config.json')  # Is it a run?
   if args.format in portable.FORMATS:
     portable.check_installed(args.format)
+  shared_model.keep_out(workdir, args.output)
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     empty = all(path.name == _PARTIAL for path in args.output.iterdir())
@@ -79,8 +80,10 @@ def export(
   try:
     shutil.rmtree(partial, ignore_errors=True)  # Of an export that was killed.
     partial.mkdir()
-    write = _write_shared if kind == 'huggingface' else _write_portable
-    step = write(workdir, checkpoint, partial, kind)
+    if kind == 'huggingface':
+      step = _write_shared(workdir, checkpoint, partial)
+    else:
+      step = _write_portable(workdir, checkpoint, partial, kind)
     # model.json is last: a folder with it is whole.
     for path in sorted(partial.iterdir(), key=lambda p: p.name == 'model.json'):
       path.rename(output / path.name)
@@ -101,21 +104,22 @@ def _write_portable(
   from skinseg_jax.reporting import model_card
 
   model = trained_model.load(workdir, checkpoint)
-  if model.config.evaluation.test_time_augmentation != 'off':
-    print('the file predicts each picture once, without its mirror images')
-  about = {
-    'licence': model_card.licence(model.config),
-    'scores': model_card.scores(workdir, model.step)['scores'],
-  }
+  about: dict[str, Any] = {'licence': model_card.licence(model.config)}
+  if model.config.evaluation.test_time_augmentation == 'off':
+    about['scores'] = model_card.scores(workdir, model.step)['scores']
+  else:
+    print(
+      'the file predicts each picture once, without its mirror images; the'
+      ' scores of the run, which are with them, are left out'
+    )
   difference = portable.write(output, kind, model, about)
   print(f'largest difference to Flax in a probability: {difference:.2g}')
   return model.step
 
 
 def _write_shared(
-  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path, kind: str
+  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path
 ) -> int:
-  del kind  # There is one.
   # Imported here, because the import takes seconds.
   from flax import nnx
 
@@ -127,16 +131,16 @@ def _write_shared(
 
   model = trained_model.load(workdir, checkpoint)
   if shared_model.is_one(workdir):
-    shutil.copytree(workdir, output, dirs_exist_ok=True)
+    model_folder.copy(workdir, output)
     return model.step
   model_card.write(output / 'README.md', workdir, model)
+  shared_models.keep_split(workdir, model.config, output)
   model_folder.write(
     output,
     _without_paths(model.config),
     nnx.merge(model.graphdef, model.state),
     shared_models.details(workdir, model.step),
   )
-  shared_models.keep_split(workdir, model.config, output)
   review = expected_dice.read(workdir)
   if review is not None and review.step == model.step:
     expected_dice.write(output, review)

@@ -38,16 +38,17 @@ def main(argv: list[str]) -> None:
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
-  from skinseg_jax.runtime import devices
+  from skinseg_jax.runtime import compilation, devices
   from skinseg_jax.serving import app as app_lib
   from skinseg_jax.serving import server
 
   with server.bound(args.host, args.port) as listener:
     devices.use('auto')
+    compilation.keep_programs()
     model = trained_model.load(workdir, 'last')
-    app, worker = app_lib.create(
-      model, workdir.resolve().name, token=args.token or ''
-    )
+    ours = workdir == shared_model.SHIPPED
+    name = 'the model of skinseg_jax' if ours else workdir.resolve().name
+    app, worker = app_lib.create(model, name, token=args.token or '')
     print('compiling', flush=True)
     worker.start()
     try:

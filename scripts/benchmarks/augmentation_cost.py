@@ -3,7 +3,7 @@
 python scripts/benchmarks/augmentation_cost.py [--width 64]
   [--size 224] [--batch 4]
 
-All changes are those of configs/ham10000_best.py and quarter turns. The two
+All changes are every field of the augmentation at a strong value. The two
 settings take turns, so that a change of the machine's speed affects both.
 Prints medians. Run nothing else on the machine at the same time.
 """

@@ -22,6 +22,7 @@ class Remedies:
     mask_suffixes: Endings of the names of masks.
     raw_dir: The folder of the raw files of HAM10000.
     data_dir: Where prepared data sets are kept.
+    no_data: What to do if no data set is prepared there, as a sentence.
   """
 
   images: str
@@ -32,6 +33,10 @@ class Remedies:
   mask_suffixes: str
   raw_dir: str
   data_dir: str
+  no_data: str = (
+    'prepare it with scripts/prepare_ham10000.py, or give the folder where it'
+    ' is as --data_dir'
+  )
 
 
 CONFIG = Remedies(
@@ -70,6 +75,8 @@ RUN = Remedies(
   mask_suffixes=_of_run('mask_suffixes'),
   raw_dir=_of_run('raw_dir'),
   data_dir=_of_run('data_dir'),
+  no_data='start from the folder that the run was trained in, or set'
+  ' data.data_dir in its config.json',
 )
 
 # Where prepared data may be kept instead, by what the user typed.

@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 from skinseg_jax import config as config_lib
+from skinseg_jax import config_rules
 from skinseg_jax.evaluation import training_images
 from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
@@ -20,13 +21,12 @@ _ENVIRONMENT = (
   'python', 'packages', 'device', 'platform', 'num_devices', 'commit',
   'data_source', 'data_fingerprint', 'split_sha256',
 )  # fmt: skip
-_SPLIT = 'split.csv'
 # In the environment.json of the scores: which weights they are of.
 _DIGEST = 'weights_sha256'
 
 
 def details(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-  """What a model keeps of its run besides config and weights.
+  """What `model.json` says about the run.
 
   Args:
     workdir: Folder of the run.
@@ -50,9 +50,9 @@ def details(workdir: pathlib.Path, step: int) -> dict[str, Any]:
 def keep_split(
   workdir: pathlib.Path, config: config_lib.Config, output: pathlib.Path
 ) -> None:
-  """Copies the split of a public data set; other ids may be private."""
+  """Copies the split of a public data set. Other ids may be private."""
   if config.data.source == 'ham10000':
-    shutil.copy(workdir / _SPLIT, output / _SPLIT)
+    shutil.copy(workdir / shared_model.SPLIT, output / shared_model.SPLIT)
 
 
 def holds_scores(folder: pathlib.Path) -> bool:
@@ -77,6 +77,7 @@ def prepare(
   Raises:
     InputError: If `home` holds something else or cannot be written to.
   """
+  shared_model.keep_out(folder, home)
   about = shared_model.about(folder)
   digest = about[_DIGEST]
   path = home / 'config.json'
@@ -88,6 +89,7 @@ def prepare(
         ' --output.'
       )
     config = config_lib.load(path)
+    config_rules.validate(config)
   elif home.is_dir() and any(home.iterdir()):
     raise errors.InputError(
       f'{home} is not empty; give a new folder as --output.'
@@ -100,8 +102,8 @@ def prepare(
     config = dataclasses.replace(config, data=data)
   try:
     home.mkdir(parents=True, exist_ok=True)
-    if (folder / _SPLIT).exists():
-      shutil.copy(folder / _SPLIT, home / _SPLIT)
+    if (folder / shared_model.SPLIT).exists():
+      shutil.copy(folder / shared_model.SPLIT, home / shared_model.SPLIT)
     run_folder.write_json(
       home / 'environment.json',
       {**about['environment'], _DIGEST: digest},
@@ -109,8 +111,8 @@ def prepare(
     training_images.store(
       home,
       about['step'],
-      about.get('operating_point'),
-      about.get('training_profile'),
+      about['operating_point'],
+      about['training_profile'],
     )
     # Last: a folder with a config is complete.
     run_folder.write_json(path, config_lib.to_dict(config))

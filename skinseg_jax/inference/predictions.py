@@ -206,10 +206,12 @@ def _rows(
   tile = None
   if options.tile:
     tile = (options.tile, max(1, round(options.tile * size[1] / size[0])))
-  # The number of images, not of those that are left: the same program gives the
-  # same bits before and after an interruption.
+  # By the number of images, not of those that are left: the same program gives
+  # the same bits before and after an interruption. Powers of two, so that few
+  # programs are compiled and a kept one is found again.
+  power = 2 ** (count - 1).bit_length()
   batch_size = predictor.whole_batch(
-    model, _BATCH_SIZE if tile else min(_BATCH_SIZE, count)
+    model, _BATCH_SIZE if tile else min(_BATCH_SIZE, power)
   )
   most = _LARGE_PICTURES if tile else 2 * batch_size
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -11,10 +11,12 @@ import jinja2
 from flax import nnx
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.data import splits
 from skinseg_jax.evaluation import result_files, shared_models
 from skinseg_jax.inference import trained_model
 from skinseg_jax.reporting import provenance
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import shared_model
 
 _EVALUATION = 'validation'
 _LICENCES = {'ham10000': 'cc-by-nc-4.0', 'synthetic': 'apache-2.0'}
@@ -25,6 +27,7 @@ def write(
   path: pathlib.Path,
   workdir: pathlib.Path,
   model: trained_model.TrainedModel,
+  notes: str = '',
 ) -> None:
   """Writes the card.
 
@@ -33,6 +36,7 @@ def write(
     workdir: Folder of the run, or of the scores of the shared model. The card
       has its validation scores if they belong to the same checkpoint.
     model: The model that is shared.
+    notes: Sections to add, as Markdown.
   """
   config = model.config
   parameters = jax.tree.leaves(nnx.filter_state(model.state, nnx.Param))
@@ -44,7 +48,11 @@ def write(
   )
   text = environment.get_template('model_card.md').render(
     name=' '.join(['skinseg_jax', *_short(config.model)]),
-    network=provenance.network(config.model),
+    network=provenance.network(config.model).rstrip(','),
+    notes=notes,
+    training_images=_training_images(workdir),
+    data_split=config.data.split,
+    views=provenance.VIEWS[config.evaluation.test_time_augmentation],
     licence=licence(config),
     parameters=sum(leaf.size for leaf in parameters),
     height=config.data.image_size[0],
@@ -55,6 +63,12 @@ def write(
     **scores(workdir, model.step),
   )
   path.write_text(text, encoding='utf-8')
+
+
+def _training_images(workdir: pathlib.Path) -> int:
+  """Their number; 0 if the folder does not say."""
+  path = workdir / shared_model.SPLIT
+  return len(splits.read_split(path).train) if path.is_file() else 0
 
 
 def _short(model: config_lib.ModelConfig) -> list[str]:

@@ -96,7 +96,8 @@ _LOSSES = {
   'bce_dice': 'binary cross-entropy plus soft Dice',
   'focal_tversky': 'focal Tversky loss',
 }
-_VIEWS = {'off': 1, 'flips': 4, 'dihedral': 8}
+# How many views of an image are averaged.
+VIEWS = {'off': 1, 'flips': 4, 'dihedral': 8}
 
 
 _ARCHITECTURES = {
@@ -130,7 +131,7 @@ def model(config: config_lib.Config) -> str:
   """Describes the model and its training in a few sentences."""
   height, width = config.data.image_size
   train = config.train
-  views = _VIEWS[config.evaluation.test_time_augmentation]
+  views = VIEWS[config.evaluation.test_time_augmentation]
   sentences = [
     f'{network(config.model)} for images of {height} x {width} pixels, with'
     f' convolutions in {config.model.compute_dtype}.'

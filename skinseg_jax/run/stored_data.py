@@ -46,11 +46,13 @@ def open_run_data(
       that of a model and has none.
   """
   shared_model.refuse(workdir)
+  # The data of a shared model are named by a flag.
+  words = remedies.FLAGS if other_copies else remedies.RUN
   split = splits.read_split(workdir / 'split.csv')
   # Relative paths in a config depend on the working directory, so the data may
   # not be where it was.
   try:
-    source = catalog.open_source(config, download=False, remedies=remedies.RUN)
+    source = catalog.open_source(config, download=False, remedies=words)
   except errors.InputError as error:
     if config.source != 'folder':
       raise

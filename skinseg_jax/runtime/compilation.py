@@ -34,11 +34,13 @@ def keep_programs() -> None:
   """Keeps compiled programs in the user's cache folder for later processes.
 
   Does nothing if JAX was already told where to keep them, such as by
-  JAX_COMPILATION_CACHE_DIR, or if the folder cannot be made.
+  JAX_COMPILATION_CACHE_DIR, or if there is no such folder or it cannot be made.
   """
   if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
     return
   home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  if not os.path.isabs(home):  # A user without a home.
+    return
   folder = os.path.join(home, 'skinseg_jax', 'programs')
   try:
     os.makedirs(folder, exist_ok=True)

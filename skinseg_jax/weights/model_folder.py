@@ -5,9 +5,9 @@ names of the network's PyTorch twin, and `model.json` says what they are. It is
 written last: a folder with it is whole.
 """
 
-import hashlib
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +18,8 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import shared_model, tensor_files, torch_layouts
 
-_WEIGHTS = 'model.safetensors'
+# What the digests of `model.json` cover besides the weights.
+_OTHERS = ('config.json', shared_model.SPLIT)
 
 
 def write(
@@ -30,7 +31,7 @@ def write(
   """Writes a model into an existing folder.
 
   Kernels become float16, which halves the file. Biases and statistics stay
-  float32.
+  float32. A split in the folder belongs to the model: its digest is kept.
 
   Args:
     folder: Where to write.
@@ -47,19 +48,23 @@ def write(
   for name, values in tensors.items():
     if values.ndim > 1:
       tensors[name] = _halved(name, values)
-  tensor_files.write(folder / _WEIGHTS, tensors)
-  digest = _digest(folder / _WEIGHTS)
+  tensor_files.write(folder / shared_model.WEIGHTS, tensors)
   try:
-    for name, content in (
-      ('config.json', config_lib.to_dict(config)),
-      (shared_model.ABOUT, {**details, 'weights_sha256': digest}),
-    ):
-      text = json.dumps(content, indent=2)
-      (folder / name).write_text(text + '\n', encoding='utf-8')
+    _write_json(folder / 'config.json', config_lib.to_dict(config))
+    (digest,) = shared_model.digests(folder, [shared_model.WEIGHTS]).values()
+    others = shared_model.digests(folder, _OTHERS)
+    _write_json(
+      folder / shared_model.ABOUT,
+      {**details, 'weights_sha256': digest, 'sha256': others},
+    )
   except OSError as error:
     raise errors.InputError(
       f'cannot write to {folder}: {error.strerror}; give another --output.'
     ) from error
+
+
+def _write_json(path: pathlib.Path, content: Any) -> None:
+  path.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
 
 def _halved(name: str, values: np.ndarray) -> np.ndarray:
@@ -71,6 +76,16 @@ def _halved(name: str, values: np.ndarray) -> np.ndarray:
       ' holds (65504): its training diverged; give a --checkpoint from before.'
     )
   return halved
+
+
+def copy(folder: pathlib.Path, output: pathlib.Path) -> None:
+  """Copies the files of a model, and no others, into an existing folder."""
+  for name in (
+    'README.md', 'failures.png', 'config.json', shared_model.WEIGHTS,
+    shared_model.SPLIT, 'review.json', shared_model.ABOUT,
+  ):  # fmt: skip
+    if (folder / name).is_file():
+      shutil.copyfile(folder / name, output / name)
 
 
 def read(folder: pathlib.Path, network: nnx.Module) -> tuple[Any, int]:
@@ -87,18 +102,13 @@ def read(folder: pathlib.Path, network: nnx.Module) -> tuple[Any, int]:
     InputError: If a file is missing, damaged or of another network.
   """
   known = shared_model.about(folder)
-  weights = folder / _WEIGHTS
-  if not weights.is_file():
-    raise errors.InputError(f'{weights} is missing; get the folder again.')
-  if _digest(weights) != known['weights_sha256']:
+  weights = folder / shared_model.WEIGHTS
+  found = shared_model.digests(folder, [weights.name])
+  if found.get(weights.name) != known['weights_sha256']:
     raise errors.InputError(
-      f'{weights} is not the file that {folder / shared_model.ABOUT}'
-      ' describes: its SHA-256 differs. Get the folder again.'
+      f'{weights} is missing or not the file that'
+      f' {folder / shared_model.ABOUT} describes;'
+      f' {shared_model.again(folder)}.'
     )
   state = torch_layouts.to_flax(tensor_files.read(weights), network)
   return state, known['step']
-
-
-def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()

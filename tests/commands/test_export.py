@@ -116,13 +116,24 @@ def test_it_scores_other_images(folder, tmp_path, capsys):
   assert sorted(path.name for path in folder.iterdir()) == _FILES
 
 
+def _lower_threshold(config):
+  text = config.read_text()
+  assert '"threshold": 0.5' in text
+  config.write_text(text.replace('"threshold": 0.5', '"threshold": 0.1'))
+
+
 @pytest.mark.parametrize(
   ('damage', 'message'),
   [
     (lambda path: (path / 'model.safetensors').unlink(), 'is missing'),
+    (lambda path: (path / 'model.json').unlink(), 'is missing'),
+    (
+      lambda path: _lower_threshold(path / 'config.json'),
+      'config.json is missing or has changed',
+    ),
     (
       lambda path: (path / 'model.safetensors').write_bytes(b'0' * 100),
-      'SHA-256 differs',
+      'is missing or not the file',
     ),
     (lambda path: (path / 'model.json').write_text('{}'), 'is damaged'),
   ],
@@ -142,6 +153,17 @@ def test_another_checkpoint_is_refused(folder):
     assert trained_model.load(folder, name).step == step
   with pytest.raises(errors.InputError, match='leave --checkpoint 7 out'):
     trained_model.load(folder, '7')
+
+
+def test_a_copy_of_a_model_holds_its_own_files_alone(folder, tmp_path):
+  given = shutil.copytree(folder, tmp_path / 'given')
+  (given / 'evaluation').mkdir()
+  (given / 'evaluation' / 'patient.png').touch()
+  argv = ['export', f'--workdir={given}', '--format=huggingface']
+  with pytest.raises(errors.InputError, match='which is only read'):
+    export.main([*argv, f'--output={given / "copy"}'])
+  export.main([*argv, f'--output={tmp_path / "copy"}'])
+  assert sorted(path.name for path in (tmp_path / 'copy').iterdir()) == _FILES
 
 
 def test_a_folder_that_is_not_empty_is_refused(tiny_run, folder):
@@ -176,10 +198,14 @@ def test_after_a_refusal_the_second_try_writes(tiny_run, tmp_path, monkeypatch):
   ('flags', 'message'),
   [
     (['--images=x', '--masks=x'], 'give --output DIR'),
-    (['--output={0}/out'], 'Give --images and --masks, or --data_dir'),
+    (['--output={0}/out'], 'Give --images and --masks.$'),
     (
       ['--output={0}/out', '--data_dir=x'],
       'give --images and --masks in place',
+    ),
+    (
+      ['--output={2}/scores', '--images=x', '--masks=x'],
+      'is in the folder of the model, .*, which is only read',
     ),
     (
       ['--output={0}/full', '--images=x', '--masks=x'],
@@ -196,7 +222,7 @@ def test_scores_of_a_shared_model_need_a_place_and_data(
 ):
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'notes.txt').write_text('')
-  flags = [flag.format(tmp_path, tiny_run[0]) for flag in flags]
+  flags = [flag.format(tmp_path, tiny_run[0], folder) for flag in flags]
   with pytest.raises(errors.InputError, match=message):
     evaluate.main(['evaluate', f'--workdir={folder}', *flags])
 

@@ -218,7 +218,7 @@ def test_no_folder_is_the_model_of_the_package(
   monkeypatch.setattr(shared_model, 'SHIPPED', pathlib.Path('a'))
   flags = ['predict', '--input', str(folder), '--output', str(tmp_path / 'o')]
   predict.main(flags)
-  assert 'no --workdir: using the model' in capsys.readouterr().out
+  assert 'using the model that comes with' in capsys.readouterr().out
   assert _run(folder, tmp_path / 'a', 'a') == 0
   expected = cases.read(tmp_path / 'a/0.png')
   np.testing.assert_array_equal(cases.read(tmp_path / 'o/0.png'), expected)

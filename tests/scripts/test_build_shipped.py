@@ -37,15 +37,18 @@ def test_it_replaces_the_model_of_the_package(
 ):
   shipped = tmp_path / 'shipped'
   build()
-  assert 'other bytes than before' in capsys.readouterr().out
+  assert 'its weights are new' in capsys.readouterr().out
   run, model = (trained_model.load(w, 'last') for w in (tiny_run[0], shipped))
   assert model.step == run.step
   card = (shipped / 'README.md').read_text()
   assert '| Dice, pooled over all pixels |' in card
+  assert '\n## Where it fails\n' in card
+  assert '](../' not in card  # The card has no neighbours.
   (shipped / 'left_over').touch()
   build()
-  assert 'the same bytes as before' in capsys.readouterr().out
+  assert 'its weights are unchanged' in capsys.readouterr().out
   assert sorted(path.name for path in shipped.iterdir()) == [
-    'README.md', 'config.json', 'model.json', 'model.safetensors', 'split.csv'
+    'README.md', 'config.json', 'failures.png', 'model.json',
+    'model.safetensors',
   ]  # fmt: skip
   assert not list(tmp_path.glob('shipped.*'))

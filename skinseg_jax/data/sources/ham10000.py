@@ -255,9 +255,7 @@ class Ham10000Source:
     if not builder.data_path.exists():
       if not (download or raw_dir):
         raise errors.InputError(
-          f'no prepared HAM10000 in {data_dir.absolute()}; start from the'
-          ' folder that the run was trained in, or set data.data_dir in its'
-          ' config.json.'
+          f'no prepared HAM10000 in {data_dir.absolute()}; {remedies.no_data}.'
         )
       _build(builder)
       builder = make_builder()  # Another process may have built it.
