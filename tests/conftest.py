@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 import fake_ham10000
 import jax
@@ -10,9 +12,25 @@ import pytest
 from skinseg_jax import config as config_lib
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# No test takes a program from an earlier one, or writes to the user's folders.
-jax.config.update('jax_enable_compilation_cache', False)
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'  # Of processes they start.
+# Two tests run at once: threads of PyTorch that wait must not keep a core busy.
+os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
+
+
+def pytest_configure(config):
+  """Tests of a session, and processes that they start, share programs.
+
+  Many tests compile the same small networks. Nothing is taken from an earlier
+  session or left in the user's folders.
+  """
+  if not hasattr(config, 'workerinput'):  # Workers inherit the environment.
+    folder = tempfile.mkdtemp(prefix='skinseg_jax_programs_')
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+    # JAX has read its environment already.
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
 
 _HAM10000 = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
 

@@ -24,11 +24,12 @@ print(jax.jit(lambda x: x + 1)(2))
 
 
 def _run(**environment):
+  inherited = dict(os.environ)
+  inherited.pop('JAX_COMPILATION_CACHE_DIR', None)
   subprocess.run(
     [sys.executable, '-c', _PROGRAM],
     env={
-      **os.environ,
-      'JAX_ENABLE_COMPILATION_CACHE': 'true',
+      **inherited,
       'JAX_PLATFORMS': 'cpu',
       **{name: str(value) for name, value in environment.items()},
     },
