@@ -25,8 +25,6 @@ def test_killed_and_stopped_runs_end_as_undisturbed(tmp_path):
       **os.environ,
       'PYTHONPATH': str(_ROOT),
       'TF_CPP_MIN_LOG_LEVEL': '3',
-      # Its many runs share their compiled programs.
-      'JAX_ENABLE_COMPILATION_CACHE': 'true',
     },
     capture_output=True,
     text=True,
