@@ -28,7 +28,8 @@ class Map(NamedTuple):
   Attributes:
     kind: `GRAD_CAM`, `OCCLUSION` or `ATTENTION`.
     name: Of the level or of the gate; '' for occlusion.
-    values: float32 [h, w] of its own size.
+    values: float32 [h, w] of its own size. Of Grad-CAM, only what is above 0
+      is shown; what is below 0 counts in the correlation.
     random: Likewise, with random weights.
     correlation: Rank correlation of the two; None if one is flat.
   """

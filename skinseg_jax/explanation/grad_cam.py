@@ -25,9 +25,9 @@ def _maps(
 ) -> dict[str, jax.Array]:
   """Computes the map of each level, with one backward pass for all.
 
-  With the feature maps A of a level, K of them, and the sum S of the logits of
-  the chosen pixels: relu(sum over k of a_k A_k), where a_k is the mean of
-  dS/dA_k over the positions of the map.
+  With the feature maps A_k of a level and the sum S of the logits of the chosen
+  pixels: the sum over k of a_k A_k, where a_k is the mean of dS/dA_k over the
+  positions of the map. Its positive part is the Grad-CAM.
 
   Args:
     graphdef: Static structure of the network, in evaluation mode.
@@ -37,7 +37,7 @@ def _maps(
     names: Names of levels.
 
   Returns:
-    For each name, float32 [h, w] of the level's size, at least 0.
+    For each name, float32 [h, w] of the level's size.
   """
 
   def run(changes):
@@ -59,8 +59,7 @@ def _maps(
   found = {}
   for name in names:
     weights = plain.widened(gradients[name]).mean(axis=(1, 2), keepdims=True)
-    weighted = (weights * plain.widened(seen[name])).sum(axis=-1)
-    found[name] = jax.nn.relu(weighted)[0]
+    found[name] = (weights * plain.widened(seen[name])).sum(axis=-1)[0]
   return found
 
 

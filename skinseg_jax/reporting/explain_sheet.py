@@ -86,6 +86,8 @@ def _draw_map(
 ) -> None:
   """A map over the grey picture; each is scaled to its own range."""
   axes.imshow(found.image.mean(axis=2), cmap='gray', extent=_extent(found))
+  if one.kind == explainer.GRAD_CAM:
+    values = np.maximum(values, 0)
   highest = float(np.abs(values).max()) or 1.0
   options: dict[str, Any] = {'cmap': 'inferno', 'vmin': 0.0, 'vmax': highest}
   if one.kind == explainer.OCCLUSION:
@@ -109,7 +111,7 @@ def _extent(found: explainer.Explanation) -> tuple[float, float, float, float]:
 
 
 def _outline(axes: Any, found: explainer.Explanation) -> None:
-  if not np.ptp(found.mask):
+  if found.mask.all() or not found.mask.any():
     return  # It has none.
   height, width = found.size
   rows, columns = found.mask.shape
