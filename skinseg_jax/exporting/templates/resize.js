@@ -1,3 +1,5 @@
+'use strict';
+
 // The rules of data/preprocessing.py: OpenCV's INTER_LINEAR, which does not
 // antialias. Numbers are rounded to single precision where numpy does.
 
@@ -37,10 +39,9 @@ function resizeImage(rows, width, height, toWidth, toHeight) {
   const kept = new Map();
   const row = (y) => {
     if (kept.has(y)) return kept.get(y);
-    if (!strip || y < strip.top || y >= strip.top + strip.data.length / (4 * width)) {
-      strip = rows(y);
-    }
-    const start = 4 * width * (y - strip.top);
+    const place = () => 4 * width * (y - strip.top);
+    if (!strip || place() < 0 || place() >= strip.data.length) strip = rows(y);
+    const start = place();
     const values = new Int32Array(3 * toWidth);
     for (let x = 0; x < toWidth; x++) {
       const left = weigh(Math.fround(1 - across.share[x]));

@@ -2,35 +2,37 @@
 
 // Keeps the page for use without a network. The page itself keeps the model and
 // the runtime, after it has checked them.
-const NAME = `skinseg ${self.registration.scope} {{ version }}`;
+const {scope} = self.registration;
+const NAME = `skinseg ${scope} {{ version }}`;
 const SHELL = {{ shell|tojson }};
 
 self.addEventListener('install', (event) => {
   event.waitUntil((async () => {
     const store = await caches.open(NAME);
-    await store.addAll(SHELL.map((name) => new Request(name, {cache: 'reload'})));
+    const newest = (name) => new Request(name, {cache: 'reload'});
+    await store.addAll(SHELL.map(newest));
     await self.skipWaiting();
   })());
 });
 
 self.addEventListener('activate', (event) => {
   event.waitUntil((async () => {
-    const old = (await caches.keys()).filter(
-      (name) => name.startsWith(`skinseg ${self.registration.scope} `) && name !== NAME);
-    await Promise.all(old.map((name) => caches.delete(name)));
+    for (const name of await caches.keys()) {
+      const ours = name.startsWith(`skinseg ${scope} `);
+      if (ours && name !== NAME) await caches.delete(name);
+    }
     await self.clients.claim();
   })());
 });
 
 self.addEventListener('fetch', (event) => {
   const {request} = event;
-  if (request.method !== 'GET' || !request.url.startsWith(self.registration.scope)) {
-    return;
-  }
+  if (request.method !== 'GET' || !request.url.startsWith(scope)) return;
   event.respondWith((async () => {
     const store = await caches.open(NAME);
     const ignoreSearch = request.mode === 'navigate';
-    return isolated(await store.match(request, {ignoreSearch}) ?? await fetch(request));
+    const kept = await store.match(request, {ignoreSearch});
+    return isolated(kept ?? await fetch(request));
   })());
 });
 

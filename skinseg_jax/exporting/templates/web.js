@@ -13,6 +13,7 @@ let count = 0;
 // Files that are being kept for the next visit.
 const saving = [];
 let worker;
+// Where the network runs, in words, once it does.
 const model = start();
 model.catch((error) => {
   find('loading').hidden = true;
@@ -25,8 +26,10 @@ async function start() {
   const names = [settings.model, ...settings.runtimes[gpu ? 'webgpu' : 'wasm']];
   const [network, script, wasm] = await loadFiles(names);
   say('Starting the model …');
-  const code = new Blob([find('worker').textContent], {type: 'text/javascript'});
-  worker = new Worker(URL.createObjectURL(code), {type: 'module'});
+  const code = new Blob(
+    [find('worker').textContent], {type: 'text/javascript'});
+  // Not a module: from a disk, browsers refuse those.
+  worker = new Worker(URL.createObjectURL(code));
   worker.onmessage = ({data: {id, value, error}}) => {
     const {resolve, reject} = asked.get(id);
     asked.delete(id);
@@ -34,17 +37,19 @@ async function start() {
   };
   worker.onerror = ({message}) => {
     for (const {reject} of asked.values()) {
-      reject(new Error(`The model stopped: ${message}. Reload the page.`));
+      reject(new Error('The model stopped ' +
+        `(${message ?? 'it did not start'}). Reload the page.`));
     }
     asked.clear();
   };
   const loaded = await ask(
-    'load', {model: network, script, wasm, gpu, settings}, [network, script, wasm]);
+    'load', {network, script, wasm, gpu, settings},
+    [network, script, wasm]);
   find('loading').hidden = true;
   if (!request) say('Ready.');
-  document.documentElement.dataset.ready = `${loaded.provider} ${loaded.threads}`;
   keepOffline();
-  return loaded;
+  return loaded.provider === 'webgpu' ? 'WebGPU'
+    : `WebAssembly, threads: ${loaded.threads}`;
 }
 
 function checkBrowser() {
@@ -53,8 +58,8 @@ function checkBrowser() {
       'instead, or start one in this folder: python -m http.server');
   }
   if (!window.isSecureContext) {
-    throw new Error('This page needs an address that begins with https://, or ' +
-      'http://localhost.');
+    throw new Error('This page needs an address that begins with https:// ' +
+      'or http://localhost.');
   }
   const lacking = [
     ['WebAssembly SIMD', window.WebAssembly?.validate(SIMD)],
@@ -62,8 +67,9 @@ function checkBrowser() {
     ['CompressionStream', window.CompressionStream],
   ].filter(([, there]) => !there).map(([name]) => name);
   if (lacking.length) {
-    throw new Error(`This browser cannot run the model: ${lacking.join(', ')} ` +
-      'missing. Use a current Chrome, Edge or Firefox, or Safari 16.4 or later.');
+    throw new Error('This browser cannot run the model: it lacks ' +
+      `${lacking.join(', ')}. Use a current Chrome, Edge or Firefox, or ` +
+      'Safari 16.4 or later.');
   }
 }
 
@@ -86,13 +92,15 @@ function ask(kind, details, transfer = []) {
 }
 
 async function loadFiles(names) {
-  const total = names.reduce((sum, name) => sum + settings.files[name].bytes, 0);
+  const sizes = names.map((name) => settings.files[name].bytes);
+  const total = sizes.reduce((sum, size) => sum + size, 0);
   const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
   let loaded = 0;
   const advance = (bytes) => {
     loaded += bytes;
     find('progress').value = loaded / total;
-    find('loaded').textContent = `${megabytes(loaded)} of ${megabytes(total)} MB`;
+    find('loaded').textContent =
+      `${megabytes(loaded)} of ${megabytes(total)} MB`;
   };
   const store = await fileStore();
   return Promise.all(names.map((name) => loadFile(name, store, advance)));
@@ -119,13 +127,13 @@ async function loadFile(name, store, advance) {
   try {
     data = await collected(stream, bytes, advance);
   } catch {
-    throw new Error(`${name} could not be loaded to its end. Reload the page.`);
+    throw new Error(`${name} was not loaded completely. Reload the page.`);
   }
   if (data === null || await digest(data) !== sha256) {
     await store?.delete(address(name));
-    throw new Error(`${name} is not the file that this page was made with: its ` +
-      'SHA-256 differs. Reload the page. If this message stays, export the ' +
-      'page again.');
+    throw new Error(`${name} is not the file that this page was made with: ` +
+      'its SHA-256 differs. Reload the page. If this message stays, export ' +
+      'the page again.');
   }
   if (store && !kept) {
     saving.push(store.put(address(name), new Response(data.slice(0))));
@@ -142,8 +150,8 @@ async function fetched(name) {
       'complete visit this page works without.');
   }
   if (!response.ok) {
-    throw new Error(`${name} cannot be loaded (${response.status}). All files ` +
-      'of the exported folder must be beside this page.');
+    throw new Error(`${name} cannot be loaded (${response.status}). All ` +
+      'files of the exported folder must be beside this page.');
   }
   return response;
 }
@@ -204,17 +212,16 @@ async function keepOffline() {
 
 async function predict(file) {
   const [width, height] = await measured(file);
-  await model;
+  const where = await model;
   say('Predicting …');
   const found = await ask('predict', {file, view: viewSize(width, height)});
-  const {width: _, height: __, ...rest} = found;
   return {
-    ...rest,
-    own: [found.width, found.height],
+    ...found,
     width: found.base.width,
     height: found.base.height,
     threshold: settings.threshold,
-    model: settings.about,
+    model: `${settings.about} Reading took ${Math.round(found.reading)} ms, ` +
+      `the network ${Math.round(found.predicting)} ms (${where}).`,
   };
 }
 
@@ -242,8 +249,6 @@ async function measured(file) {
 }
 
 function mask(cut) {
-  const {probability, own: [width, height]} = shown;
-  return ask('mask', {
-    probability, width, height, cut: cut ?? settings.threshold,
-  });
+  const {probability, size} = shown;
+  return ask('mask', {probability, size, cut: cut ?? settings.threshold});
 }

@@ -1,24 +1,32 @@
 // Runs beside the page, so that the page answers while the network computes.
 
-// Largest difference to the probabilities of Flax, of the picture that is known.
+// Largest allowed difference to Flax, in a probability of a known picture.
 const TOLERANCE = 1e-3;
 // Bytes of pixels that are read at once: phones limit the size of a canvas.
 const STRIP = 2 ** 25;
 
-let ort, session, size;
+let ort, session;
+// What the page knows about the model, such as the size of its pictures.
+let model;
 
-self.onmessage = async ({data: {id, kind, details}}) => {
+// One question after the other.
+let last = Promise.resolve();
+self.onmessage = ({data}) => {
+  last = last.then(() => answer(data));
+};
+
+async function answer({id, kind, details}) {
   try {
     self.postMessage({id, value: await {load, predict, mask}[kind](details)});
   } catch (error) {
     self.postMessage({id, error: error.message ?? String(error)});
   }
-};
+}
 
-async function load({script, wasm, model, gpu, settings}) {
-  size = settings;
-  const url = URL.createObjectURL(new Blob([script], {type: 'text/javascript'}));
-  ort = await import(url);
+async function load({network, script, wasm, gpu, settings}) {
+  model = settings;
+  const code = new Blob([script], {type: 'text/javascript'});
+  ort = await import(URL.createObjectURL(code));
   const cores = navigator.hardwareConcurrency || 1;
   const threads = self.crossOriginIsolated ? Math.min(4, cores) : 1;
   ort.env.wasm.numThreads = threads;
@@ -27,8 +35,8 @@ async function load({script, wasm, model, gpu, settings}) {
   for (const provider of gpu ? ['webgpu', 'wasm'] : ['wasm']) {
     try {
       session = await ort.InferenceSession.create(
-        new Uint8Array(model), {executionProviders: [provider]});
-      const difference = await checked(size.check);
+        new Uint8Array(network), {executionProviders: [provider]});
+      const difference = await checked(model.check);
       if (difference <= TOLERANCE) return {provider, threads};
       problems.push(`${provider}: off by ${difference}`);
     } catch (error) {
@@ -41,7 +49,7 @@ async function load({script, wasm, model, gpu, settings}) {
 
 // The largest difference; `check_picture` of web_page.py draws the same.
 async function checked({stride, expected}) {
-  const {height, width} = size;
+  const {height, width} = model;
   const picture = new Uint8Array(3 * height * width);
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i += 3) {
@@ -57,7 +65,7 @@ async function checked({stride, expected}) {
 }
 
 async function run(picture) {
-  const {height, width} = size;
+  const {height, width} = model;
   const image = new ort.Tensor('uint8', picture, [1, height, width, 3]);
   const {probability} = await session.run({image});
   return new Float32Array(await probability.getData());
@@ -68,19 +76,20 @@ async function predict({file, view}) {
   const bitmap = await decoded(file);
   const {width, height} = bitmap;
   const picture = resizeImage(
-    stripsOf(bitmap), width, height, size.width, size.height);
+    stripsOf(bitmap), width, height, model.width, model.height);
   const ready = performance.now();
   const probability = await run(picture);
   const done = performance.now();
+  const [resizeWidth, resizeHeight] = view;
   const base = await createImageBitmap(
-    bitmap, {resizeWidth: view[0], resizeHeight: view[1], resizeQuality: 'medium'});
+    bitmap, {resizeWidth, resizeHeight, resizeQuality: 'medium'});
   bitmap.close();
-  const levels = new Float32Array(view[0] * view[1]);
-  resizeProbability(probability, size.width, size.height, ...view, (row, y) => {
-    levels.set(row.map((p) => 255 * p), y * view[0]);
-  });
+  const levels = new Float32Array(resizeWidth * resizeHeight);
+  resizeProbability(
+    probability, model.width, model.height, resizeWidth, resizeHeight,
+    (row, y) => levels.set(row.map((p) => 255 * p), y * resizeWidth));
   return {
-    base, levels, probability, picture, width, height,
+    base, levels, probability, size: [width, height],
     reading: ready - began, predicting: done - ready,
   };
 }
@@ -92,9 +101,9 @@ function decoded(file) {
     colorSpaceConversion: 'none',
     premultiplyAlpha: 'none',
   }).catch(() => {
-    throw new Error('The picture is damaged, too large for this device, or of ' +
-      'a kind that this browser cannot read. Save it as JPEG or PNG, or make ' +
-      'it smaller.');
+    throw new Error('The picture is damaged, too large for this device, or ' +
+      'of a kind that this browser cannot read. Save it as JPEG or PNG, or ' +
+      'make it smaller.');
   });
 }
 
@@ -113,7 +122,7 @@ function stripsOf(bitmap) {
 
 // A grey PNG of the mask: 255 for lesion, 0 for skin. It is written row by
 // row, because a canvas of a large picture would not fit into a phone.
-async function mask({probability, width, height, cut}) {
+async function mask({probability, size: [width, height], cut}) {
   const least = Math.fround(cut);
   const packer = new CompressionStream('deflate');
   const writer = packer.writable.getWriter();
@@ -121,7 +130,7 @@ async function mask({probability, width, height, cut}) {
   const bytes = new Uint8Array((width + 1) * Math.min(height, 256));
   let used = 0;
   resizeProbability(
-    probability, size.width, size.height, width, height, (row, y) => {
+    probability, model.width, model.height, width, height, (row, y) => {
       bytes[used++] = 0;  // No filter.
       for (const p of row) bytes[used++] = p > least ? 255 : 0;
       if (used === bytes.length || y === height - 1) {

@@ -1,10 +1,10 @@
 'use strict';
 
 // A page's own script defines
-//   predict(file, signal): resolves to what is shown: {threshold, width, height,
-//     base: an image of that size, levels: 255 times the probability of each of
-//     its pixels, model: what to say about the model, describe(): optional};
-//     `shown` is that, and `file`;
+//   predict(file, signal): resolves to what is shown: threshold; width and
+//     height on the page; base, an image; levels, 255 times the probability of
+//     each pixel on the page; model, what to say about it; and, if there is
+//     more to show, describe(). `shown` is that, and the file;
 //   mask(cut): resolves to the mask of what is shown, as a PNG of the size of
 //     the picture; cut is null for the model's own threshold.
 
