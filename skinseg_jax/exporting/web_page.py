@@ -88,7 +88,9 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
   file = description['file']
   predict = portable.load_onnx(folder / file)
   expected = predict(check_picture(height, width)[None]).ravel()[::_STRIDE]
-  network = description['network']
+  network, licence = description['network'], description['licence']
+  if '-nc-' in licence:
+    licence += ', not for commercial use'
   digests = {file: description['sha256'], **web_runtime.DIGESTS}
   return {
     'model': file,
@@ -102,7 +104,7 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
     'threshold': description['threshold'],
     'about': f'Model {network["architecture"]} {network["encoder"]}, step'
     f' {description["step"]}, SHA-256 {description["sha256"][:12]}. Licence of'
-    f' the training data: {description["licence"]}.',
+    f' the training data: {licence}.',
     'check': {'stride': _STRIDE, 'expected': expected.tolist()},
   }
 

@@ -22,9 +22,16 @@ model.catch((error) => {
 
 async function start() {
   checkBrowser();
-  const gpu = !single && await hasGpu();
-  const names = [settings.model, ...settings.runtimes[gpu ? 'webgpu' : 'wasm']];
-  const [network, script, wasm] = await loadFiles(names);
+  let gpu = !single && await hasGpu();
+  let files;
+  try {
+    files = await loadFiles(gpu ? 'webgpu' : 'wasm');
+  } catch (error) {
+    if (!gpu) throw error;
+    gpu = false;
+    files = await loadFiles('wasm');
+  }
+  const [network, script, wasm] = files;
   say('Starting the model …');
   const code = new Blob(
     [find('worker').textContent], {type: 'text/javascript'});
@@ -91,7 +98,8 @@ function ask(kind, details, transfer = []) {
   });
 }
 
-async function loadFiles(names) {
+async function loadFiles(provider) {
+  const names = [settings.model, ...settings.runtimes[provider]];
   const sizes = names.map((name) => settings.files[name].bytes);
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
