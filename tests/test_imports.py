@@ -11,6 +11,7 @@ _ROOT = pathlib.Path(skinseg_jax.__file__).parent
 # A room may import from rooms on lower floors and from itself.
 _FLOORS = {
   'runtime': 0,
+  'viewer': 0,
   'classical': 1,
   'measures': 1,
   'metrics': 1,
