@@ -23,6 +23,7 @@ _FLOORS = {
   'inference': 4,
   'evaluation': 5,
   'exporting': 5,
+  'following': 5,
   'serving': 5,
   'folds': 6,
   'reporting': 6,
@@ -37,6 +38,7 @@ _COMMANDS = (
   'doctor',
   'evaluate',
   'export',
+  'follow',
   'main',
   'predict',
   'serve',
@@ -190,7 +192,9 @@ def test_who_may_import_what():
     'orbax': lambda name: name == 'run.checkpointing',
     'tensorflow': lambda name: False,
     # Of the extra 'classical'.
-    'cv2': lambda name: name.startswith('classical.'),
+    'cv2': lambda name: (
+      name.startswith('classical.') or name == 'following.registration'
+    ),
     'skimage': lambda name: name.startswith('classical.'),
     # Of the extra 'serve'.
     **dict.fromkeys(
