@@ -17,6 +17,7 @@ import argparse
 import collections
 import concurrent.futures
 import csv
+import itertools
 import os
 import pathlib
 import sys
@@ -180,7 +181,7 @@ def _jobs(
     sides = {side[image_id] for image_id in by_lesion[name]}
     where = sides.pop() if len(sides) == 1 else 'both'
     jobs.append((REPEATED, name, where, by_lesion[name]))
-  for name, other in list(zip(order, order[1:], strict=False))[:different]:
+  for name, other in list(itertools.pairwise(order))[:different]:
     ids = [by_lesion[name][0], by_lesion[other][0]]
     jobs.append((DIFFERENT, name, '', ids))
   return jobs
