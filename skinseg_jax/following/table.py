@@ -25,7 +25,7 @@ def rows(
       'lesion': one.lesion,
       'number': number,
       'date': visit.entry.date,
-      'file': visit.entry.path,
+      'file': visit.entry.path.absolute(),
       'status': visit.status,
       'problem': visit.problem,
       'needs_review': visit.reasons,

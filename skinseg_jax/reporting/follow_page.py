@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import figure
 
 from skinseg_jax.following import changes, course, series
 from skinseg_jax.reporting import figures, overlays, pages
@@ -159,7 +160,7 @@ def _chart(
   one: series.Series,
   visits: Sequence[course.Visit],
   first: course.Visit,
-) -> figures.figure.Figure | None:
+) -> figure.Figure | None:
   """The course of a measure; None for fewer than two values in one unit."""
   shown = [
     (number, visit, visit.values[what.name])

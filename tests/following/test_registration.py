@@ -1,6 +1,6 @@
 """Scale, turn and growth of drawn lesions are found; the rest is refused."""
 
-import drawn_lesions as drawn
+import drawn_shapes as drawn
 import numpy as np
 import pytest
 
@@ -12,12 +12,12 @@ from skinseg_jax.measures import lesion
 
 @pytest.fixture(scope='module')
 def texture():
-  return drawn.skin()
+  return drawn.texture()
 
 
 @pytest.fixture(scope='module')
 def first(texture):
-  return drawn.picture(texture)
+  return drawn.lesion(texture)
 
 
 def _diameter(mask, step):
@@ -31,7 +31,7 @@ def _diameter(mask, step):
   [(1.0, 0.0, 1.0), (1.5, -25.0, 1.3), (0.75, 170.0, 0.85), (1.0, 90.0, 1.15)],
 )
 def test_a_known_pair_is_recovered(texture, first, scale, degrees, growth):
-  image, mask = drawn.picture(
+  image, mask = drawn.lesion(
     texture, scale=scale, degrees=degrees, growth=growth, shift=(6, -9)
   )
   found = registration.register(
@@ -48,7 +48,7 @@ def test_a_known_pair_is_recovered(texture, first, scale, degrees, growth):
   # The lesion lies on its own place, larger by its growth.
   size = first[1].shape
   on_first = registration.aligned(mask, found, size)
-  _, expected = drawn.picture(texture, growth=growth)
+  _, expected = drawn.lesion(texture, growth=growth)
   assert (on_first ^ expected).sum() < 0.04 * expected.sum()
   picture = registration.aligned(image, found, size)
   assert (picture.dtype, picture.shape) == (np.uint8, first[0].shape)
@@ -57,7 +57,7 @@ def test_a_known_pair_is_recovered(texture, first, scale, degrees, growth):
 def test_other_skin_is_refused(first):
   points = registration.find_points(*first)
   assert len(points.places) > 100
-  other = registration.find_points(*drawn.picture(drawn.skin(seed=1)))
+  other = registration.find_points(*drawn.lesion(drawn.texture(seed=1)))
   with pytest.raises(registration.RefusedError, match='points of the skin'):
     registration.register(points, other)
 
@@ -71,7 +71,7 @@ def test_skin_without_a_point_is_refused(first):
 
 
 def test_points_lie_on_skin_alone(texture):
-  image, mask = drawn.picture(texture)
+  image, mask = drawn.lesion(texture)
   image[:, :60] = np.random.default_rng(0).integers(0, 30, (240, 60, 3))
   column, row = registration.find_points(image, mask).places.round().T
   assert not mask[row.astype(int), column.astype(int)].any()

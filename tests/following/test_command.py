@@ -2,7 +2,7 @@
 
 import csv
 
-import drawn_lesions as drawn
+import drawn_shapes as drawn
 import fake_model
 import numpy as np
 import pytest
@@ -47,13 +47,13 @@ def _save(image, path):
 def test_growth_is_found_and_what_cannot_be_compared_is_said(
   model, tmp_path, capsys
 ):
-  texture, folder = drawn.skin(), tmp_path / 'in'
+  texture, folder = drawn.texture(), tmp_path / 'in'
   save = lambda name, image: _save(image, folder / f'arm/{name}.png')
-  save('2024-01-01', drawn.picture(texture)[0])
+  save('2024-01-01', drawn.lesion(texture)[0])
   move = {'scale': 0.8, 'degrees': 30.0, 'shift': (5, 8)}
-  save('2024-03-01', drawn.picture(texture, **move)[0])
-  save('2024-06-01', drawn.picture(texture, **move, growth=1.5)[0])
-  save('2024-07-01', drawn.picture(drawn.skin(seed=1))[0])
+  save('2024-03-01', drawn.lesion(texture, **move)[0])
+  save('2024-06-01', drawn.lesion(texture, **move, growth=1.5)[0])
+  save('2024-07-01', drawn.lesion(drawn.texture(seed=1))[0])
   save('2024-08-01', np.full((240, 320, 3), 200, np.uint8))
   (folder / 'arm/2024-09-01.png').write_bytes(b'')
   out = tmp_path / 'out'
@@ -92,9 +92,9 @@ def test_growth_is_found_and_what_cannot_be_compared_is_said(
 
 
 def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
-  texture, folder = drawn.skin(), tmp_path / 'in'
-  first, _ = drawn.picture(texture)
-  later, _ = drawn.picture(texture, growth=1.2)
+  texture, folder = drawn.texture(), tmp_path / 'in'
+  first, _ = drawn.lesion(texture)
+  later, _ = drawn.lesion(texture, growth=1.2)
   _save(first, folder / '<arm>/1.png')
   _save(later[:, 130:], folder / '<arm>/2.png')
   out = tmp_path / 'out'
