@@ -17,7 +17,6 @@ import argparse
 import collections
 import concurrent.futures
 import csv
-import itertools
 import os
 import pathlib
 import sys
@@ -177,13 +176,13 @@ def _jobs(
   several = [name for name, ids in sorted(by_lesion.items()) if len(ids) > 1]
   order = np.random.default_rng(0).permutation(several).tolist()[:lesions]
   jobs: list[Job] = []
-  for name in order:
+  for n, name in enumerate(order):
     sides = {side[image_id] for image_id in by_lesion[name]}
     where = sides.pop() if len(sides) == 1 else 'both'
     jobs.append((REPEATED, name, where, by_lesion[name]))
-  for name, other in list(itertools.pairwise(order))[:different]:
-    ids = [by_lesion[name][0], by_lesion[other][0]]
-    jobs.append((DIFFERENT, name, '', ids))
+    if n < different:
+      ids = [by_lesion[name][0], by_lesion[order[n - 1]][0]]
+      jobs.append((DIFFERENT, name, '', ids))
   return jobs
 
 
