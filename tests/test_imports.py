@@ -25,6 +25,7 @@ _FLOORS = {
   'evaluation': 5,
   'explanation': 5,
   'exporting': 5,
+  'following': 5,
   'serving': 5,
   'folds': 6,
   'reporting': 6,
@@ -40,6 +41,7 @@ _COMMANDS = (
   'evaluate',
   'explain',
   'export',
+  'follow',
   'main',
   'predict',
   'serve',
@@ -193,7 +195,9 @@ def test_who_may_import_what():
     'orbax': lambda name: name == 'run.checkpointing',
     'tensorflow': lambda name: False,
     # Of the extra 'classical'.
-    'cv2': lambda name: name.startswith('classical.'),
+    'cv2': lambda name: (
+      name.startswith('classical.') or name == 'following.registration'
+    ),
     'skimage': lambda name: name.startswith('classical.'),
     # Of the extra 'serve'.
     **dict.fromkeys(
