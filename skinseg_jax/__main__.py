@@ -8,6 +8,8 @@ _COMMANDS = {
   'evaluate': 'score a checkpoint on its own or other images',
   'compare': 'compare runs, with confidence intervals',
   'predict': 'write a mask for each image',
+  'explain': 'show what masks rest on',
+  'follow': 'compare pictures of one lesion over time',
   'calibrate_review': 'learn which masks need a review',
   'serve': 'open a page that outlines pictures, and an endpoint',
   'export': 'write a model in a form that others can use',

@@ -107,7 +107,7 @@ class ModelConfig:
   compute_dtype: str = 'float32'
   # How initial weights of the paper's U-Net are drawn: 'torch' (PyTorch's
   # defaults) or 'flax' (Flax's defaults). Other networks start as their PyTorch
-  # twins do.
+  # twins do, and SegNet with He's initial weights.
   initializer: str = 'torch'
 
 

@@ -41,10 +41,10 @@ _NETWORKS = {
   'unet': _Network('maybe'),
   'segnet': _Network('never', divisor=32),
   'attention_unet': _Network('never', width_step=2),
-  'resunetplusplus': _Network('never', width_step=8),
+  'resunetplusplus': _Network('never', divisor=8, width_step=8),
   **dict.fromkeys(_ALWAYS.split(), _Network('always')),
 }
-# They normalise pooled images, which have one value each.
+# Their batch norm sees one value per image, so a batch needs two images.
 _POOL_IMAGES = ('deeplabv3', 'deeplabv3plus')
 _ENCODERS = (
   *(f'resnet{depth}' for depth in (18, 34, 50)),

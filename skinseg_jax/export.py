@@ -14,6 +14,9 @@ uint8, probabilities come out; any number of pictures at once. Beside the file
 are `model.json`, which describes it, and `example.py`, which uses it. Its
 probabilities are compared with those of Flax before the folder is written.
 onnx is for ONNX Runtime, stablehlo for JAX alone.
+
+web: a page that outlines pictures in the browser, without a server. It needs
+the files of onnxruntime-web; --runtime_dir names their folder.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import sys
 from typing import Any
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.exporting import portable
+from skinseg_jax.exporting import portable, web_runtime
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import shared_model
 
@@ -41,9 +44,15 @@ def main(argv: list[str]) -> None:
   args = _parse(argv)
   workdir = shared_model.chosen(args.workdir)
   config_lib.load(workdir / 'config.json')  # Is it a run?
-  if args.format in portable.FORMATS:
+  if args.format != 'huggingface':
     portable.check_installed(args.format)
   shared_model.keep_out(workdir, args.output)
+  if args.format == portable.WEB:
+    web_runtime.check(args.runtime_dir)
+  elif args.runtime_dir is not None:
+    raise errors.InputError(
+      f'--runtime_dir is for --format web, not {args.format}; leave it out.'
+    )
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     empty = all(path.name == _PARTIAL for path in args.output.iterdir())
@@ -55,12 +64,18 @@ def main(argv: list[str]) -> None:
     raise errors.InputError(
       f'{args.output} is not empty; give a new folder as --output.'
     )
-  step = export(workdir, args.checkpoint, args.output, args.format)
+  step = export(
+    workdir, args.checkpoint, args.output, args.format, args.runtime_dir
+  )
   print(f'exported step {step} of {workdir} to {args.output}')
 
 
 def export(
-  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path, kind: str
+  workdir: pathlib.Path,
+  checkpoint: str,
+  output: pathlib.Path,
+  kind: str,
+  runtime: pathlib.Path | None = None,
 ) -> int:
   """Writes the folder; returns the step of the checkpoint.
 
@@ -71,6 +86,7 @@ def export(
     checkpoint: 'best', 'last' or a step.
     output: An existing folder.
     kind: The format.
+    runtime: For the format web: folder with the files of onnxruntime-web.
 
   Raises:
     InputError: If the checkpoint cannot be read or exported, or the folder
@@ -83,7 +99,7 @@ def export(
     if kind == 'huggingface':
       step = _write_shared(workdir, checkpoint, partial)
     else:
-      step = _write_portable(workdir, checkpoint, partial, kind)
+      step = _write_portable(workdir, checkpoint, partial, kind, runtime)
     # model.json is last: a folder with it is whole.
     for path in sorted(partial.iterdir(), key=lambda p: p.name == 'model.json'):
       path.rename(output / path.name)
@@ -97,9 +113,14 @@ def export(
 
 
 def _write_portable(
-  workdir: pathlib.Path, checkpoint: str, output: pathlib.Path, kind: str
+  workdir: pathlib.Path,
+  checkpoint: str,
+  output: pathlib.Path,
+  kind: str,
+  runtime: pathlib.Path | None,
 ) -> int:
   # Imported here, because the import takes seconds.
+  from skinseg_jax.exporting import web_page
   from skinseg_jax.inference import trained_model
   from skinseg_jax.reporting import model_card
 
@@ -112,7 +133,20 @@ def _write_portable(
       'the file predicts each picture once, without its mirror images; the'
       ' scores of the run, which are with them, are left out'
     )
-  difference = portable.write(output, kind, model, about)
+  if runtime is None:
+    difference = portable.write(output, kind, model, about)
+  else:
+    difference, size = web_page.write(output, model, about, runtime)
+    if size > web_page.SINGLE_FILE_LIMIT:
+      print(
+        f'single_file.html was not written: it would have {size / 2**20:.0f}'
+        f' MiB, more than {web_page.SINGLE_FILE_LIMIT / 2**20:.0f}'
+      )
+      if not shared_model.is_one(workdir):
+        print(
+          'export with --format huggingface first, and give that folder as'
+          ' --workdir: its weights take half the space'
+        )
   print(f'largest difference to Flax in a probability: {difference:.2g}')
   return model.step
 
@@ -186,7 +220,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add(
     '--format',
     required=True,
-    choices=['huggingface', *portable.FORMATS],
+    choices=['huggingface', *portable.FORMATS, portable.WEB],
     help='what to write',
   )
   add('--output', required=True, help='new folder to write', **path)
@@ -194,6 +228,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--checkpoint',
     default='last',
     help='best (by validation Dice), last or a step number; default: last',
+  )
+  add(
+    '--runtime_dir',
+    help='with --format web: folder with the files of onnxruntime-web'
+    f' {web_runtime.VERSION}',
+    **path,
   )
   return parser.parse_args(argv[1:])
 

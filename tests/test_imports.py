@@ -11,6 +11,7 @@ _ROOT = pathlib.Path(skinseg_jax.__file__).parent
 # A room may import from rooms on lower floors and from itself.
 _FLOORS = {
   'runtime': 0,
+  'viewer': 0,
   'classical': 1,
   'measures': 1,
   'metrics': 1,
@@ -22,7 +23,9 @@ _FLOORS = {
   'diagnostics': 3,
   'inference': 4,
   'evaluation': 5,
+  'explanation': 5,
   'exporting': 5,
+  'following': 5,
   'serving': 5,
   'folds': 6,
   'reporting': 6,
@@ -36,7 +39,9 @@ _COMMANDS = (
   'cross_validate',
   'doctor',
   'evaluate',
+  'explain',
   'export',
+  'follow',
   'main',
   'predict',
   'serve',
@@ -190,7 +195,9 @@ def test_who_may_import_what():
     'orbax': lambda name: name == 'run.checkpointing',
     'tensorflow': lambda name: False,
     # Of the extra 'classical'.
-    'cv2': lambda name: name.startswith('classical.'),
+    'cv2': lambda name: (
+      name.startswith('classical.') or name == 'following.registration'
+    ),
     'skimage': lambda name: name.startswith('classical.'),
     # Of the extra 'serve'.
     **dict.fromkeys(

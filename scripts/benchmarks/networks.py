@@ -1,7 +1,8 @@
 """Compares a network's speed with that of its PyTorch twin, in turns.
 
   python scripts/benchmarks/networks.py --architecture unet \
-    --encoder efficientnet_lite0 --image_size 128 --batch_size 16
+    [--encoder efficientnet_lite0 | --width 16] [--image_size 128]
+    [--batch_size 16] [--turns 8] [--output networks.json]
 
 Each side runs in a process of its own, and only one of them runs at a time.
 Other programs disturb both alike, so look at the ratios: PyTorch's seconds by
@@ -9,34 +10,29 @@ ours, of neighbouring turns. A training step is forward and backward pass, loss
 (cross-entropy and Dice) and AdamW, in float32, on noise. A prediction is of one
 image, to probabilities on the host. PyTorch runs eagerly, channels last.
 
-Needs the packages torch, torchvision, timm and segmentation-models-pytorch.
+Rows of earlier networks in the output are kept. Needs what the tests of the
+twins need (tests/requirements-twins.txt).
 """
 
 import argparse
-import importlib
 import json
 import multiprocessing
 import os
 import pathlib
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import numpy as np
 
-# Of segmentation-models-pytorch.
-_TWINS = {
-  'unet': 'Unet',
-  'unetplusplus': 'UnetPlusPlus',
-  'fpn': 'FPN',
-  'pspnet': 'PSPNet',
-  'linknet': 'Linknet',
-  'manet': 'MAnet',
-  'deeplabv3': 'DeepLabV3',
-  'deeplabv3plus': 'DeepLabV3Plus',
-}
+from skinseg_jax.models import build
+from skinseg_jax.runtime import errors
+
+_ROOT = pathlib.Path(__file__).parents[2]
 _KINDS = ('train', 'predict')
 # Seconds that a side has the machine to itself in each turn.
 _TURN = 2.0
@@ -44,50 +40,76 @@ _TURN = 2.0
 _Steps = dict[str, Callable[[], object]]
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
   """Measures, prints a table and writes it."""
-  args = _parser().parse_args()
+  args = _parser().parse_args(argv[1:])
+  sides: dict[str, _Side] = {}
+  try:
+    for name in ('jax', 'torch'):
+      sides[name] = _start(name, args)
+    turns = {kind: {name: [] for name in sides} for kind in _KINDS}
+    for _ in range(args.turns):
+      for kind in _KINDS:
+        for name, side in sides.items():
+          turns[kind][name].append(side.measure(kind))
+  finally:
+    for side in sides.values():
+      side.process.kill()
+  about = {k: v for k, v in vars(args).items() if k != 'output'}
+  ratios = {kind: _ratios(turns[kind]) for kind in _KINDS}
+  result = {**about, 'seconds': turns, 'ratios': ratios}
+  rows = json.loads(args.output.read_text()) if args.output.exists() else {}
+  rows[_name(args)] = result
+  args.output.write_text(json.dumps(rows, indent=2) + '\n')
+  print(_table(_name(args), result))
+
+
+class _Side(NamedTuple):
+  """A process that is stopped unless it measures: its threads would spin."""
+
+  process: multiprocessing.process.BaseProcess
+  pipe: Connection
+
+  def measure(self, kind: str) -> float:
+    """Seconds of a step of this kind."""
+    os.kill(self.process.pid, signal.SIGCONT)
+    self.pipe.send(kind)
+    seconds = self.pipe.recv()
+    os.kill(self.process.pid, signal.SIGSTOP)
+    return seconds
+
+
+def _start(name: str, args: argparse.Namespace) -> _Side:
   context = multiprocessing.get_context('spawn')
-  pipes, processes = {}, {}
-  for side in ('jax', 'torch'):
-    pipes[side], theirs = context.Pipe()
-    process = context.Process(
-      target=_serve, args=(side, args, theirs), daemon=True
-    )
-    process.start()
-    processes[side] = process
-    pipes[side].recv()  # It is warm.
-    os.kill(process.pid, signal.SIGSTOP)
-  turns = {kind: {side: [] for side in pipes} for kind in _KINDS}
-  for _ in range(args.turns):
-    for kind in _KINDS:
-      for side, pipe in pipes.items():
-        # Stopped between its turns: its waiting threads would spin.
-        os.kill(processes[side].pid, signal.SIGCONT)
-        pipe.send(kind)
-        turns[kind][side].append(pipe.recv())
-        os.kill(processes[side].pid, signal.SIGSTOP)
-  result = {**vars(args), 'output': str(args.output), 'seconds': turns}
-  result['ratios'] = {kind: _ratios(turns[kind]) for kind in _KINDS}
-  args.output.write_text(json.dumps(result, indent=2))
-  print(_table(result))
-  for process in processes.values():
-    process.kill()
+  ours, theirs = context.Pipe()
+  process = context.Process(target=_serve, args=(name, args, theirs))
+  process.start()
+  theirs.close()  # So that the end of the process is seen.
+  try:
+    ours.recv()  # It is warm.
+  except EOFError:
+    sys.exit(f'the {name} side failed; its error is above')
+  os.kill(process.pid, signal.SIGSTOP)
+  return _Side(process, ours)
 
 
 def _parser():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--architecture', choices=_TWINS, default='unet')
-  parser.add_argument('--encoder', default='efficientnet_lite0')
-  parser.add_argument('--image_size', type=int, default=128)
-  parser.add_argument('--batch_size', type=int, default=16)
-  parser.add_argument('--turns', type=int, default=8)
-  parser.add_argument(
-    '--output', type=pathlib.Path, default=pathlib.Path('networks.json')
-  )
+  add = parser.add_argument
+  add('--architecture', choices=build.ARCHITECTURES, default='unet')
+  add('--encoder', default='', help='of networks that take one')
+  add('--width', type=int, default=64, help='of the others')
+  add('--image_size', type=int, default=128)
+  add('--batch_size', type=int, default=16)
+  add('--turns', type=int, default=8)
+  add('--output', type=pathlib.Path, default=pathlib.Path('networks.json'))
   return parser
+
+
+def _name(args: argparse.Namespace) -> str:
+  return f'{args.architecture}, {args.encoder or f"width {args.width}"}'
 
 
 def _ratios(sides: dict[str, list[float]]) -> dict[str, float]:
@@ -99,10 +121,9 @@ def _ratios(sides: dict[str, list[float]]) -> dict[str, float]:
   }
 
 
-def _table(result: dict) -> str:
+def _table(name: str, result: dict) -> str:
   lines = [
-    f'{result["architecture"]} on {result["encoder"]},'
-    f' {result["image_size"]} px, training batch {result["batch_size"]}',
+    f'{name}, {result["image_size"]} px, batch {result["batch_size"]}',
     '| | PyTorch s | ours s | ratio | least | greatest |',
     '|---|---|---|---|---|---|',
   ]
@@ -149,11 +170,10 @@ def _jax_steps(args: argparse.Namespace) -> _Steps:
 
   from skinseg_jax import config as config_lib
   from skinseg_jax.inference import forward_pass
-  from skinseg_jax.models import build
   from skinseg_jax.runtime import compilation
 
   config = config_lib.ModelConfig(
-    architecture=args.architecture, encoder=args.encoder
+    architecture=args.architecture, encoder=args.encoder, width=args.width
   )
   model = build.create(config, seed=0)
   optimizer = nnx.Optimizer(
@@ -192,19 +212,18 @@ def _jax_steps(args: argparse.Namespace) -> _Steps:
 
 
 def _torch_steps(args: argparse.Namespace) -> _Steps:
-  import torch
+  # Before torch is imported. Nothing else runs: waiting threads may spin.
+  os.environ['OMP_WAIT_POLICY'] = 'active'
+  helpers = _ROOT / 'tests' / 'helpers' / 'pytorch'
+  sys.path += [str(_ROOT / 'scripts'), str(helpers)]
+  import torch_reference
+  import twins
 
-  # torchvision's compiled operators may be missing; its import needs the names.
-  library = torch.library.Library('torchvision', 'FRAGMENT')
-  for name in ('nms', 'qnms'):
-    if not hasattr(torch.ops.torchvision, name):
-      library.define(
-        f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
-      )
-  smp = importlib.import_module('segmentation_models_pytorch')
-  ours = args.encoder
-  encoder = ours if ours.startswith('resnet') else f'tu-tf_{ours}'
-  model = getattr(smp, _TWINS[args.architecture])(encoder, encoder_weights=None)
+  torch = twins.torch
+  if args.architecture == 'unet' and not args.encoder:
+    model = torch_reference.UNet(args.width)
+  else:
+    model = twins.build(args.architecture, args.encoder, args.width)
   model = model.to(memory_format=torch.channels_last)
   optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
   # A permuted view of NHWC is channels last.
@@ -231,4 +250,4 @@ def _torch_steps(args: argparse.Namespace) -> _Steps:
 
 
 if __name__ == '__main__':
-  main()
+  errors.exit_with_message(main, sys.argv)

@@ -1,162 +1,239 @@
-"""Trains every network on the same images and shows what each has learned.
+"""Compares all networks under one protocol: is U-Net the best?
 
-python scripts/studies/networks.py --runs_dir runs/networks
-  [--image_size 128] [--batch_size 8] [--updates 500] [--only NAME ...]
+python scripts/studies/networks.py --output_dir docs/benchmarks/networks
+  --data_dir DIR [--setting cpu] [--only NAME ...] [--seeds 0 1]
 
-Takes the images of the paper's training set alone: a part of them to train on,
-400 images of other lesions to score on. Networks with an encoder start from
-EfficientNet-Lite0 with ImageNet weights, the others from random weights at a
-small width. Each network is a run folder of its own. Started again on the same
-folder, the script goes on where it stopped.
+Two views. `scratch`: every network starts from random weights and has the width
+at which a training step costs about what it costs for a U-Net of width 16.
+`pretrained`: every network that takes an encoder has the same one,
+EfficientNet-Lite0 with ImageNet weights.
+
+For each network the learning rate is chosen on lesions of the paper's training
+set that are kept out; the paper's validation images are scored once for each
+seed, after the last epoch. Everything else is the same for all networks.
+
+Each training leaves a small file with the counts of each image. Started again,
+the script trains what is missing. Then it writes `networks.csv`, `networks.md`
+and `networks.png` from all files that are there. A training that fails leaves a
+file with its error, which these tables show; remove it to try again.
 """
 
 import argparse
+import copy
 import json
 import pathlib
 import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import measured
+import networks_report
 import numpy as np
-import study_runs
+from absl import logging
 
 from skinseg_jax import config as config_lib
+from skinseg_jax import config_rules
 from skinseg_jax.data import splits
-from skinseg_jax.data.sources import catalog
+from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.runtime import errors
 
-_LITE = {
-  'model.encoder': 'efficientnet_lite0',
-  'model.encoder_weights': 'imagenet',
+_LITE = 'efficientnet_lite0'
+# Training images, and others to score on, for the choice of the rate.
+_CHOICE = (2000, 400)
+RATES = (3e-4, 1e-3, 3e-3)
+
+
+class Setting(NamedTuple):
+  """What all networks share."""
+
+  image_size: int
+  epochs: int
+  batch_size: int
+  compute_dtype: str
+
+
+SETTINGS = {
+  'smoke': Setting(32, 1, 16, 'float32'),
+  'cpu': Setting(128, 3, 16, 'float32'),
+  'gpu': Setting(224, 20, 32, 'bfloat16'),
 }
+
+
+class Network(NamedTuple):
+  """One row of the study."""
+
+  view: str
+  model: config_lib.ModelConfig
+
+
+def _scratch(architecture: str, width: int = 0) -> Network:
+  encoder = {} if width else {'encoder': _LITE}
+  return Network(
+    'scratch',
+    config_lib.ModelConfig(
+      architecture=architecture, width=width or 64, **encoder
+    ),
+  )
+
+
+def _pretrained(architecture: str) -> Network:
+  return Network(
+    'pretrained',
+    config_lib.ModelConfig(
+      architecture=architecture, encoder=_LITE, encoder_weights='imagenet'
+    ),
+  )
+
+
 _ON_ENCODER = (
   'unet', 'unetplusplus', 'fpn', 'manet', 'linknet', 'pspnet', 'fcn',
   'deeplabv3', 'deeplabv3plus',
 )  # fmt: skip
-
-
-def _from_scratch(architecture: str, width: int) -> dict[str, str]:
-  return {
-    'model.architecture': architecture,
-    'model.encoder': '',
-    'model.encoder_weights': '',
-    'model.width': str(width),
-    'train.learning_rate': '0.003',
-  }
-
-
-# The config fields of each network by its name in the table.
+# The first of each view is the one that others are compared with.
 NETWORKS = {
-  'unet, width 16': _from_scratch('unet', 16),
-  'attention_unet, width 16': _from_scratch('attention_unet', 16),
-  'segnet, width 16': _from_scratch('segnet', 16),
-  'resunetplusplus, width 8': _from_scratch('resunetplusplus', 8),
-  **{
-    f'{name}, lite0': {'model.architecture': name, **_LITE}
-    for name in _ON_ENCODER
-  },
+  'unet': _scratch('unet', 16),
+  'attention_unet': _scratch('attention_unet', 16),
+  'segnet': _scratch('segnet', 16),
+  'resunetplusplus': _scratch('resunetplusplus', 8),
+  **{f'{name}_lite0_scratch': _scratch(name) for name in _ON_ENCODER},
+  **{f'{name}_lite0': _pretrained(name) for name in _ON_ENCODER},
 }
-_HELD_OUT = 400  # Images to score on.
-_COLUMNS = (
-  'network', 'parameters', 'loss, first 50 updates', 'loss, last 50 updates',
-  'pooled Dice', 'Dice per image', 'images/s', 'seconds',
-)  # fmt: skip
 
 
-def make_split(
-  metadata: list[dict[str, str]], num_training: int
-) -> splits.Split:
-  """Draws images of the paper's training set; the two sides share no lesion."""
-  paper = splits.make_split(config_lib.DataConfig(split='paper'), metadata)
-  kept = set(paper.train)
-  inner = splits.make_split(
-    config_lib.DataConfig(split='lesion', validation_fraction=0.2),
-    [row for row in metadata if row['image_id'] in kept],
-  )
-  if num_training > len(inner.train):
-    raise errors.InputError(
-      f'--updates times --batch_size is {num_training}, more than the'
-      f' {len(inner.train)} images there are; give a smaller one.'
-    )
+def config(
+  network: Network, setting: Setting, rate: float, data_dir: pathlib.Path
+) -> config_lib.Config:
+  """The config of a training on the paper's split, seed 0."""
+  made = config_lib.Config()
+  made.data.data_dir = str(data_dir)
+  made.data.split = 'paper'
+  made.data.image_size = (setting.image_size, setting.image_size)
+  made.model = copy.deepcopy(network.model)
+  made.model.compute_dtype = setting.compute_dtype
+  made.augmentation.rotation_degrees = 0.0
+  made.augmentation.vertical_flip = 0.5
+  made.augmentation.quarter_turn = 0.75
+  made.train.batch_size = setting.batch_size
+  made.train.epochs = setting.epochs
+  made.train.learning_rate = rate
+  made.train.optimizer = 'adamw'
+  made.train.weight_decay = 0.05
+  made.train.schedule = 'cosine'
+  made.train.warmup = 0.05
+  made.train.loss = 'bce_dice'
+  made.train.ema = 0.99
+  config_rules.validate(made)
+  return made
+
+
+def choice_split(metadata: list[dict[str, str]]) -> splits.Split:
+  """Training images of the paper; the two sides share no lesion."""
+  inner = measured.inner_split(metadata)
   rng = np.random.default_rng(0)
   draw = lambda ids, count: sorted(rng.permutation(ids)[:count].tolist())
   return splits.Split(
-    train=draw(inner.train, num_training),
-    validation=draw(inner.validation, _HELD_OUT),
+    train=draw(inner.train, _CHOICE[0]),
+    validation=draw(inner.validation, _CHOICE[1]),
   )
 
 
-def row(name: str, workdir: pathlib.Path) -> dict[str, str]:
-  """What a finished run says, by the name of the column."""
-  lines = [
-    json.loads(line)
-    for line in (workdir / 'metrics.jsonl').read_text().splitlines()
-  ]
-  losses = [line['train/loss'] for line in lines if 'train/loss' in line]
-  (epoch,) = (line for line in lines if 'epoch/number' in line)
-  summary = json.loads(
-    (workdir / 'evaluation' / 'validation' / 'summary.json').read_text()
-  )
-  values = (
-    name,
-    f'{_parameters(workdir):,}',
-    f'{losses[0]:.3f}',
-    f'{losses[-1]:.3f}',
-    f'{summary["pooled"]["dice"]:.4f}',
-    f'{summary["per_image"]["dice"]["mean"]:.4f}',
-    f'{epoch["epoch/images_per_second"]:.1f}',
-    f'{epoch["epoch/seconds"]:.0f}',
-  )
-  return dict(zip(_COLUMNS, values, strict=True))
+def choose_rate(
+  name: str,
+  setting: Setting,
+  folder: pathlib.Path,
+  source: interface.Source,
+  data_dir: pathlib.Path,
+) -> float:
+  """The rate with the best Dice per image on lesions that are kept out."""
+  split_csv = folder / 'choice_split.csv'
+  splits.write_split(choice_split(source.metadata), split_csv)
+  found: dict[float, float] = {}
+  for rate in RATES:
+    each = config(NETWORKS[name], setting, rate, data_dir)
+    each.data.split = str(split_csv)
+    each.train.epochs = 1
+    path = _measured(f'{name}_rate{rate:g}', each, folder, source)
+    _, scores = measured.read([path])
+    found[rate] = float(scores['dice'].mean())
+  return max(found, key=lambda rate: found[rate])
 
 
-def _parameters(workdir: pathlib.Path) -> int:
-  """Sum of the list of parameters, without the running statistics."""
-  lines = (workdir / 'parameters.txt').read_text().splitlines()
-  rows = [[cell.strip() for cell in line.split('|')] for line in lines]
-  return sum(
-    int(cells[4].replace(',', ''))
-    for cells in rows
-    if len(cells) == 6
-    and '/' in cells[1]
-    and not cells[1].endswith(('/mean', '/var'))
-  )
+def _measured(
+  name: str,
+  each: config_lib.Config,
+  folder: pathlib.Path,
+  source: interface.Source,
+) -> pathlib.Path:
+  """Trains and scores, unless that was done; the file with the counts."""
+  path = folder / f'{name}.npz'
+  split = splits.make_split(each.data, source.metadata)
+  if not measured.is_measured(path, measured.fingerprint(each, split)):
+    print(name, flush=True)
+    measured.measure({name: each}, folder, source, recompute=False)
+  return path
 
 
-def table(rows: list[dict[str, str]]) -> str:
-  """The rows as Markdown."""
-  lines = [
-    '| ' + ' | '.join(_COLUMNS) + ' |',
-    '|---' * len(_COLUMNS) + '|',
-    *('| ' + ' | '.join(each.values()) + ' |' for each in rows),
-  ]
-  return '\n'.join(lines)
+def study(
+  name: str,
+  seeds: Sequence[int],
+  setting: Setting,
+  folder: pathlib.Path,
+  source: interface.Source,
+  data_dir: pathlib.Path,
+) -> None:
+  """Chooses the rate of a network, then trains and scores each seed.
+
+  An error of the training is kept in `<name>.failed`; the others go on.
+  """
+  failed = folder / f'{name}.failed'
+  if failed.exists():
+    return
+  try:
+    rate = choose_rate(name, setting, folder, source, data_dir)
+    for seed in seeds:
+      each = config(NETWORKS[name], setting, rate, data_dir)
+      each.train.seed = seed
+      _measured(f'{name}_seed{seed}', each, folder, source)
+  except errors.InputError:
+    raise  # Of the data or the folder, not of the network.
+  except Exception as error:
+    print(traceback.format_exc(), file=sys.stderr)
+    failed.write_text(f'{type(error).__name__}: {error}\n', encoding='utf-8')
+    return
+  about: Mapping[str, object] = {
+    'view': NETWORKS[name].view,
+    'learning_rate': rate,
+    **setting._asdict(),
+  }
+  (folder / f'{name}.json').write_text(json.dumps(about, indent=2) + '\n')
 
 
 def main(argv: list[str]) -> None:
-  """Trains what is missing, then writes the table."""
+  """Trains what is missing, then writes table and figure."""
   args = _parse(argv)
+  logging.set_verbosity(logging.ERROR)
   source = catalog.open_source(
-    config_lib.DataConfig(data_dir=str(args.data_dir))
+    config_lib.DataConfig(data_dir=str(args.data_dir)), download=False
   )
-  args.runs_dir.mkdir(parents=True, exist_ok=True)
-  csv = args.runs_dir / 'split.csv'
-  splits.write_split(
-    make_split(source.metadata, args.updates * args.batch_size), csv
-  )
-  common = {
-    'data.data_dir': args.data_dir,
-    'data.split': csv,
-    'data.image_size': args.image_size,
-    'train.batch_size': args.batch_size,
-    'train.epochs': 1,
-    'evaluation.test_time_augmentation': 'off',
-  }
-  rows = []
+  folder = args.output_dir / args.setting
+  folder.mkdir(parents=True, exist_ok=True)
   for name in args.only or NETWORKS:
-    workdir = args.runs_dir / name.replace(', ', '_').replace(' ', '')
-    study_runs.train(workdir, 'ham10000_mobile', {**common, **NETWORKS[name]})
-    rows.append(row(name, workdir))
-    (args.runs_dir / 'table.md').write_text(table(rows) + '\n')
-  print(table(rows))
+    study(
+      name, args.seeds, SETTINGS[args.setting], folder, source, args.data_dir
+    )
+  paper = splits.make_split(
+    config_lib.DataConfig(split='paper'), source.metadata
+  )
+  lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
+  views = {
+    view: [name for name, each in NETWORKS.items() if each.view == view]
+    for view in ('scratch', 'pretrained')
+  }
+  networks_report.write(
+    folder, views, args.seeds, [lesions[name] for name in paper.validation]
+  )
+  print((folder / 'networks.md').read_text())
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -166,11 +243,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('--runs_dir', type=pathlib.Path, required=True, help='for the runs')
-  add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
-  add('--image_size', type=int, default=128, help='in pixels')
-  add('--batch_size', type=int, default=8, help='images per update')
-  add('--updates', type=int, default=500, help='updates of each network')
+  path = pathlib.Path
+  add('--output_dir', type=path, required=True, help='for the results')
+  add('--data_dir', type=path, default=path('data'))
+  add('--setting', choices=list(SETTINGS), default='cpu')
+  add('--seeds', nargs='+', type=int, default=[0, 1], help='of the trainings')
   add('--only', nargs='+', choices=list(NETWORKS), help='networks to train')
   return parser.parse_args(argv[1:])
 

@@ -16,7 +16,11 @@ OPSET, IR_VERSION = 17, 8
 
 
 def build(
-  predict: program.Program, state: Any, size: tuple[int, int]
+  predict: program.Program,
+  state: Any,
+  size: tuple[int, int],
+  *,
+  halves: bool = False,
 ) -> onnx.ModelProto:
   """Translates the forward pass.
 
@@ -24,6 +28,7 @@ def build(
     predict: From `program.build_program`.
     state: Weights and running statistics.
     size: Height and width of the pictures.
+    halves: See `onnx_graph.Graph`; makes smaller files of shared models.
 
   Returns:
     A model with the input `image`, uint8 [batch, height, width, 3], and the
@@ -36,7 +41,7 @@ def build(
   images = program.symbolic_images(size)
   with switch.cpu_forms(False), named.kept(True):
     traced = jax.make_jaxpr(predict)(state, images)
-  graph = onnx_graph.Graph()
+  graph = onnx_graph.Graph(halves=halves)
   weights = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
   image = onnx_graph.Tensor(graph, onnx_graph.Ready('image'), images.shape)
   (result,) = onnx_operations.translate(

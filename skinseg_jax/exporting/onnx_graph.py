@@ -22,9 +22,17 @@ Order = tuple[int | None, ...]
 
 
 class Graph:
-  """Nodes and weights so far."""
+  """Nodes and weights so far.
 
-  def __init__(self) -> None:
+  Attributes:
+    nodes: In the order of computation.
+    weights: By their names.
+    halves: Whether kernels that float16 holds exactly are stored so, apart from
+      their factors; the runtime then multiplies them when it loads the file.
+  """
+
+  def __init__(self, *, halves: bool = False) -> None:
+    self.halves = halves
     self.nodes: list[onnx.NodeProto] = []
     self.weights: dict[str, onnx.TensorProto] = {}
     self._names: dict[tuple[Any, ...], str] = {}
@@ -40,6 +48,15 @@ class Graph:
       name = self._names[key]
       self.weights[name] = numpy_helper.from_array(values, name)
     return self._names[key]
+
+  def kernel(self, values: np.ndarray, factor: np.ndarray) -> str:
+    """Name of the product of a kernel and a factor of its channels."""
+    with np.errstate(over='ignore'):
+      half = values.astype(np.float16)
+    if not self.halves or not np.array_equal(half, values):
+      return self.weight(values * factor)
+    name = self.node('Cast', [self.weight(half)], to=onnx.TensorProto.FLOAT)
+    return self.node('Mul', [name, self.weight(factor)])
 
   def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
     """Adds a node with one output; returns its name."""
@@ -119,11 +136,10 @@ class Convolution:
     fits = [v is None or v.size in (1, v.shape[1]) for v in (factor, summand)]
     if not all(fits):
       return Ready(self.emit(graph, None, None)).emit(graph, factor, summand)
-    kernel, inputs = self.kernel, [self.name]
-    if factor is not None:
-      shape = [channels if i == axis else 1 for i in range(4)]
-      kernel = kernel * np.broadcast_to(factor.ravel(), channels).reshape(shape)
-    inputs.append(graph.weight(kernel))
+    shape = [channels if i == axis else 1 for i in range(4)]
+    scale = np.float32(1) if factor is None else factor.ravel()
+    scale = np.broadcast_to(scale, channels).reshape(shape)
+    inputs = [self.name, graph.kernel(self.kernel, scale)]
     if summand is not None:
       inputs.append(graph.weight(np.broadcast_to(summand.ravel(), channels)))
     return graph.node(self.kind, inputs, **self.attributes)

@@ -24,6 +24,7 @@ TOLERANCE = 1e-4
 _FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
 _PACKAGES = {'onnx': ('onnx', 'onnxruntime'), 'stablehlo': ('jax', 'jaxlib')}
 FORMATS = tuple(_FILES)
+WEB = 'web'  # ONNX with a page; see `web_page`.
 
 _EXAMPLE = pathlib.Path(__file__).parent / 'templates' / 'example.py'
 # One and several: the size of a batch may differ.
@@ -36,11 +37,12 @@ def check_installed(kind: str) -> None:
   Raises:
     InputError: Saying what to install.
   """
-  lacking = [p for p in _PACKAGES[kind] if not importlib.util.find_spec(p)]
+  extra = 'onnx' if kind == WEB else kind
+  lacking = [p for p in _PACKAGES[extra] if not importlib.util.find_spec(p)]
   if lacking:
     raise errors.InputError(
       f'--format {kind} needs {" and ".join(lacking)}: pip install'
-      f' "skinseg_jax[{kind}]"'
+      f' "skinseg_jax[{extra}]"'
     )
 
 
@@ -59,6 +61,34 @@ def write(
     The largest difference to Flax's probabilities.
 
   Raises:
+    InputError: See `write_network`.
+  """
+  description = write_network(folder, kind, model, about)
+  shutil.copyfile(_EXAMPLE, folder / 'example.py')
+  return description['largest_difference_to_flax']
+
+
+def write_network(
+  folder: pathlib.Path,
+  kind: str,
+  model: Any,
+  about: dict[str, Any],
+  *,
+  halves: bool = False,
+) -> dict[str, Any]:
+  """Writes the file of the network and `model.json`.
+
+  Args:
+    folder: An existing folder.
+    kind: One of `FORMATS`.
+    model: An `inference.trained_model.TrainedModel`.
+    about: More for `model.json`, such as licence and scores.
+    halves: For ONNX: see `onnx_graph.Graph`.
+
+  Returns:
+    What `model.json` says.
+
+  Raises:
     InputError: If the probabilities differ by more than `TOLERANCE`.
   """
   from skinseg_jax.exporting import program
@@ -67,8 +97,8 @@ def write(
   size = config.data.image_size
   predict = program.build_program(config.model)
   if kind == 'onnx':
-    details = _write_onnx(path, predict, model.state, size)
-    load = _load_onnx
+    details = _write_onnx(path, predict, model.state, size, halves)
+    load = load_onnx
   else:
     details = _write_stablehlo(path, predict, model.state, size)
     load = _load_stablehlo
@@ -89,8 +119,7 @@ def write(
   }
   text = json.dumps(description, indent=2)
   (folder / 'model.json').write_text(text + '\n', encoding='utf-8')
-  shutil.copyfile(_EXAMPLE, folder / 'example.py')
-  return difference
+  return description
 
 
 def _description(kind: str, model: Any) -> dict[str, Any]:
@@ -127,18 +156,19 @@ def _description(kind: str, model: Any) -> dict[str, Any]:
   }  # fmt: skip
 
 
-def _write_onnx(path, predict, state, size) -> dict[str, Any]:
+def _write_onnx(path, predict, state, size, halves) -> dict[str, Any]:
   import onnx
 
   from skinseg_jax.exporting import onnx_file
 
-  model = onnx_file.build(predict, state, size)
+  model = onnx_file.build(predict, state, size, halves=halves)
   onnx.save_model(model, path)
   return {'opset': onnx_file.OPSET, 'ir_version': onnx_file.IR_VERSION,
           'nodes': len(model.graph.node)}  # fmt: skip
 
 
-def _load_onnx(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+def load_onnx(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns a function of pictures, uint8 [B, H, W, 3], to probabilities."""
   import onnxruntime
 
   session = onnxruntime.InferenceSession(

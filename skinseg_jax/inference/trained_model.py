@@ -79,6 +79,8 @@ class TrainedModel:
   def fingerprint(self) -> str:
     """SHA-256 of the network and its weights; equal where predictions are."""
     network = dataclasses.asdict(self.config.model)
+    for name in ('encoder_weights', 'initializer'):  # What they began with.
+      del network[name]
     digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(self.state):
       digest.update(jax.tree_util.keystr(path).encode())

@@ -61,13 +61,12 @@ def spread(
       continue
     values = [getattr(row, name) for row in rows]
     known = np.array([float(v) for v in values if v is not None])
-    found[name] = _describe(
-      _unrolled(known) if name == 'orientation' else known
-    )
+    found[name] = describe(_unrolled(known) if name == 'orientation' else known)
   return found
 
 
-def _describe(values: np.ndarray) -> Spread:
+def describe(values: np.ndarray) -> Spread:
+  """Describes the values of one measure, float [K]; K may be 0."""
   if not values.size:
     return Spread(0, None, None, None)
   low, high = np.quantile(values, _QUANTILES).tolist()

@@ -212,8 +212,8 @@ def batch_norm(
 def _batch_norm_fwd(x, scale, bias, epsilon, activation):
   count = x.size // x.shape[-1]
   wide = plain.widened(x)
-  # The variance in one pass, about a mean of few pixels: about 0, what is far
-  # from it would lose its digits in the difference of two squares.
+  # One pass over the data. A rough mean is subtracted first: where values are
+  # far from 0, the difference of two squares would lose its digits.
   near = wide[:, x.shape[1] // 2].mean((0, 1))
   wide = wide - per_channel(near)
   rest = _channel_sum(wide) / count

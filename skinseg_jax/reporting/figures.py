@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import figure, ticker
+from matplotlib import dates, figure, ticker
 
 from skinseg_jax.evaluation import paper
 
@@ -294,6 +294,67 @@ def forest(
     xlabel='pooled Dice; dashed: all images',
   )
   canvas.suptitle(title, fontsize=11)
+  return canvas
+
+
+def course(
+  values: Sequence[float],
+  lows: Sequence[float],
+  highs: Sequence[float],
+  *,
+  where: Sequence[Any],
+  marks: Sequence[str],
+  usual: tuple[float, float],
+  title: str,
+  unit: str,
+) -> figure.Figure:
+  """Draws a measure of one lesion over time.
+
+  Args:
+    values: One value per picture, [N].
+    lows: Lower ends of the band, [N].
+    highs: Upper ends of the band, [N].
+    where: Dates, or numbers of the pictures, [N].
+    marks: 'usual', 'beyond' or 'cut' (off by the picture's edge), [N].
+    usual: Range within which repeated pictures would lie.
+    title: Name of the measure.
+    unit: Its unit; '' for none.
+  """
+  canvas, axes = _canvas(2.6)
+  axes.axhspan(*usual, color=GREY, alpha=0.15, lw=0)
+  axes.fill_between(where, lows, highs, color=BLUE, alpha=0.25, lw=0)
+  axes.errorbar(
+    where,
+    values,
+    yerr=[
+      np.maximum(np.subtract(values, lows), 0),
+      np.maximum(np.subtract(highs, values), 0),
+    ],
+    color=BLUE,
+    capsize=3,
+  )
+  for mark, style in (
+    ('usual', {'marker': 'o', 'color': BLUE}),
+    ('beyond', {'marker': 'D', 'color': ORANGE}),
+    ('cut', {'marker': 'o', 'color': BLUE, 'mfc': 'white'}),
+  ):
+    chosen = [i for i, one in enumerate(marks) if one == mark]
+    axes.plot(
+      [where[i] for i in chosen],
+      [values[i] for i in chosen],
+      ls='',
+      ms=7,
+      zorder=3,
+      **style,
+    )
+  axes.set(title=title, ylabel=unit)
+  if isinstance(where[0], int):
+    axes.set_xlabel('picture')
+    axes.set_xticks(where)
+  else:
+    locator = dates.AutoDateLocator(maxticks=6)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
   return canvas
 
 

@@ -48,7 +48,7 @@ def write(
   )
   text = environment.get_template('model_card.md').render(
     name=' '.join(['skinseg_jax', *_short(config.model)]),
-    network=provenance.network(config.model).rstrip(','),
+    network=provenance.network(config),
     notes=notes,
     training_images=_training_images(workdir),
     data_split=config.data.split,

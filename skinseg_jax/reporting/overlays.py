@@ -25,8 +25,10 @@ TRUE_OUTLINE, PREDICTED_OUTLINE = (255, 255, 255), (0, 0, 0)
 SIDE = 256
 
 
-def _resized(array: np.ndarray, method: Image.Resampling) -> np.ndarray:
-  scale = SIDE / max(array.shape[:2])
+def _resized(
+  array: np.ndarray, method: Image.Resampling, side: int = SIDE
+) -> np.ndarray:
+  scale = side / max(array.shape[:2])
   height, width = (max(1, round(n * scale)) for n in array.shape[:2])
   return np.asarray(Image.fromarray(array).resize((width, height), method))
 
@@ -59,8 +61,31 @@ def outlined(
   return _with_outline(plain(image), mask, colour)
 
 
+def with_outlines(
+  image: np.ndarray,
+  outlines: Sequence[tuple[np.ndarray, tuple[int, int, int]]],
+  side: int,
+) -> np.ndarray:
+  """Draws the outlines of several masks on an image.
+
+  Args:
+    image: RGB, uint8, [H, W, 3].
+    outlines: Masks, nonzero for lesion, uint8 [H, W], and the RGB of their
+      lines; later ones lie on top.
+    side: Longer side of the result in pixels.
+
+  Returns:
+    uint8 [h, w, 3].
+  """
+  picture = _resized(image, Image.Resampling.BILINEAR, side)
+  for mask, colour in outlines:
+    picture = _with_outline(picture, mask, colour)
+  return picture
+
+
 def _with_outline(picture, mask, colour) -> np.ndarray:
-  mask = _resized(mask, Image.Resampling.NEAREST) > 0
+  side = max(picture.shape[:2])
+  mask = _resized(mask, Image.Resampling.NEAREST, side) > 0
   line = mask & ~ndimage.binary_erosion(mask, np.ones((5, 5), bool))
   return np.where(line[..., None], np.uint8(colour), picture)
 

@@ -116,15 +116,19 @@ _ARCHITECTURES = {
 }
 
 
-def network(model: config_lib.ModelConfig) -> str:
+def network(config: config_lib.Config) -> str:
   """The network's name with what tells it from others of that name."""
+  model = config.model
   name = _ARCHITECTURES[model.architecture]
-  if not model.encoder:
-    return f'{name} of base width {model.width}'
-  weights = {'': 'random', 'imagenet': 'ImageNet'}.get(
-    model.encoder_weights, 'other'
-  )
-  return f'{name} on {model.encoder}, which started from {weights} weights,'
+  rest = model.encoder or f'base width {model.width}'
+  start = ''
+  if config.train.init_from:
+    start = ' (at the start: the weights of another run)'
+  elif model.encoder_weights == 'imagenet':
+    start = ' (at the start: ImageNet weights)'
+  elif model.encoder_weights:
+    start = ' (at the start: the weights of a file)'
+  return f'{name} {"on" if model.encoder else "of"} {rest}{start}'
 
 
 def model(config: config_lib.Config) -> str:
@@ -133,7 +137,7 @@ def model(config: config_lib.Config) -> str:
   train = config.train
   views = VIEWS[config.evaluation.test_time_augmentation]
   sentences = [
-    f'{network(config.model)} for images of {height} x {width} pixels, with'
+    f'{network(config)} for images of {height} x {width} pixels, with'
     f' convolutions in {config.model.compute_dtype}.'
     f' Configured training: {train.epochs} epochs in batches of'
     f' {train.batch_size}, optimiser {_OPTIMIZERS[train.optimizer]}, learning'

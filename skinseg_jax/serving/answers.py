@@ -9,11 +9,7 @@ from PIL import Image
 
 from skinseg_jax.inference import predictor, trained_model
 from skinseg_jax.measures import lesion
-
-NOTICE = (
-  'Research software, not a medical device: do not use it to decide about a'
-  ' patient.'
-)
+from skinseg_jax.viewer import shared_page
 
 
 class Model(pydantic.BaseModel):
@@ -104,7 +100,7 @@ def answer(
     else None,
     measures=prediction.measures(),
     model=model,
-    notice=NOTICE,
+    notice=shared_page.NOTICE,
   )
   return found.model_dump_json().encode()
 

@@ -23,6 +23,7 @@ from skinseg_jax.serving import (
   uploads,
   worker,
 )
+from skinseg_jax.viewer import shared_page
 
 _PATHS = ('/', '/predict', '/healthz', '/metrics', '/openapi.json')
 # https://owasp.org/www-project-secure-headers/. The page has its own policy.
@@ -35,7 +36,7 @@ _HEADERS = {
   'X-Content-Type-Options': 'nosniff',
   'X-Frame-Options': 'DENY',
 }
-_DESCRIPTION = f"""{answers.NOTICE}
+_DESCRIPTION = f"""{shared_page.NOTICE}
 
 Nothing that is sent is stored or logged. EXIF orientation is applied."""
 _ABOUT_FILE = f'{uploads.FORMATS} file'

@@ -1,11 +1,7 @@
 """The page for people: one file, which loads nothing else."""
 
-import base64
-import hashlib
-
-import jinja2
-
-from skinseg_jax.serving import answers, limits, uploads
+from skinseg_jax.serving import limits, uploads
+from skinseg_jax.viewer import shared_page
 
 # Label and unit of what the page shows of `lesion.Measures`. Ordinary pictures
 # do not state the size of a pixel, so there are no millimetres.
@@ -40,13 +36,7 @@ MEASURES = {
   'ita_reason': ('Why there is no angle', ''),
 }
 
-_ENVIRONMENT = jinja2.Environment(
-  loader=jinja2.PackageLoader('skinseg_jax.serving'),
-  autoescape=True,
-  undefined=jinja2.StrictUndefined,
-  trim_blocks=True,
-  lstrip_blocks=True,
-)
+_TEMPLATES = shared_page.environment('skinseg_jax.serving')
 
 
 def render(bounds: limits.Limits, *, token: bool) -> tuple[str, str]:
@@ -60,27 +50,20 @@ def render(bounds: limits.Limits, *, token: bool) -> tuple[str, str]:
     The page, and its Content-Security-Policy: its own script and style, and
     requests to its own server.
   """
-  read = lambda name: _ENVIRONMENT.get_template(name).render()
-  script, style = read('page.js'), read('page.css')
-  html = _ENVIRONMENT.get_template('page.html').render(
-    script=script,
-    style=style,
+  shared = shared_page.parts(_TEMPLATES, 'serve.js')
+  html = _TEMPLATES.get_template('serve.html').render(
     bounds=bounds,
     token=token,
     measures=MEASURES,
-    notice=answers.NOTICE,
     field=uploads.FIELD,
     formats=uploads.FORMATS,
     types=','.join(uploads.TYPES),
+    **shared,
   )
+  script, style = (shared_page.source(shared[n]) for n in ('script', 'style'))
   policy = (
-    f"default-src 'none'; script-src '{_digest(script)}'; style-src"
-    f" '{_digest(style)}'; connect-src 'self'; img-src data: blob:;"
+    f"default-src 'none'; script-src {script}; style-src {style};"
+    " connect-src 'self'; img-src data: blob:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
   )
   return html, policy
-
-
-def _digest(text: str) -> str:
-  digest = hashlib.sha256(text.encode()).digest()
-  return f'sha256-{base64.b64encode(digest).decode()}'

@@ -1,5 +1,6 @@
 """Creates a run folder that starts from the weights of a PyTorch model."""
 
+import dataclasses
 import pathlib
 
 from flax import nnx
@@ -34,6 +35,12 @@ def import_run(
     ) from error
   if not empty:
     raise errors.InputError(f'{workdir} is not empty; give a new --workdir.')
+  # The weights of the file take the place of these.
+  config = dataclasses.replace(
+    config,
+    model=dataclasses.replace(config.model, encoder_weights=''),
+    train=dataclasses.replace(config.train, init_from=''),
+  )
   sharding = input_pipeline.data_sharding()
   static = train_state.create(config, sharding, num_updates=1)
   state = static.state

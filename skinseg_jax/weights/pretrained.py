@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from skinseg_jax.runtime import errors, paths
-from skinseg_jax.weights import tensor_files, torch_layouts, torch_pickle
+from skinseg_jax.weights import tensor_files, torch_layouts
 
 _URL = 'https://download.pytorch.org/models/'
 # Files of torchvision; the end of a name is the start of its SHA-256.
@@ -74,7 +74,8 @@ _CLASSIFIERS = (
 )
 
 
-# Of an encoder in a whole network: of segmentation-models-pytorch, torchvision.
+# Before an encoder's names in whole networks: of segmentation-models-pytorch,
+# of torchvision.
 _PREFIXES = ('encoder.', 'backbone.')
 
 
@@ -124,25 +125,11 @@ def read(file: WeightsFile, encoder: nnx.Module) -> Any:
       file.sha256,
       'Put that file back, or start again with a new --workdir.',
     )
-  if file.path.suffix == '.safetensors':
-    found = tensor_files.read(file.path)
-  else:
-    found = _read_torch(file.path)
+  found = tensor_files.read(file.path)
   try:
     return torch_layouts.to_flax(_encoder_names(found, encoder), encoder)
   except errors.InputError as error:
     raise errors.InputError(f'{file.path}: {error}') from None
-
-
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    found = torch_pickle.read(path.read_bytes())
-  except (OSError, ValueError) as error:
-    raise errors.InputError(
-      f'{path} is no whole file of tensors of PyTorch ({error}); get it again,'
-      ' or give model.encoder_weights another file.'
-    ) from error
-  return found
 
 
 def _from_package(encoder: str) -> WeightsFile:
@@ -169,15 +156,21 @@ def _from_torchvision(name: str, folder: pathlib.Path) -> WeightsFile:
   found = _digest(path)
   # The name holds the start of the digest; the whole one is known since the
   # first download.
-  # Missing, empty, or damaged.
-  with contextlib.suppress(OSError, IndexError, UnicodeDecodeError):
-    expected = record.read_text('utf-8').split()[0]
-    if found != expected:
-      raise _another_file(path, found, expected, _AGAIN)
-    return WeightsFile(path, found)
   _check_prefix(path, found)
-  record.write_text(f'{found}  {name}\n', encoding='utf-8')
+  expected = _recorded(record)
+  if expected is None:
+    record.write_text(f'{found}  {name}\n', encoding='utf-8')
+  elif found != expected:
+    raise _another_file(path, found, expected, _AGAIN)
   return WeightsFile(path, found)
+
+
+def _recorded(record: pathlib.Path) -> str | None:
+  """The digest in a file of `sha256sum`; None if it is missing or damaged."""
+  with contextlib.suppress(OSError, UnicodeDecodeError):
+    if match := re.match('[0-9a-f]{64} ', record.read_text('utf-8')):
+      return match[0].strip()
+  return None
 
 
 def _check_prefix(path: pathlib.Path, found: str) -> None:

@@ -1,6 +1,6 @@
 """Reads and writes named tensors: .safetensors, .pt, .pth and .pth.tar files.
 
-PyTorch is imported only to read or write its own file formats.
+PyTorch is imported only to write its own format.
 """
 
 import collections
@@ -10,7 +10,6 @@ import json
 import math
 import pathlib
 import re
-import zipfile
 from collections.abc import Mapping
 from typing import BinaryIO
 
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import torch_pickle
 
 # Types by their names in a safetensors file.
 _DTYPES = {
@@ -36,8 +36,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   torch.compile add to names.
 
   Raises:
-    InputError: If the file cannot be read, is damaged, holds no tensors or two
-      with the same name, or needs PyTorch and it is not installed.
+    InputError: If the file cannot be read, is damaged, or holds no tensors or
+      two with the same name.
   """
   try:
     file = path.open('rb')
@@ -157,7 +157,7 @@ def _import_torch(path: pathlib.Path):
     import torch
   except ImportError:
     raise errors.InputError(
-      f'{path}: .pt files need PyTorch: pip install "skinseg_jax[torch]", or'
+      f'{path}: writing it needs PyTorch: pip install "skinseg_jax[torch]", or'
       ' use .safetensors.'
     ) from None
   return torch
@@ -172,23 +172,12 @@ def _torch(path: pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _read_torch(path: pathlib.Path, file: BinaryIO) -> dict[str, np.ndarray]:
-  torch = _import_torch(path)
   try:
-    _check_stored(file)
-    # Without weights_only, loading a file could run arbitrary code.
-    loaded = torch.load(file, map_location='cpu', weights_only=True)
-    if isinstance(loaded, Mapping):
-      loaded = loaded.get('state_dict', loaded)  # Checkpoints nest it.
-    items = loaded.items() if isinstance(loaded, Mapping) else ()
-    tensors = {
-      str(name): value.detach().float().numpy()
-      for name, value in items
-      if isinstance(value, torch.Tensor)
-    }
-  except Exception as error:  # A damaged file can raise any exception.
+    tensors = torch_pickle.read(file.read())
+  except ValueError as error:
     raise errors.InputError(
-      f'{path} is not a PyTorch file that holds only tensors'
-      f' ({type(error).__name__}); save one with'
+      f'{path} is damaged, or not a PyTorch file that holds only tensors'
+      f' ({error}); get it again, or save one with'
       ' torch.save(model.state_dict(), file).'
     ) from error
   if not tensors:
@@ -197,19 +186,3 @@ def _read_torch(path: pathlib.Path, file: BinaryIO) -> dict[str, np.ndarray]:
       ' torch.save(model.state_dict(), file).'
     )
   return tensors
-
-
-def _check_stored(file: BinaryIO) -> None:
-  """Rejects compressed files, which could expand to far more than their size.
-
-  PyTorch writes uncompressed files.
-
-  Raises:
-    ValueError: If a member of the file is compressed.
-  """
-  if zipfile.is_zipfile(file):
-    with zipfile.ZipFile(file) as parts:
-      for info in parts.infolist():
-        if info.compress_type != zipfile.ZIP_STORED:
-          raise ValueError(f'{info.filename} is compressed')
-  file.seek(0)

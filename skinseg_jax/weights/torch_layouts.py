@@ -236,9 +236,12 @@ def _check(
 
 def _remedy(found, first_kernel, model) -> str:
   if not isinstance(model, unet.UNet):
+    if hasattr(model, 'features'):  # An encoder alone.
+      return 'Set model.encoder to the encoder of these weights.'
+    rest = 'encoder' if hasattr(model, 'encoder') else 'width'
     return (
-      'Set model.architecture, model.encoder and model.width to theirs. Weights'
-      ' for several classes cannot be used: the last layer must have one.'
+      f'Set model.architecture and model.{rest} to theirs. Weights for several'
+      ' classes cannot be used: the last layer must have one.'
     )
   first = found.get(first_kernel)
   width = (

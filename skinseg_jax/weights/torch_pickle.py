@@ -14,17 +14,25 @@ import pickletools
 import zipfile
 from typing import Any, BinaryIO, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 _TYPES = {
   'torch DoubleStorage': np.float64,
+  'torch BFloat16Storage': jnp.bfloat16,
   'torch FloatStorage': np.float32,
   'torch HalfStorage': np.float16,
   'torch LongStorage': np.int64,
   'torch IntStorage': np.int32,
+  'torch ShortStorage': np.int16,
+  'torch CharStorage': np.int8,
+  'torch ByteStorage': np.uint8,
+  'torch BoolStorage': np.bool_,
 }
 _DICTIONARY = 'collections OrderedDict'
 _TENSOR = 'torch._utils _rebuild_tensor_v2'
+_PARAMETER = 'torch._utils _rebuild_parameter'
+_SIZE = 'torch Size'
 # First number in a file of the older format.
 _MAGIC = 0x1950A86A20F9469CFC6C
 # Pickles before the data of the older format: magic number, version, machine,
@@ -195,10 +203,14 @@ class _Machine:
         stack.append(tuple(self._since_mark()))
       case 'BINPUT' | 'LONG_BINPUT':
         self._memo[argument] = stack[-1]
+      case 'MEMOIZE':
+        self._memo[len(self._memo)] = stack[-1]
       case 'BINGET' | 'LONG_BINGET':
         stack.append(self._memo[argument])
       case 'GLOBAL':
         stack.append(_Name(argument))
+      case 'STACK_GLOBAL':
+        stack[-2:] = [_Name(f'{stack[-2]} {stack[-1]}')]
       case 'BINPERSID':
         stack.append(self._storage(stack.pop()))
       case 'REDUCE' | 'BUILD':
@@ -215,7 +227,7 @@ class _Machine:
     if name in single:
       self._marks.append(len(self._stack) - single[name])
     elif name not in ('SETITEMS', 'APPENDS'):
-      raise ValueError(f'the operation {name} has no place here')
+      raise ValueError(f'no file of tensors needs the operation {name}')
     values = self._since_mark()
     if name.startswith('APPEND'):
       self._stack[-1].extend(values)
@@ -234,7 +246,7 @@ class _Machine:
   def _storage(self, identity: tuple[Any, ...]) -> tuple[str, np.dtype]:
     kind, storage_type, key = identity[:3]
     if kind != 'storage' or storage_type.name not in _TYPES:
-      raise ValueError(f'the storage {storage_type.name} has no place here')
+      raise ValueError(f'the type {storage_type.name} is not known')
     if not isinstance(key, str):
       raise ValueError('a storage has a name that is no text')
     dtype = np.dtype(_TYPES[storage_type.name])
@@ -243,11 +255,13 @@ class _Machine:
 
 
 def _reduced(function: Any, arguments: tuple[Any, ...]) -> Any:
-  """What two known functions would return."""
+  """What the known functions would return."""
   if function == _Name(_DICTIONARY):
     return dict(*arguments)
+  if function in (_Name(_PARAMETER), _Name(_SIZE)):
+    return arguments[0]  # Its tensor; its sizes.
   if function != _Name(_TENSOR):
     name = getattr(function, 'name', type(function).__name__)
-    raise ValueError(f'the call of {name} has no place here')
+    raise ValueError(f'it calls {name}, which no file of tensors needs')
   (key, dtype), offset, shape, strides = arguments[:4]
   return _Tensor(key, dtype, offset, shape, strides)

@@ -26,6 +26,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
     ('export', '--workdir nowhere --format huggingface --output x'),
     ('export', '--workdir nowhere --format onnx --output x'),
     ('serve', '--workdir nowhere'),
+    ('follow', '--input nowhere --output y'),
     ('doctor', '--images nowhere'),
     ('torch_weights', '--export x --workdir y --nonsense'),
     *(
@@ -33,6 +34,7 @@ _HEAVY = ('jax', 'flax', 'grain', 'matplotlib', 'orbax', 'tensorflow')
       for command in (
         'main', 'evaluate', 'predict', 'compare', 'doctor', 'export',
         'serve', 'calibrate_review', 'cross_validate', 'torch_weights',
+        'follow',
       )
     ),
   ],

@@ -114,3 +114,26 @@ def test_what_is_unknown_is_refused():
   x = onnx_graph.Tensor(onnx_graph.Graph(), onnx_graph.Ready('x'), (2, 3))
   with pytest.raises(NotImplementedError, match='sin cannot be written'):
     onnx_operations.translate(traced.jaxpr, [], [x])
+
+
+@pytest.mark.parametrize('network', _NETWORKS[:2])
+def test_kernels_of_float16_take_half_the_space_and_compute_the_same(network):
+  *_, size = network
+  predict, state, _ = _build(*network)
+  halve = lambda x: x.astype(np.float16).astype(np.float32)
+  state = jax.tree.map(lambda x: halve(x) if x.ndim > 1 else x, state)
+  images = np.random.default_rng(1).integers(
+    0, 256, (1, size, size, 3), np.uint8
+  )
+  found, sizes = [], []
+  for halves in (False, True):
+    model = onnx_file.build(predict, state, (size, size), halves=halves)
+    data = model.SerializeToString()
+    session = onnxruntime.InferenceSession(
+      data, providers=['CPUExecutionProvider']
+    )
+    found.append(session.run(None, {'image': images})[0])
+    sizes.append(len(data))
+  np.testing.assert_allclose(*found, atol=1e-6)
+  if network[1]:  # The other is so small that its nodes are most of it.
+    assert sizes[1] < 0.55 * sizes[0]

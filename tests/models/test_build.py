@@ -12,10 +12,12 @@ from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
+from skinseg_jax.data import input_pipeline
 from skinseg_jax.models import build
 from skinseg_jax.models.cpu import switch
 from skinseg_jax.reporting import provenance
 from skinseg_jax.runtime import errors
+from skinseg_jax.training import train_state, train_step
 
 # The smallest of each: architecture, encoder, width and size in pixels.
 _SMALLEST = [
@@ -107,6 +109,29 @@ def test_a_symbolic_batch_can_be_exported(architecture, encoder, width, size):
     )(state, images)
   (logits,) = exported.out_avals
   assert str(logits.shape) == f'(b, {size}, {size}, 1)'
+
+
+@networks
+def test_all_options_of_training_fit(architecture, encoder, width, size):
+  config = _config(architecture, encoder, width, size)
+  config.model.compute_dtype = 'bfloat16'
+  config.train.batch_size = 4
+  config.train.accumulation_steps, config.train.remat = 2, True
+  config.train.ema, config.train.optimizer = 0.9, 'adamw'
+  config_rules.validate(config)
+  static = train_state.abstract(
+    config, input_pipeline.data_sharding(), num_updates=3
+  )
+  batch = {
+    'image': jax.ShapeDtypeStruct((4, size, size, 3), jnp.uint8),
+    'mask': jax.ShapeDtypeStruct((4, size, size), jnp.uint8),
+  }
+  state, metrics = train_step.train_step.eval_shape(
+    static.graphdef, static.state, batch, config=config
+  )
+  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert shapes(state) == shapes(static.state)
+  assert metrics['loss'].shape == ()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import build_shipped
 import pytest
 
+from skinseg_jax.evaluation import shared_models
 from skinseg_jax.inference import trained_model
 from skinseg_jax.weights import shared_model
 
@@ -26,6 +27,12 @@ def build(tiny_run, tiny_config, tmp_path, monkeypatch):
       module.main([command, *flags])
 
   monkeypatch.setattr(build_shipped, '_call', call)
+  # Ids of generated images are not kept, as those of HAM10000 are.
+  monkeypatch.setattr(
+    shared_models,
+    'keep_split',
+    lambda home, _, output: shutil.copy(home / 'split.csv', output),
+  )
   data = tiny_config.data.data_dir
   return lambda: build_shipped.main(
     ['build_shipped', f'--runs_dir={runs}', f'--data_dir={data}']
@@ -49,6 +56,6 @@ def test_it_replaces_the_model_of_the_package(
   assert 'its weights are unchanged' in capsys.readouterr().out
   assert sorted(path.name for path in shipped.iterdir()) == [
     'README.md', 'config.json', 'failures.png', 'model.json',
-    'model.safetensors',
+    'model.safetensors', 'split.csv',
   ]  # fmt: skip
   assert not list(tmp_path.glob('shipped.*'))

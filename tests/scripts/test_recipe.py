@@ -2,6 +2,7 @@ import dataclasses
 import importlib.util
 import pathlib
 
+import measured
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -64,7 +65,7 @@ def test_validation_is_a_fifth_of_the_training_images_by_lesion(recipe):
     }
     for i in range(10015)
   ]
-  split = recipe.inner_split(rows)
+  split = measured.inner_split(rows)
   assert sorted(split.train + split.validation) == [
     row['image_id'] for row in rows[:8016]
   ]
@@ -149,7 +150,7 @@ def test_recomputed_statistics_belong_to_the_images(recipe, tiny, monkeypatch):
     best=None,
   )
   monkeypatch.setattr(recipe, '_BATCH_SIZE', 9)
-  state = recipe.recomputed_statistics(model, data, data.image_ids)
+  state = measured.recomputed_statistics(model, data, data.image_ids)
   # Three whole batches of 28 images. The input of the first layer does not
   # depend on other layers.
   chosen = [i * 28 // 27 for i in range(27)]
@@ -190,15 +191,17 @@ def test_cases_that_predict_differently_share_a_training(
     ),
   )
   started = []
-  trainer = recipe.trainer_lib.Trainer
+  trainer = measured.trainer_lib.Trainer
   monkeypatch.setattr(
-    recipe.trainer_lib,
+    measured.trainer_lib,
     'Trainer',
     lambda *args: started.append(args) or trainer(*args),
   )
   # There is no whole batch of 32 images to compute statistics from.
-  monkeypatch.setattr(recipe, '_BATCH_SIZE', 4)
-  recipe.measure({'one': config, 'views': views}, tmp_path, source)
+  monkeypatch.setattr(measured, '_BATCH_SIZE', 4)
+  measured.measure(
+    {'one': config, 'views': views}, tmp_path, source, recompute=True
+  )
   assert len(started) == 1
   assert {path.name for path in tmp_path.glob('*.npz')} == {
     f'{name}{suffix}.npz'
@@ -208,8 +211,8 @@ def test_cases_that_predict_differently_share_a_training(
   scored = dict(np.load(tmp_path / 'one.npz'))
   pixels = sum(scored[name] for name in confusion.COUNTS)
   assert pixels.tolist() == [32 * 32] * len(split.validation)
-  wanted = recipe.fingerprint(config, split)
-  assert recipe.is_measured(tmp_path / 'one.npz', wanted)
-  assert not recipe.is_measured(tmp_path / 'two.npz', wanted)
+  wanted = measured.fingerprint(config, split)
+  assert measured.is_measured(tmp_path / 'one.npz', wanted)
+  assert not measured.is_measured(tmp_path / 'two.npz', wanted)
   with pytest.raises(errors.InputError, match='another config'):
-    recipe.is_measured(tmp_path / 'views.npz', wanted)
+    measured.is_measured(tmp_path / 'views.npz', wanted)

@@ -3,7 +3,7 @@
 import itertools
 import json
 
-import networks
+import networks_learn
 import pytest
 import sources
 import study_runs
@@ -45,15 +45,15 @@ def _lesions(ids, metadata):
 
 
 def test_networks_learn_from_training_images_alone(metadata):
-  split = networks.make_split(metadata, 40)
+  split = networks_learn.make_split(metadata, 40)
   assert len(split.train) == 40
   assert max(split.train + split.validation) < '100'
   assert not _lesions(split.train, metadata) & _lesions(
     split.validation, metadata
   )
-  assert networks.make_split(metadata, 40) == split
+  assert networks_learn.make_split(metadata, 40) == split
   with pytest.raises(errors.InputError, match='give a smaller one'):
-    networks.make_split(metadata, 90)
+    networks_learn.make_split(metadata, 90)
 
 
 @pytest.mark.parametrize('source', sources.SOURCES)
@@ -81,7 +81,7 @@ def test_mixed_leaves_out_lesions_of_several_sources(metadata):
 
 def test_every_network_is_in_the_study():
   names = {
-    fields['model.architecture'] for fields in networks.NETWORKS.values()
+    fields['model.architecture'] for fields in networks_learn.NETWORKS.values()
   }
   assert names == set(build.ARCHITECTURES)
 
@@ -89,7 +89,7 @@ def test_every_network_is_in_the_study():
 @pytest.mark.parametrize(
   'fields',
   [
-    *networks.NETWORKS.values(),
+    *networks_learn.NETWORKS.values(),
     *(
       {f'augmentation.{name}': value for name, value in changes.items()}
       for changes in sources.RECIPES.values()
@@ -131,12 +131,12 @@ def test_a_row_is_what_the_run_logged(tiny_run, tmp_path):
     json.dumps(summary)
   )
   (copy / 'parameters.txt').write_text((workdir / 'parameters.txt').read_text())
-  row = networks.row('x', copy)
+  row = networks_learn.row('x', copy)
   assert row['network'] == 'x'
   # The paper's U-Net of width 2, counted by hand.
   assert row['parameters'] == f'{_unet_parameters(2):,}'
   assert row['pooled Dice'] == f'{summary["pooled"]["dice"]:.4f}'
-  assert list(row) == list(networks._COLUMNS)
+  assert list(row) == list(networks_learn._COLUMNS)
 
 
 def _unet_parameters(width: int) -> int:

@@ -75,7 +75,7 @@ def test_weights_of_another_encoder_are_refused_in_one_message(tmp_path):
   assert str(file.path) in str(caught.value)
   assert 'layer1.2.conv1.weight: missing' in str(caught.value)
   # The remedy: the encoder of these weights.
-  assert 'Set model.architecture, model.encoder and' in str(caught.value)
+  assert 'Set model.encoder to the encoder of these' in str(caught.value)
   assert pretrained.read(file, _encoder('resnet18'))
 
 
@@ -246,9 +246,7 @@ def test_remedies_of_a_file_that_is_not_whole(tmp_path):
   path, other = tmp_path / 'x.pth', tmp_path / 'y.safetensors'
   path.write_bytes(b'<html>not found</html>')
   file = pretrained.find('resnet18', str(path), tmp_path)
-  with pytest.raises(
-    errors.InputError, match='get it again, or give model.encoder_weights'
-  ):
+  with pytest.raises(errors.InputError, match='get it again, or save one'):
     pretrained.read(file, _Tiny())
   torch.save({n: torch.tensor(v) for n, v in _tiny_arrays().items()}, path)
   _assert_fits(pretrained.find('resnet18', str(path), tmp_path))

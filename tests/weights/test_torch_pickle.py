@@ -25,6 +25,9 @@ def _tensors(torch):
     'half': torch.tensor([1.5, -2.0], dtype=torch.float16),
     'double': torch.tensor([[np.pi]], dtype=torch.float64),
     'count': torch.tensor(7),
+    'bytes': torch.tensor([0, 255], dtype=torch.uint8),
+    'truth': torch.tensor([True, False]),
+    'parameter': torch.nn.Parameter(torch.randn(2, 3)),
     'empty': torch.zeros(0, 3),
   }
 
@@ -35,13 +38,25 @@ def _tensors(torch):
 def test_both_formats_are_read_as_by_torch(in_zip, nested):
   torch = pytest.importorskip('torch')
   tensors = _tensors(torch)
-  value = {'state_dict': tensors, 'epoch': 3} if nested else tensors
+  about = {'epoch': 3, 'size': torch.Size([1, 2])}
+  value = {'state_dict': tensors, **about} if nested else tensors
   found = torch_pickle.read(_saved(torch, value, in_zip=in_zip))
   assert found.keys() == tensors.keys()
   for name, values in found.items():
-    expected = tensors[name].numpy()
+    expected = tensors[name].detach().numpy()
     assert (values.dtype, values.shape) == (expected.dtype, expected.shape)
     np.testing.assert_array_equal(values, expected)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize('in_zip', [False, True])
+def test_bfloat16_is_read(in_zip):
+  torch = pytest.importorskip('torch')
+  values = torch.tensor([1.5, -3.0, 2.0**100], dtype=torch.bfloat16)
+  found = torch_pickle.read(_saved(torch, {'x': values}, in_zip=in_zip))['x']
+  np.testing.assert_array_equal(
+    found.astype(np.float32), values.float().numpy()
+  )
 
 
 @pytest.mark.torch

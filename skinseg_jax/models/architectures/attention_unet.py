@@ -82,7 +82,7 @@ class _Bottom(nnx.Module):
     options = {'dtype': dtype, 'rngs': rngs}
     self.down = _DoubleConv(features, deeper, stride=2, **options)
     self.up = _Up(deeper, features, **options)
-    self.gate = _Gate(features, **options)
+    self.gate = Gate(features, **options)
     self.merge = _Merge(2 * features, features, **options)
 
   def __call__(self, x, run):
@@ -152,8 +152,12 @@ class _Projection(layers.ConvNorm):
   TORCH_NAMES: ClassVar[dict[str, str]] = {'conv': '0.conv', 'norm': '1'}
 
 
-class _Gate(nnx.Module):
-  """Additive attention: how much of the skip each position lets through."""
+class Gate(nnx.Module):
+  """Additive attention: how much of the skip each position lets through.
+
+  Attributes:
+    score: Returns the logit of that share, [B, H, W, 1].
+  """
 
   TORCH_NAMES: ClassVar[dict[str, str]] = {
     'from_below': 'W_g',
@@ -174,7 +178,8 @@ class _Gate(nnx.Module):
     self.from_skip = project(features, features // 2)
     self.score = project(features // 2, 1)
 
-  def __call__(self, below, skip):
+  def __call__(self, below: jax.Array, skip: jax.Array) -> jax.Array:
+    """Maps two arrays [B, H, W, features] to one of the same shape."""
     x = nnx.relu(self.from_below(below) + self.from_skip(skip))
     return skip * nnx.sigmoid(self.score(x))
 

@@ -55,7 +55,8 @@ class SegNet(nnx.Module):
     """Predicts logits.
 
     Args:
-      images: RGB in [0, 1], float, [B, H, W, 3]; H and W at least 32.
+      images: RGB in [0, 1], float, [B, H, W, 3]; H and W multiples of
+        32.
       key: Of dropout, which this network does not have.
 
     Returns:

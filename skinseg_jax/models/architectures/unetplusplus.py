@@ -14,12 +14,13 @@ class UNetPlusPlus(nnx.Module):
   """UNet++ (Zhou et al., 2018, arXiv:1807.10165) on an encoder.
 
   Equal to `UnetPlusPlus` of segmentation-models-pytorch. Unlike the paper's,
-  it has a pretrained encoder instead of its own, nearest instead of bilinear
-  upsampling, a last block without a skip, and no deep supervision.
+  it has an encoder, which can be pretrained, instead of its own, nearest
+  instead of bilinear upsampling, a last block without a skip, and no deep
+  supervision.
 
-  Node x_d_l of the figure takes what is below it (x_d_(l-1), upsampled), and
-  all nodes x_(d+1)_l to x_l_l beside it with the encoder's features of their
-  height.
+  Node x_d_l of the figure takes what is below it (x_d_(l-1), upsampled), the
+  nodes x_(d+1)_l to x_l_l on its left, and the encoder's features of the same
+  size.
   """
 
   def __init__(

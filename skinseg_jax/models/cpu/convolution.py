@@ -31,7 +31,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _winograd_pays(x: jax.Array, c_in: int, c_out: int) -> bool:
-  """Whether the products that are saved take longer than what they cost."""
+  """Whether Winograd saves more time than its transformations cost."""
   # Fewer pixels than channels: transforming the kernel would take longest.
   many_pixels = x.size // x.shape[-1] >= max(c_in, c_out)
   return min(c_in, c_out) >= 64 and many_pixels and x.dtype != jnp.bfloat16

@@ -110,10 +110,10 @@ def _shifted(x, i, j, size, geometry):
 def _taps_that_reach(
   offset: int, taps: int, before: int, geometry: plain.Geometry
 ) -> list[tuple[int, int]]:
-  """In which pixels of the result pixel `stride * n + offset` has a part.
+  """Finds the outputs that input pixel `stride * n + offset` contributes to.
 
   Returns:
-    Pairs of a tap and a distance d: by that tap, it is in pixel n + d.
+    Pairs of a tap and a distance d: by that tap, it reaches output n + d.
   """
   reached = [(i, offset + before - i * geometry.dilation) for i in range(taps)]
   return [

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from skinseg_jax.models import plain
-from skinseg_jax.models.cpu import depthwise, pointwise
+from skinseg_jax.models.cpu import depthwise, dilated, pointwise
 
 
 class ConvForm(NamedTuple):
@@ -27,6 +27,7 @@ _PLAIN = ConvForm(plain.conv, plain.conv_input_grad, plain.conv_kernel_grad)
 _DEPTHWISE = ConvForm(
   depthwise.conv, depthwise.input_grad, depthwise.kernel_grad
 )
+_DILATED = ConvForm(dilated.conv, dilated.input_grad, dilated.kernel_grad)
 _POINTWISE = ConvForm(
   pointwise.conv, pointwise.input_grad, pointwise.kernel_grad
 )
@@ -42,4 +43,8 @@ def conv_form(
     return _DEPTHWISE if depthwise_only else _PLAIN
   if taps == [1, 1] and geometry == plain.Geometry():
     return _POINTWISE
+  if geometry.dilation > 1 and geometry.stride == 1:
+    reach = [geometry.dilation * (n - 1) for n in taps]
+    if reach == [sum(pad) for pad in geometry.padding]:  # Keeps the size.
+      return _DILATED
   return _PLAIN

@@ -81,8 +81,7 @@ def kernel_grad(x: jax.Array, dy: jax.Array) -> jax.Array:
   taps = products.over_pixels(
     columns.reshape(b, h, w, -1), rows.reshape(b, h, w, -1)
   ).reshape(3, c_in, 4, 2, c_out)
-  # Tap 0 of the kernel reaches the fourth and, as the first of two that see the
-  # same pixel, the third row; and so on. The same for the columns.
+  # Row i marks the rows of dy that receive tap i; the columns likewise.
   reached = jnp.array([[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], taps.dtype)
   both = jnp.array([_FIRST, _SECOND], taps.dtype)  # [side, place, tap].
   return jnp.einsum(

@@ -16,5 +16,5 @@ class Encoder(Protocol):
   features: tuple[int, ...]
 
   def __call__(self, images: jax.Array, *, depth: int = 5) -> list[jax.Array]:
-    """Computes the normalised images and the features of `depth` stages."""
+    """Computes the normalised images and the first `depth` features."""
     ...

@@ -1,12 +1,20 @@
 'use strict';
 
+// A page's own script defines
+//   predict(file, signal): resolves to what is shown: threshold; width and
+//     height on the page; base, an image; levels, 255 times the probability of
+//     each pixel on the page; model, what to say about it; and, if there is
+//     more to show, describe(). `shown` is that, and the file;
+//   mask(cut): resolves to the mask of what is shown, as a PNG of the size of
+//     the picture; cut is null for the model's own threshold.
+
 // Longest side of the picture on the page, in pixels.
 const VIEW = 1024;
 const find = (id) => document.getElementById(id);
 const say = (text) => { find('status').textContent = text; };
 const complain = (text) => { find('problem').textContent = text; };
+const settings = JSON.parse(find('settings').textContent);
 
-// What is shown: the answer, the picture, and 255 times the probability.
 let shown = null;
 let request = null;
 
@@ -20,7 +28,7 @@ async function choose(file) {
   try {
     const next = await predict(file, own.signal);
     if (own !== request) return;
-    shown = next;
+    shown = {...next, file};
     show();
     say('Done. The result is below.');
     find('result-title').focus();
@@ -29,48 +37,6 @@ async function choose(file) {
     say('');
     complain(error.message);
   }
-}
-
-async function predict(file, signal) {
-  const most = Number(document.body.dataset.bytes);
-  if (file.size > most) {
-    throw new Error(`The file has ${(file.size / 2 ** 20).toFixed(1)} MiB; ` +
-      `at most ${most / 2 ** 20} are allowed.`);
-  }
-  const form = new FormData();
-  // The server never learns the name of the file.
-  form.append(document.body.dataset.field, file, 'picture');
-  const token = find('token')?.value;
-  say('Predicting …');
-  let response;
-  try {
-    response = await fetch('predict?probability=true', {
-      method: 'POST',
-      body: form,
-      headers: token ? {Authorization: `Bearer ${token}`} : {},
-      signal,
-    });
-  } catch {
-    throw new Error('The server cannot be reached. Is it still running?');
-  }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    throw new Error(`${answer.detail ?? `The server answered ${response.status}`}.`);
-  }
-  const [picture, probability] = await Promise.all([
-    createImageBitmap(file),
-    createImageBitmap(blob(answer.probability)),
-  ]);
-  const scale = Math.min(1, VIEW / Math.max(answer.width, answer.height));
-  const width = Math.max(1, Math.round(answer.width * scale));
-  const height = Math.max(1, Math.round(answer.height * scale));
-  const levels = levelsOf(probability, width, height);
-  return {answer, picture, probability, levels, width, height, file};
-}
-
-function blob(base64) {
-  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  return new Blob([bytes], {type: 'image/png'});
 }
 
 function drawn(image, width, height) {
@@ -82,44 +48,29 @@ function drawn(image, width, height) {
   return {canvas, context, pixels: context.getImageData(0, 0, width, height)};
 }
 
-// Grey values of an image, at a size.
-function levelsOf(image, width, height) {
-  const {data} = drawn(image, width, height).pixels;
-  return Uint8Array.from({length: width * height}, (_, i) => data[4 * i]);
+// Height and width on the page of a picture of that size.
+function viewSize(width, height) {
+  const scale = Math.min(1, VIEW / Math.max(width, height));
+  return [width, height].map((side) => Math.max(1, Math.round(side * scale)));
 }
 
 function show() {
-  const {answer, width, height} = shown;
-  const {canvas, pixels} = drawn(shown.picture, width, height);
-  shown.base = pixels;
+  const {canvas, pixels} = drawn(shown.base, shown.width, shown.height);
+  shown.pixels = pixels.data;
   find('view').width = canvas.width;
   find('view').height = canvas.height;
-  find('threshold').value = answer.threshold;
+  find('threshold').value = shown.threshold;
   // The slider may round it.
   shown.start = find('threshold').value;
-  find('measured').textContent = answer.threshold.toFixed(2);
-  find('model').textContent =
-    `Model ${answer.model.name}, ${answer.model.architecture}, step ` +
-    `${answer.model.step}, SHA-256 ${answer.model.digest.slice(0, 12)}.`;
-  for (const cell of document.querySelectorAll('[data-measure]')) {
-    cell.textContent =
-      words(answer.measures[cell.dataset.measure], cell.dataset.unit);
-  }
+  find('model').textContent = shown.model;
+  shown.describe?.();
   find('result').hidden = false;
   paint();
 }
 
-function words(value, unit) {
-  if (value === null || value === '') return '–';
-  if (typeof value === 'boolean') return value ? 'yes' : 'no';
-  if (typeof value === 'string') return value;
-  if (unit === '%') return (100 * value).toFixed(1);
-  return Number.isInteger(value) ? String(value) : value.toFixed(2);
-}
-
 function threshold() {
   const {value} = find('threshold');
-  return value === shown.start ? shown.answer.threshold : Number(value);
+  return value === shown.start ? shown.threshold : Number(value);
 }
 
 // Draws picture, uncertainty and outline. The outline has a white line inside
@@ -131,7 +82,7 @@ function paint() {
   const unsure = find('unsure').checked;
   const outline = find('outline').checked;
   const out = new ImageData(
-    new Uint8ClampedArray(shown.base.data), width, height);
+    new Uint8ClampedArray(shown.pixels), width, height);
   const data = out.data;
   let lesion = 0;
   for (let y = 0, i = 0; y < height; y++) {
@@ -163,24 +114,15 @@ function paint() {
     'aria-label', `Picture with the outline of the lesion. ${covers}`);
 }
 
-// The mask at the size of the picture: that of the server, or, after the
-// threshold was moved, that of the probability.
-async function mask() {
-  const {answer, probability} = shown;
-  if (find('threshold').value === shown.start) return blob(answer.mask);
-  const cut = 255 * threshold();
-  const {canvas, context, pixels} =
-    drawn(probability, answer.width, answer.height);
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    pixels.data.fill(pixels.data[i] > cut ? 255 : 0, i, i + 3);
-  }
-  context.putImageData(pixels, 0, 0);
-  return new Promise((done) => canvas.toBlob(done, 'image/png'));
-}
-
 async function save() {
+  const own = find('threshold').value === shown.start;
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(await mask());
+  try {
+    link.href = URL.createObjectURL(await mask(own ? null : threshold()));
+  } catch (error) {
+    complain(error.message);
+    return;
+  }
   link.download = `${shown.file.name.replace(/\.[^.]*$/, '')}_mask.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

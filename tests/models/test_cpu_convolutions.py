@@ -1,4 +1,4 @@
-"""Depthwise and 1x1 convolutions against the plain operation and PyTorch."""
+"""Convolutions in forms for CPUs against the plain operation and PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skinseg_jax.models import plain
-from skinseg_jax.models.cpu import depthwise, pointwise
+from skinseg_jax.models.cpu import depthwise, dilated, forms, pointwise
 
 # Taps, stride, dilation, padding, height and width: odd and even sizes, sizes
 # below the kernel, and TensorFlow's 'SAME' with more below and to the right.
@@ -25,29 +25,56 @@ _CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-  ('taps', 'stride', 'dilation', 'padding', 'size'), _CASES
-)
-@pytest.mark.parametrize(
+_precisions = pytest.mark.parametrize(
   ('dtype', 'tolerance'), [('float64', 1e-12), ('float32', 1e-5)]
 )
-def test_depthwise(taps, stride, dilation, padding, size, dtype, tolerance):
-  geometry = plain.Geometry(stride, padding, dilation, groups=4)
+
+
+def _assert_as_plain(form, size, kernel_shape, geometry, dtype, tolerance):
+  """Compares values and both gradients on random images of four channels."""
   rng = np.random.default_rng(0)
   with jax.enable_x64(dtype == 'float64'):
     normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), dtype)
-    x, kernel = normal(2, *size, 4), normal(taps, taps, 1, 4)
+    x, kernel = normal(2, *size, 4), normal(*kernel_shape)
     y, vjp = jax.vjp(lambda *args: plain.conv(*args, geometry), x, kernel)
     dy = normal(*y.shape)
     ours = (
-      depthwise.conv(x, kernel, geometry),
-      depthwise.input_grad(dy, kernel, size, geometry),
-      depthwise.kernel_grad(x, dy, (taps, taps), geometry),
+      form.conv(x, kernel, geometry),
+      form.input_grad(dy, kernel, size, geometry),
+      form.kernel_grad(x, dy, kernel_shape[:2], geometry),
     )
     for got, expected in zip(ours, (y, *vjp(dy)), strict=True):
       assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
       scale = max(1, float(jnp.abs(expected).max()))
       np.testing.assert_allclose(got, expected, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
+  ('taps', 'stride', 'dilation', 'padding', 'size'), _CASES
+)
+@_precisions
+def test_depthwise(taps, stride, dilation, padding, size, dtype, tolerance):
+  geometry = plain.Geometry(stride, padding, dilation, groups=4)
+  shape = (taps, taps, 1, 4)
+  _assert_as_plain(depthwise, size, shape, geometry, dtype, tolerance)
+
+
+@pytest.mark.parametrize(
+  ('taps', 'dilation', 'padding', 'size'),
+  [
+    (3, 2, ((2, 2), (2, 2)), (8, 7)),
+    (3, 12, ((12, 12), (12, 12)), (16, 13)),
+    (3, 6, ((6, 6), (6, 6)), (5, 9)),  # Some taps see only zeros.
+    (3, 36, ((36, 36), (36, 36)), (4, 4)),
+    (2, 2, ((0, 2), (1, 1)), (5, 6)),
+  ],
+)
+@_precisions
+def test_dilated(taps, dilation, padding, size, dtype, tolerance):
+  geometry = plain.Geometry(1, padding, dilation)
+  shape = (taps, taps, 4, 3)
+  _assert_as_plain(dilated, size, shape, geometry, dtype, tolerance)
+  assert forms.conv_form(shape, geometry).conv is dilated.conv
 
 
 def test_depthwise_by_hand():

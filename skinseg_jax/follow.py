@@ -1,0 +1,176 @@
+"""Follows lesions over time: what changed between pictures of one lesion.
+
+python -m skinseg_jax.follow --input FOLDER --output DIR [--workdir DIR ...]
+python -m skinseg_jax.follow --input TABLE.csv --output DIR [--workdir DIR ...]
+
+FOLDER holds one folder for each lesion. The date of a picture is taken from the
+name of its file, such as 2024-05-01.jpg. TABLE.csv has the columns lesion, date
+and file.
+
+Each picture is registered to the lesion's first one by points of the skin.
+DIR/follow.csv has one row for each picture, DIR/LESION.html is a page for each
+lesion. A change counts if it is larger than 95 % of the differences between
+repeated pictures of one lesion.
+
+Files that cannot be read are listed and skipped; the exit code is then 3.
+Research software, not a medical device.
+"""
+
+import argparse
+import csv
+import math
+import sys
+
+from skinseg_jax import config as config_lib
+from skinseg_jax.following import registration, series
+from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import ensemble_folder, shared_model
+
+_TABLE = 'follow.csv'
+
+
+def main(argv: list[str]) -> None:
+  """Parses the command line and follows the lesions."""
+  args = _parse(argv)
+  registration.check_installed()
+  lesions = series.read(args.input, args.output)
+  _check_output(args, lesions)
+  folders = args.workdir or [shared_model.chosen(None)]
+  args.workdir = ensemble_folder.members(folders)
+  for folder in args.workdir:
+    config_lib.load(folder / 'config.json')  # Is it a run?
+  skipped = _follow(args, lesions)
+  if skipped.count:
+    print(f'skipped {skipped.count} files:\n{skipped}', file=sys.stderr)
+    sys.exit(errors.SKIPPED_FILES)
+
+
+def _follow(
+  args: argparse.Namespace, lesions: list[series.Series]
+) -> errors.Few:
+  """Writes the table and the pages; returns the files that were skipped."""
+  # Imported after the flags are checked, because the import takes seconds.
+  import tqdm
+
+  from skinseg_jax.following import course, table
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.reporting import follow_page
+  from skinseg_jax.runtime import compilation, devices
+
+  devices.use('auto')
+  compilation.keep_programs()
+  model = trained_model.load_all(args.workdir, args.checkpoint or 'last')
+  skipped, changed, alone = errors.Few(), errors.Few(), errors.Few()
+  try:
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / _TABLE
+    with path.open('w', encoding='utf-8', newline='') as file:
+      writer = csv.DictWriter(file, table.COLUMNS, lineterminator='\n')
+      writer.writeheader()
+      for one in tqdm.tqdm(lesions, unit='lesion', disable=None):
+        visits = course.follow(one, model, args.pixel_spacing)
+        follow_page.write(args.output / f'{one.lesion}.html', one, visits)
+        writer.writerows(table.rows(one, visits))
+        file.flush()
+        for visit in visits:
+          if visit.status == course.SKIPPED:
+            skipped.add(visit.problem)
+          if visit.status == course.ALONE:
+            alone.add(f'{visit.entry.path}: {visit.problem}')
+          if visit.beyond:
+            labels = ', '.join(what.label for what in visit.beyond)
+            changed.add(f'{visit.entry.path}: {labels}')
+  except OSError as error:
+    raise errors.InputError(
+      f'cannot write to {args.output}: {error.strerror}; choose another'
+      ' --output, or free some space and run the same command again with'
+      ' --overwrite.'
+    ) from error
+  if alone.count:
+    print(f'{alone.count} pictures are not registered:\n{alone}')
+  if changed.count:
+    print(
+      f'{changed.count} pictures differ from the first of their lesion more'
+      f' than repeated pictures do:\n{changed}'
+    )
+  print(f'wrote {path} and {len(lesions)} pages (step {model.step})')
+  return skipped
+
+
+def _check_output(
+  args: argparse.Namespace, lesions: list[series.Series]
+) -> None:
+  names = [_TABLE, *(f'{one.lesion}.html' for one in lesions)]
+  there = [str(p) for name in names if (p := args.output / name).exists()]
+  if there and not args.overwrite:
+    raise errors.InputError(
+      'these files already exist; choose another --output, or give'
+      ' --overwrite:\n' + errors.listing(there)
+    )
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m skinseg_jax.follow',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add(
+    '--workdir',
+    nargs='+',
+    metavar='DIR',
+    type=paths.user_path,
+    help='folder of a run or of a shared model, several for the mean of their'
+    ' probabilities; default: the model that comes with skinseg_jax',
+  )
+  add(
+    '--input',
+    metavar='PATH',
+    type=paths.user_path,
+    required=True,
+    help='folder with one folder of pictures for each lesion, or a csv file'
+    ' with the columns lesion, date and file',
+  )
+  add(
+    '--output',
+    metavar='DIR',
+    type=paths.user_path,
+    required=True,
+    help='folder to write the table and the pages to',
+  )
+  add(
+    '--checkpoint',
+    help='best (by validation Dice), last or a step number; default: last',
+  )
+  add(
+    '--pixel_spacing',
+    type=_millimetres,
+    metavar='MM',
+    help="millimetres between pixels of each lesion's first picture, if its"
+    ' file does not state it as DICOM files can; default: not known, lengths'
+    ' are in pixels of the first picture',
+  )
+  add(
+    '--overwrite',
+    action='store_true',
+    help='write over the table and the pages that are there already',
+  )
+  return parser.parse_args(argv[1:])
+
+
+def _millimetres(text: str) -> float:
+  try:
+    distance = float(text)
+  except ValueError:
+    distance = 0.0
+  if not 0 < distance < math.inf:
+    raise argparse.ArgumentTypeError(
+      f'{text} is no distance; give millimetres above 0, such as 0.02'
+    )
+  return distance
+
+
+if __name__ == '__main__':
+  errors.exit_with_message(main, sys.argv)

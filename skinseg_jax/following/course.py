@@ -1,0 +1,218 @@
+"""Follows one lesion: predicts, registers, measures and compares."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from skinseg_jax.data import pictures, preprocessing
+from skinseg_jax.following import changes, registration, series, views
+from skinseg_jax.inference import model_interface
+from skinseg_jax.quality import review
+from skinseg_jax.runtime import errors
+
+FIRST, REGISTERED = 'first', 'registered'
+ALONE, NOTHING, SKIPPED = 'not registered', 'nothing found', 'skipped'
+# Pictures are examined at this longer side at most, in pixels.
+_SIDE = 1024
+
+
+@dataclasses.dataclass(eq=False)
+class Visit:
+  """One picture of a lesion, and what is known of it.
+
+  Attributes:
+    entry: The file and its date.
+    status: `FIRST` of the pictures with a lesion; `REGISTERED` to it; `ALONE`
+      if that failed; `NOTHING` if there is no lesion; `SKIPPED` if the file
+      cannot be read.
+    problem: Why it is not registered or skipped; ''.
+    reasons: Why a person should look at the outline, separated by '; '.
+    scale: Pixels of the first file for one of this file, where registered.
+    degrees: Turn onto the first picture, clockwise as seen.
+    points: Points of the skin that agree.
+    unit: Of lengths: 'mm', 'px' of the first picture, or 'own px'.
+    values: By the names in `changes.MEASURES`; empty without a lesion.
+    changed: Changes since the first picture, by name, where they make sense.
+    picture: As it lies on the first one where it is registered, RGB, uint8
+      [H, W, 3]; None if the file cannot be read.
+    mask: The lesion on `picture`, bool [H, W].
+  """
+
+  entry: series.Entry
+  status: str
+  problem: str = ''
+  reasons: str = ''
+  scale: float | None = None
+  degrees: float | None = None
+  points: int | None = None
+  unit: str = ''
+  values: dict[str, changes.Value] = dataclasses.field(default_factory=dict)
+  changed: dict[str, changes.Change] = dataclasses.field(default_factory=dict)
+  picture: np.ndarray | None = None
+  mask: np.ndarray | None = None
+
+  @property
+  def cut(self) -> bool:
+    """Whether the lesion goes on outside of the picture."""
+    return review.BORDER in self.reasons.split('; ')
+
+  @property
+  def beyond(self) -> list[changes.Measure]:
+    """Measures that changed more than repeated pictures differ."""
+    return [
+      what
+      for what in changes.MEASURES
+      if what.name in self.changed and self.changed[what.name].beyond
+    ]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Seen:
+  """A picture in memory: `image` is the file's, reduced by `reduction`."""
+
+  image: np.ndarray
+  reduction: float
+  masks: views.Masks
+  spacing: float | None  # Millimetres between pixels of the file.
+  reasons: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reference:
+  """The first picture; `step` is the width of its pixels in the unit."""
+
+  visit: Visit
+  seen: _Seen
+  points: registration.Points
+  step: float
+
+
+def follow(
+  one: series.Series,
+  model: model_interface.AnyModel,
+  pixel_spacing: float | None,
+  *,
+  bands: bool = True,
+) -> list[Visit]:
+  """Measures the pictures of a lesion and compares them with the first.
+
+  Args:
+    one: The lesion.
+    model: Trained models.
+    pixel_spacing: Millimetres between pixels of the first picture, if its file
+      does not state it; None if not known.
+    bands: Whether to measure the outline of each view as well.
+
+  Returns:
+    One for each entry, in order.
+  """
+  visits = []
+  first: _Reference | None = None
+  for entry in one.entries:
+    try:
+      seen = _see(entry, model, bands)
+    except errors.InputError as error:
+      visits.append(Visit(entry, SKIPPED, str(error)))
+      continue
+    if not seen.masks.mask.any():
+      visits.append(Visit(entry, NOTHING, reasons=seen.reasons))
+      visits[-1].picture, visits[-1].mask = seen.image, seen.masks.mask
+      continue
+    if first is None:
+      first = _first(entry, seen, pixel_spacing)
+      visits.append(first.visit)
+    else:
+      visits.append(_later(entry, seen, first))
+  return visits
+
+
+def _see(
+  entry: series.Entry, model: model_interface.AnyModel, bands: bool
+) -> _Seen:
+  try:
+    data = entry.path.read_bytes()
+  except OSError as error:
+    raise errors.InputError(f'{entry.path}: unreadable ({error})') from error
+  name = str(entry.path)
+  image = preprocessing.decode_image(data, name)
+  spacing = pictures.pixel_spacing(data, name)
+  height, width = image.shape[:2]
+  reduction = min(1.0, _SIDE / max(height, width))
+  image = preprocessing.resize_image(
+    image,
+    (max(1, round(height * reduction)), max(1, round(width * reduction))),
+  )
+  masks = views.predict(model, image)
+  if not bands:
+    masks.views.clear()
+  size = model.config.data.image_size
+  about = review.cells(
+    preprocessing.resize_image(image, size),
+    preprocessing.resize_probability(masks.probability, size),
+    masks.mask,
+    model.config.evaluation.threshold,
+    None,
+  )
+  # Registration has one scale, so pixels have to be square.
+  square = spacing and math.isclose(*spacing, rel_tol=0.01)
+  return _Seen(
+    image,
+    reduction,
+    masks,
+    math.sqrt(math.prod(spacing)) if spacing and square else None,
+    str(about['reasons']),
+  )
+
+
+def _measured(
+  entry: series.Entry, status: str, seen: _Seen, step: float, unit: str
+) -> Visit:
+  masks = seen.masks
+  return Visit(
+    entry,
+    status,
+    reasons=seen.reasons,
+    unit=unit,
+    values=changes.measure(seen.image, masks.mask, masks.views, step),
+    picture=seen.image,
+    mask=masks.mask,
+  )
+
+
+def _first(
+  entry: series.Entry, seen: _Seen, pixel_spacing: float | None
+) -> _Reference:
+  spacing = seen.spacing or pixel_spacing
+  step = (spacing or 1.0) / seen.reduction
+  visit = _measured(entry, FIRST, seen, step, 'mm' if spacing else 'px')
+  points = registration.find_points(seen.image, seen.masks.mask)
+  return _Reference(visit, seen, points, step)
+
+
+def _later(entry: series.Entry, seen: _Seen, first: _Reference) -> Visit:
+  points = registration.find_points(seen.image, seen.masks.mask)
+  try:
+    found = registration.register(first.points, points)
+  except registration.RefusedError as error:
+    visit = _measured(entry, ALONE, seen, 1 / seen.reduction, 'own px')
+    visit.problem = str(error)
+  else:
+    step = first.step * found.scale
+    visit = _measured(entry, REGISTERED, seen, step, first.visit.unit)
+    visit.scale = found.scale * seen.reduction / first.seen.reduction
+    visit.degrees, visit.points = found.degrees, found.points
+    size = first.seen.image.shape[:2]
+    visit.picture = registration.aligned(seen.image, found, size)
+    visit.mask = registration.aligned(seen.masks.mask, found, size)
+  for what in changes.MEASURES:
+    if what.relative and visit.status != REGISTERED:
+      continue
+    if what.whole and (visit.cut or first.visit.cut):
+      continue
+    change = changes.compare(
+      what, first.visit.values[what.name].value, visit.values[what.name].value
+    )
+    if change:
+      visit.changed[what.name] = change
+  return visit

@@ -1,0 +1,203 @@
+"""Writes the page of a lesion that was followed over time."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import figure
+
+from skinseg_jax.following import changes, course, series
+from skinseg_jax.reporting import figures, overlays, pages
+
+# Outlines: of the picture itself, and of the first one.
+_OWN, _FIRST = (255, 255, 255), (0, 114, 178)
+# Longer side of the pictures, in pixels.
+_SIDE = 480
+
+
+def write(
+  path: pathlib.Path, one: series.Series, visits: Sequence[course.Visit]
+) -> None:
+  """Writes a page that needs no other file and no network.
+
+  Args:
+    path: HTML file to write.
+    one: The lesion.
+    visits: What `course.follow` found.
+  """
+  first = next((v for v in visits if v.status == course.FIRST), None)
+  named = list(zip(_names(one, visits), visits, strict=True))
+  pages.write(
+    path,
+    'follow.html',
+    lesion=one.lesion,
+    dated=one.dated,
+    first=first and next(name for name, visit in named if visit is first),
+    findings=[
+      (name, _findings(visit, first), bool(visit.beyond))
+      for name, visit in named
+      if visit is not first
+    ],
+    pictures=[
+      (name, _picture(visit, first), _caption(visit))
+      for name, visit in named
+      if visit.picture is not None
+    ],
+    charts=[
+      (what.label, pages.data_uri(figures.to_png(chart), 'png'))
+      for what in changes.MEASURES
+      if first and (chart := _chart(what, one, visits, first)) is not None
+    ],
+    measures=[(what.label, _limit(what)) for what in changes.MEASURES],
+    rows=[
+      (name, _unit(visit), [_cell(what, visit) for what in changes.MEASURES])
+      for name, visit in named
+    ],
+  )
+
+
+def _names(one: series.Series, visits: Sequence[course.Visit]) -> list[str]:
+  return [
+    f'{number}: {visit.entry.date or visit.entry.path.name}'
+    for number, visit in enumerate(visits, 1)
+  ]
+
+
+def _findings(visit: course.Visit, first: course.Visit | None) -> list[str]:
+  """What changed, and what could not be compared."""
+  found = []
+  for what in visit.beyond:
+    amount = visit.changed[what.name].amount
+    sentence = (
+      f'{what.label}: {_amount(what, amount)}; 95 % of repeated pictures'
+      f' differ by less than {_limit(what)}'
+    )
+    if first and not _sure(what, first, visit):
+      sentence += '. The eight views do not agree on this change'
+    found.append(sentence)
+  if visit.changed and not visit.beyond:
+    found.append('no measure changed more than repeated pictures differ')
+  if visit.status == course.ALONE:
+    found.append(
+      f'not registered ({visit.problem}), so lengths and areas cannot be'
+      ' compared'
+    )
+  elif visit.problem or not visit.values:
+    found.append(visit.problem or visit.status)
+  elif not all(w.name in visit.changed for w in changes.MEASURES if w.whole):
+    found.append(
+      'the lesion leaves this picture or the first one, so size and shape'
+      ' cannot be compared'
+    )
+  return found
+
+
+def _sure(
+  what: changes.Measure, first: course.Visit, visit: course.Visit
+) -> bool:
+  """Whether both ends of the band are beyond the limit, to one side."""
+  base, value = first.values[what.name].value, visit.values[what.name]
+  ends = [changes.compare(what, base, end) for end in value[1:]]
+  known = [end for end in ends if end]
+  side = lambda amount: amount > (1 if what.relative else 0)
+  return (
+    all(end.beyond for end in known)
+    and len({side(end.amount) for end in known}) == 1
+  )
+
+
+def _amount(what: changes.Measure, amount: float) -> str:
+  return f'× {amount:.2f}' if what.relative else f'{amount:+.3g}'
+
+
+def _limit(what: changes.Measure) -> str:
+  return f'× {what.limit:.2f}' if what.relative else f'{what.limit:.3g}'
+
+
+def _unit(visit: course.Visit) -> str:
+  return {
+    'own px': 'pixels of its own',
+    'px': 'pixels of the first',
+  }.get(visit.unit, visit.unit)
+
+
+def _cell(what: changes.Measure, visit: course.Visit) -> tuple[str, str]:
+  """The value, and its range."""
+  value = visit.values.get(what.name)
+  if value is None or value.value is None:
+    return '–', ''
+  digits = 3
+  if what.relative:
+    digits = 2 if visit.unit == 'mm' else 0
+  elif what.unit:
+    digits = 1
+  shown = [f'{v:,.{digits}f}' for v in value if v is not None]
+  return shown[0], ' to '.join(shown[1:])
+
+
+def _caption(visit: course.Visit) -> str:
+  parts = [visit.status, visit.reasons]
+  if visit.status == course.REGISTERED:
+    parts[0] = (
+      f'registered by {visit.points} points, scale {visit.scale:.2f}, turned'
+      f' by {visit.degrees:.0f}°'
+    )
+  return '; '.join(filter(None, parts))
+
+
+def _picture(visit: course.Visit, first: course.Visit | None) -> str:
+  assert visit.picture is not None
+  assert visit.mask is not None
+  outlines = [(visit.mask.view(np.uint8), _OWN)]
+  if visit.status == course.REGISTERED and first and first.mask is not None:
+    outlines.insert(0, (first.mask.view(np.uint8), _FIRST))
+  drawn = overlays.with_outlines(visit.picture, outlines, _SIDE)
+  return pages.data_uri(overlays.to_jpeg(drawn), 'jpeg')
+
+
+def _chart(
+  what: changes.Measure,
+  one: series.Series,
+  visits: Sequence[course.Visit],
+  first: course.Visit,
+) -> figure.Figure | None:
+  """The course of a measure; None for fewer than two values in one unit."""
+  shown = [
+    (number, visit, visit.values[what.name])
+    for number, visit in enumerate(visits, 1)
+    if visit.values
+    and visit.values[what.name].value is not None
+    and (visit.unit == first.unit or not what.relative)
+  ]
+  base = first.values[what.name].value
+  if len(shown) < 2 or base is None:
+    return None
+  column = lambda i: [v[i] if v[i] is not None else v[0] for _, _, v in shown]
+  unit = what.unit
+  if what.relative:
+    unit = {'px': 'px of first picture'}.get(first.unit, first.unit)
+    unit += '²' if what.unit == 'area' else ''
+  return figures.course(
+    column(0),
+    column(1),
+    column(2),
+    where=[visit.entry.date if one.dated else n for n, visit, _ in shown],
+    marks=[_mark(what, visit) for _, visit, _ in shown],
+    usual=_usual(what, base),
+    title=what.label,
+    unit=unit,
+  )
+
+
+def _usual(what: changes.Measure, base: float) -> tuple[float, float]:
+  if what.relative:
+    return base / what.limit, base * what.limit
+  low = base - what.limit
+  # Only asymmetry has no unit; it is never below 0.
+  return low if what.unit else max(0.0, low), base + what.limit
+
+
+def _mark(what: changes.Measure, visit: course.Visit) -> str:
+  if what in visit.beyond:
+    return 'beyond'
+  return 'cut' if what.whole and visit.cut else 'usual'

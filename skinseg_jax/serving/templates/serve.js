@@ -1,0 +1,81 @@
+async function predict(file, signal) {
+  if (file.size > settings.bytes) {
+    throw new Error(`The file has ${(file.size / 2 ** 20).toFixed(1)} MiB; ` +
+      `at most ${settings.bytes / 2 ** 20} are allowed.`);
+  }
+  const form = new FormData();
+  // The server never learns the name of the file.
+  form.append(settings.field, file, 'picture');
+  const token = find('token')?.value;
+  say('Predicting …');
+  let response;
+  try {
+    response = await fetch('predict?probability=true', {
+      method: 'POST',
+      body: form,
+      headers: token ? {Authorization: `Bearer ${token}`} : {},
+      signal,
+    });
+  } catch {
+    throw new Error('The server cannot be reached. Is it still running?');
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) {
+    throw new Error(`${answer.detail ?? `The server answered ${response.status}`}.`);
+  }
+  const [base, probability] = await Promise.all([
+    createImageBitmap(file),
+    createImageBitmap(blob(answer.probability)),
+  ]);
+  const [width, height] = viewSize(answer.width, answer.height);
+  return {
+    answer, base, probability, width, height,
+    levels: levelsOf(probability, width, height),
+    threshold: answer.threshold,
+    model:
+      `Model ${answer.model.name}, ${answer.model.architecture}, step ` +
+      `${answer.model.step}, SHA-256 ${answer.model.digest.slice(0, 12)}.`,
+    describe: () => describe(answer),
+  };
+}
+
+function blob(base64) {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  return new Blob([bytes], {type: 'image/png'});
+}
+
+// Grey values of an image, at a size.
+function levelsOf(image, width, height) {
+  const {data} = drawn(image, width, height).pixels;
+  return Uint8Array.from({length: width * height}, (_, i) => data[4 * i]);
+}
+
+function describe(answer) {
+  find('measured').textContent = answer.threshold.toFixed(2);
+  for (const cell of document.querySelectorAll('[data-measure]')) {
+    cell.textContent =
+      words(answer.measures[cell.dataset.measure], cell.dataset.unit);
+  }
+}
+
+function words(value, unit) {
+  if (value === null || value === '') return '–';
+  if (typeof value === 'boolean') return value ? 'yes' : 'no';
+  if (typeof value === 'string') return value;
+  if (unit === '%') return (100 * value).toFixed(1);
+  return Number.isInteger(value) ? String(value) : value.toFixed(2);
+}
+
+// That of the server, or, after the threshold was moved, that of the
+// probability.
+async function mask(cut) {
+  const {answer, probability} = shown;
+  if (cut === null) return blob(answer.mask);
+  const {canvas, context, pixels} =
+    drawn(probability, answer.width, answer.height);
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    pixels.data.fill(pixels.data[i] > 255 * cut ? 255 : 0, i, i + 3);
+  }
+  context.putImageData(pixels, 0, 0);
+  return new Promise((done) => canvas.toBlob(done, 'image/png'));
+}

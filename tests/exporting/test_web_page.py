@@ -1,0 +1,359 @@
+"""The page that needs no server, in Chromium, as a reader uses it."""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+import chromium
+import numpy as np
+import pytest
+import static_host
+from fake_images import random_image
+from PIL import Image
+
+from skinseg_jax import export
+from skinseg_jax.data import preprocessing
+from skinseg_jax.exporting import portable, web_page, web_runtime
+from skinseg_jax.inference import predictor, trained_model
+from skinseg_jax.runtime import errors
+
+# CONTRIBUTING.md says how the files come there.
+_RUNTIME = pathlib.Path(sys.prefix) / 'onnxruntime-web/package/dist'
+_TEMPLATES = pathlib.Path(web_page.__file__).parent / 'templates'
+
+
+def _export(workdir, output, *flags):
+  export.main(
+    ['export', f'--workdir={workdir}', '--format=web', f'--output={output}',
+     *flags],
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def folder(tiny_run, tmp_path_factory):
+  pytest.importorskip('onnx')
+  pytest.importorskip('onnxruntime')
+  if not _RUNTIME.exists():
+    pytest.skip('onnxruntime-web is not in the virtual environment')
+  output = tmp_path_factory.mktemp('export') / 'page'
+  _export(tiny_run[0], output, f'--runtime_dir={_RUNTIME}')
+  return output
+
+
+@pytest.fixture(scope='module')
+def flax(tiny_run):
+  """Predicts pictures from Python."""
+  return predictor.Predictor(trained_model.load(tiny_run[0], 'last'))
+
+
+@pytest.fixture(scope='module')
+def url(folder):
+  with static_host.hosted(folder) as url:
+    yield url
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+  with chromium.started(tmp_path_factory.mktemp('profile')) as driver:
+    yield driver
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory):
+  """Of other proportions than the model's pictures."""
+  path = tmp_path_factory.mktemp('photos') / 'mole one.png'
+  Image.fromarray(random_image(70, 90)).save(path)
+  return path
+
+
+def _until(reached):
+  for _ in range(600):
+    if found := reached():
+      return found
+    time.sleep(0.1)
+  raise AssertionError('not reached within 60 seconds')
+
+
+def _text(browser, name):
+  return browser.find_element('id', name).text
+
+
+def _upload(browser, path):
+  browser.find_element('id', 'file').send_keys(str(path))
+  _until(
+    lambda: (
+      browser.find_element('id', 'result').is_displayed()
+      or _text(browser, 'problem')
+    )
+  )
+
+
+def _probability(browser):
+  values = browser.execute_script('return [...shown.probability]')
+  return np.array(values, np.float32).reshape(32, 32)
+
+
+def _expected(flax, path):
+  image = preprocessing.decode_image(path.read_bytes(), path.name)
+  model = flax._model
+  (found,) = predictor.mean_probabilities(
+    model, [predictor.resize(model, image)], 1
+  )
+  return found
+
+
+def _downloaded(browser, tmp_path, name):
+  browser.execute_cdp_cmd(
+    'Browser.setDownloadBehavior',
+    {'behavior': 'allow', 'downloadPath': str(tmp_path)},
+  )
+  browser.find_element('id', 'save').click()
+  _until((tmp_path / name).exists)
+  time.sleep(0.3)
+  return np.asarray(Image.open(tmp_path / name))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1280, 360])
+def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
+  chromium.visit(browser, url, width)
+  _upload(browser, photo)
+  expected = _expected(flax, photo)
+  assert np.abs(_probability(browser) - expected).max() < 1e-3
+  found = _downloaded(browser, tmp_path, 'mole one_mask.png')
+  truth = flax.predict(photo)
+  sure = np.abs(truth.probability - 0.5) > 1e-3
+  np.testing.assert_array_equal((found == 255)[sure], truth.mask[sure])
+  assert set(np.unique(found)) <= {0, 255}
+  share = float(_text(browser, 'covers').split()[3])
+  assert share == pytest.approx(100 * truth.mask.mean(), abs=0.5)
+  inner, scrolled = browser.execute_script(
+    'return [innerWidth, document.scrollingElement.scrollWidth]'
+  )
+  assert inner == width
+  assert scrolled <= inner
+  header = browser.find_element('tag name', 'header')
+  assert 'not a medical device' in header.text
+  assert browser.switch_to.active_element.get_attribute('id') == 'result-title'
+  assert chromium.messages(browser) == []
+  # Its own files, and what it holds in memory.
+  for address in chromium.requested(browser):
+    assert address.startswith((url, f'blob:{url}'))
+
+
+@pytest.mark.browser
+def test_after_one_visit_it_needs_no_network(browser, folder, photo, flax):
+  with static_host.hosted(folder) as url:
+    chromium.visit(browser, url, 360)
+    _until(lambda: 'works offline' in _text(browser, 'offline'))
+    assert browser.execute_cdp_cmd('Page.getInstallabilityErrors', {}) == {
+      'installabilityErrors': []
+    }
+  # The server is gone, and its cache must do.
+  browser.execute_cdp_cmd('Network.clearBrowserCache', {})
+  chromium.visit(browser, url, 360)
+  _upload(browser, photo)
+  difference = _probability(browser) - _expected(flax, photo)
+  assert np.abs(difference).max() < 1e-3
+  # The service worker allows several threads, where there are processors.
+  isolated, processors = browser.execute_script(
+    'return [crossOriginIsolated, navigator.hardwareConcurrency]'
+  )
+  assert isolated
+  threads = min(4, processors)
+  assert f'(WebAssembly, threads: {threads})' in _text(browser, 'model')
+
+
+@pytest.mark.browser
+def test_the_single_file_works_from_a_disk(browser, folder, flax, tmp_path):
+  path = shutil.copy(folder / 'single_file.html', tmp_path)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # The camera was turned.
+  turned = tmp_path / 'turned.jpg'
+  Image.fromarray(random_image(90, 60)).save(turned, exif=exif, quality=95)
+  chromium.visit(browser, pathlib.Path(path).as_uri(), 360)
+  _upload(browser, turned)
+  difference = _probability(browser) - _expected(flax, turned)
+  assert np.abs(difference).max() < 1e-3
+  found = _downloaded(browser, tmp_path, 'turned_mask.png')
+  assert found.shape == (60, 90)
+  assert chromium.messages(browser) == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (
+      lambda data: data[:-1] + b'x',
+      'model.onnx is not the file that this page was made with',
+    ),
+    (None, 'model.onnx cannot be loaded (404)'),
+  ],
+)
+def test_another_model_file_is_refused(
+  browser, folder, photo, tmp_path, content, message
+):
+  copy = tmp_path / 'page'
+  shutil.copytree(folder, copy, copy_function=os.link)
+  (copy / 'model.onnx').unlink()
+  if content:
+    data = (folder / 'model.onnx').read_bytes()
+    (copy / 'model.onnx').write_bytes(content(data))
+  with static_host.hosted(copy) as url:
+    chromium.visit(browser, url, 360)
+    _until(lambda: message in _text(browser, 'broken'))
+    _upload(browser, photo)
+    assert message in _text(browser, 'problem')
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+  ('script', 'message'),
+  [
+    ('WebAssembly.validate = () => false', 'it lacks WebAssembly SIMD. Use'),
+    (
+      "Object.defineProperty(window, 'isSecureContext', {value: false})",
+      'needs an address that begins with https://',
+    ),
+  ],
+)
+def test_an_unfit_browser_is_told_so(browser, url, script, message):
+  added = browser.execute_cdp_cmd(
+    'Page.addScriptToEvaluateOnNewDocument', {'source': script}
+  )
+  try:
+    chromium.visit(browser, url, 360)
+    _until(lambda: message in _text(browser, 'broken'))
+  finally:
+    browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', added)
+
+
+@pytest.mark.browser
+def test_from_a_disk_the_folder_names_the_single_file(browser, folder):
+  chromium.visit(browser, (folder / 'index.html').as_uri(), 360)
+  _until(lambda: 'Open single_file.html instead' in _text(browser, 'broken'))
+
+
+@pytest.mark.browser
+def test_what_is_no_picture_is_explained(browser, url, photo, tmp_path):
+  chromium.visit(browser, url, 360)
+  text, damaged, huge = (
+    tmp_path / name for name in ('text.jpg', 'damaged.png', 'huge.png')
+  )
+  text.write_text('no picture')
+  Image.new('1', (12_000, 9_000)).save(huge)
+  damaged.write_bytes(photo.read_bytes()[:200])
+  for path, message in (
+    (text, 'no picture that this browser can read'),
+    (damaged, 'picture is damaged'),
+    (huge, 'has 108 megapixels; at most 100 are allowed'),
+  ):
+    _upload(browser, path)
+    assert message in _text(browser, 'problem')
+    assert not browser.find_element('id', 'result').is_displayed()
+  _upload(browser, photo)
+  assert browser.find_element('id', 'result').is_displayed()
+
+
+@pytest.mark.browser
+def test_every_control_is_reached_by_tab(browser, url, photo):
+  from selenium.webdriver.common.keys import Keys
+
+  chromium.visit(browser, url, 1280)
+  _upload(browser, photo)
+  reached = []
+  for _ in range(5):
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    element = browser.switch_to.active_element
+    assert element.accessible_name
+    reached.append(element.get_attribute('id'))
+  assert reached == ['threshold', 'outline', 'unsure', 'save', 'reset']
+
+
+_RESIZE = """
+{code}
+const [height, width, pixels, toHeight, toWidth] = arguments;
+const data = Uint8ClampedArray.from(pixels);
+// Strips of three rows.
+const rows = (top) => ({{
+  top, data: data.subarray(4 * width * top, 4 * width * (top + 3))}});
+const small = [...resizeImage(rows, width, height, toWidth, toHeight)];
+const levels = Float32Array.from(small, (value) => value / 255);
+const large = [];
+resizeProbability(levels, 3 * toWidth, toHeight, width, height,
+  (row) => large.push(...row));
+return [small, large];
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('size', [(1, 1), (31, 17), (32, 48), (450, 600)])
+def test_its_script_resizes_as_python_does(browser, size):
+  code = (_TEMPLATES / 'resize.js').read_text()
+  image, target = random_image(*size), (32, 48)
+  opaque = np.full((*size, 1), 255, np.uint8)
+  pixels = np.concatenate([image, opaque], axis=2).ravel().tolist()
+  browser.get('data:text/html,')
+  small, large = browser.execute_script(
+    _RESIZE.format(code=code), *size, pixels, *target
+  )
+  expected = preprocessing.resize_image(image, target)
+  np.testing.assert_array_equal(np.reshape(small, (*target, 3)), expected)
+  levels = expected.reshape(32, -1).astype(np.float32) / np.float32(255)
+  np.testing.assert_allclose(
+    np.reshape(large, size),
+    preprocessing.resize_probability(levels, size),
+    atol=1e-6,
+  )
+
+
+def test_the_folder_states_what_it_needs(folder):
+  manifest = json.loads((folder / 'manifest.webmanifest').read_text())
+  for icon in manifest['icons']:
+    with Image.open(folder / icon['src']) as image:
+      assert icon['sizes'] == f'{image.width}x{image.height}'
+  assert 'Microsoft' in (folder / 'onnxruntime-web-licence.txt').read_text()
+  assert not list(folder.glob('.partial'))
+
+
+def test_a_page_that_is_too_large_is_not_written(
+  folder, tiny_run, tmp_path, monkeypatch, capsys
+):
+  def copied(output, *arguments, **options):
+    for name in ('model.onnx', 'model.json'):
+      shutil.copy(folder / name, output)
+    return json.loads((folder / 'model.json').read_text())
+
+  monkeypatch.setattr(portable, 'write_network', copied)
+  monkeypatch.setattr(web_page, 'SINGLE_FILE_LIMIT', 2**20)
+  output = tmp_path / 'page'
+  _export(tiny_run[0], output, f'--runtime_dir={_RUNTIME}')
+  assert 'single_file.html was not written' in capsys.readouterr().out
+  assert not (output / 'single_file.html').exists()
+  # The rest is as before.
+  for path in output.iterdir():
+    assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_without_the_runtime_nothing_is_written(tiny_run, tmp_path):
+  pytest.importorskip('onnx')
+  pytest.importorskip('onnxruntime')
+  command = f'npm pack onnxruntime-web@{web_runtime.VERSION}'
+  with pytest.raises(errors.InputError, match=f'{command}.*--runtime_dir'):
+    _export(tiny_run[0], tmp_path / 'page')
+  (tmp_path / 'ort.wasm.bundle.min.mjs').write_text('another')
+  with pytest.raises(errors.InputError, match=r'ort\.wasm.*differs.*npm pack'):
+    _export(tiny_run[0], tmp_path / 'page', f'--runtime_dir={tmp_path}')
+  assert not (tmp_path / 'page').exists()
+
+
+def test_another_format_needs_no_runtime(tiny_run, tmp_path):
+  with pytest.raises(errors.InputError, match='--runtime_dir is for.*leave it'):
+    export.main(
+      ['export', f'--workdir={tiny_run[0]}', '--format=stablehlo',
+       f'--output={tmp_path / "model"}', f'--runtime_dir={tmp_path}'],
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""The command follow on drawn lesions and a model whose answer is known."""
+
+import csv
+
+import drawn_shapes as drawn
+import fake_model
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip('cv2', reason="needs the extra 'classical'")
+
+from skinseg_jax import config as config_lib
+from skinseg_jax import follow
+from skinseg_jax.following import views
+from skinseg_jax.inference import trained_model
+from skinseg_jax.runtime import errors
+
+
+@pytest.fixture
+def model(monkeypatch, tmp_path):
+  made = fake_model.make(monkeypatch, tmp_path / 'data', image_size=(160, 160))
+  monkeypatch.setattr(trained_model, 'load', lambda *args: made)
+  monkeypatch.setattr(config_lib, 'load', lambda path: made.config)
+  return made
+
+
+def _run(*flags):
+  argv = ['follow', '--workdir', 'run', *map(str, flags)]
+  try:
+    errors.exit_with_message(follow.main, argv)
+  except SystemExit as end:
+    return end.code
+  return 0
+
+
+def _rows(out):
+  with (out / 'follow.csv').open(newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def _save(image, path):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(image).save(path)
+
+
+def test_growth_is_found_and_what_cannot_be_compared_is_said(
+  model, tmp_path, capsys
+):
+  texture, folder = drawn.texture(), tmp_path / 'in'
+  save = lambda name, image: _save(image, folder / f'arm/{name}.png')
+  save('2024-01-01', drawn.lesion(texture)[0])
+  move = {'scale': 0.8, 'degrees': 30.0, 'shift': (5, 8)}
+  save('2024-03-01', drawn.lesion(texture, **move)[0])
+  save('2024-06-01', drawn.lesion(texture, **move, growth=1.5)[0])
+  save('2024-07-01', drawn.lesion(drawn.texture(seed=1))[0])
+  save('2024-08-01', np.full((240, 320, 3), 200, np.uint8))
+  (folder / 'arm/2024-09-01.png').write_bytes(b'')
+  out = tmp_path / 'out'
+  flags = ['--input', folder, '--output', out, '--pixel_spacing', 0.05]
+  assert _run(*flags) == 3
+  said = capsys.readouterr()
+  assert '2024-09-01.png' in said.err
+  assert '1 pictures are not registered' in said.out
+  rows = _rows(out)
+  assert [row['status'] for row in rows] == [
+    'first', 'registered', 'registered', 'not registered', 'nothing found',
+    'skipped',
+  ]  # fmt: skip
+  assert [row['unit'] for row in rows] == ['mm'] * 3 + ['own px', '', '']
+  long, short = drawn.AXES
+  area = np.pi * long * short * 0.05**2
+  for row, growth in zip(rows, (1, 1, 1.5), strict=False):
+    assert float(row['area']) == pytest.approx(area * growth**2, rel=0.02)
+    diameter = 2 * long * growth * 0.05
+    assert float(row['diameter']) == pytest.approx(diameter, rel=0.02)
+    assert float(row['area_low']) <= float(row['area']) * 1.001
+  assert float(rows[1]['scale']) == pytest.approx(0.8, rel=0.01)
+  assert float(rows[1]['degrees']) == pytest.approx(30, abs=1)
+  assert (rows[1]['area_beyond'], rows[2]['area_beyond']) == ('0', '1')
+  assert float(rows[2]['area_change']) == pytest.approx(2.25, rel=0.03)
+  assert 'points of the skin agree' in rows[3]['problem']
+  assert rows[3]['area_change'] == ''
+  assert rows[3]['lightness_change'] != ''
+  page = (out / 'arm.html').read_text()
+  assert 'not a medical device' in page
+  assert 'Area: × 2.2' in page
+  assert '://' not in page
+  # The second time, the results are in the way.
+  assert _run(*flags) == 2
+  assert '--overwrite' in capsys.readouterr().err
+
+
+def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
+  texture, folder = drawn.texture(), tmp_path / 'in'
+  first, _ = drawn.lesion(texture)
+  later, _ = drawn.lesion(texture, growth=1.2)
+  _save(first, folder / '<arm>/1.png')
+  _save(later[:, 130:], folder / '<arm>/2.png')
+  out = tmp_path / 'out'
+  assert _run('--input', folder, '--output', out) == 0
+  first, later = _rows(out)
+  assert (later['status'], later['unit']) == ('registered', 'px')
+  assert 'lesion touches the border' in later['needs_review']
+  assert later['area'] != ''
+  assert later['area_change'] == later['asymmetry_major_change'] == ''
+  page = (out / '<arm>.html').read_text()
+  assert '<arm>' not in page
+  assert 'leaves this picture or the first one' in page
+  assert 'The files have no dates' in page
+
+
+def test_without_opencv_the_message_says_what_to_type(
+  monkeypatch, tmp_path, capsys
+):
+  monkeypatch.setattr(
+    follow.registration.importlib.util, 'find_spec', lambda name: None
+  )
+  assert _run('--input', tmp_path, '--output', tmp_path / 'out') == 2
+  assert 'pip install "skinseg_jax[classical]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('size', 'count'), [((64, 64), 8), ((48, 64), 4)])
+def test_views_are_turned_back(monkeypatch, tmp_path, size, count):
+  made = fake_model.make(monkeypatch, tmp_path, image_size=size)
+  image = np.full((*size, 3), 230, np.uint8)
+  image[5:20, 8:40] = 20
+  image[20:30, 8:14] = 20
+  found = views.predict(made, image)
+  assert len(found.views) == count
+  for mask in (found.mask, *found.views):
+    np.testing.assert_array_equal(mask, image[..., 0] < 128)
