@@ -30,7 +30,7 @@ from skinseg_jax.data import splits
 from skinseg_jax.data.sources import ham10000_files
 from skinseg_jax.following import changes, course, registration, series
 from skinseg_jax.inference import trained_model
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import compilation, errors, paths
 from skinseg_jax.weights import shared_model
 
 REPEATED, DIFFERENT = 'repeated', 'different'
@@ -137,6 +137,7 @@ def main(argv: list[str]) -> None:
   args.output.mkdir(parents=True, exist_ok=True)
   path = args.output / 'pairs.csv'
   done = {(row['kind'], row['lesion']) for row in _read(path)}
+  compilation.keep_programs()
   model = trained_model.load(args.workdir, 'last')
   with (
     concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
