@@ -47,14 +47,14 @@ class Measure:
 # Limits: the model that comes with the package on repeated pictures of
 # HAM10000, docs/explanation/repeatability.md has the command and the table.
 MEASURES = (
-  Measure('area', 'Area', 'area', 1.56),
-  Measure('diameter', 'Largest diameter', 'length', 1.46),
-  Measure('perimeter', 'Perimeter', 'length', 1.34),
-  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.029),
-  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.055),
-  Measure('lightness', 'L*, lesion minus skin', 'L*', 10.0),
+  Measure('area', 'Area', 'area', 1.33),
+  Measure('diameter', 'Largest diameter', 'length', 1.22),
+  Measure('perimeter', 'Perimeter', 'length', 1.16),
+  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.038),
+  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.047),
+  Measure('lightness', 'L*, lesion minus skin', 'L*', 10.8),
   Measure('red_green', 'a*, lesion minus skin', 'a*', 4.1),
-  Measure('yellow_blue', 'b*, lesion minus skin', 'b*', 6.2),
+  Measure('yellow_blue', 'b*, lesion minus skin', 'b*', 6.0),
 )
 
 
