@@ -159,6 +159,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='best (by validation Dice), last or a step number; default: last',
   )
   add(
+    '--overwrite',
+    action='store_true',
+    help='write over sheets that are there already',
+  )
+  _add_map_flags(parser)
+  return parser.parse_args(argv[1:])
+
+
+def _add_map_flags(parser: argparse.ArgumentParser) -> None:
+  add = parser.add_argument
+  add(
     '--levels',
     nargs='+',
     metavar='NAME',
@@ -179,12 +190,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='height and width of the patches that occlusion hides, in pixels of'
     " the network's input; default: an eighth of it",
   )
-  add(
-    '--overwrite',
-    action='store_true',
-    help='write over sheets that are there already',
-  )
-  return parser.parse_args(argv[1:])
 
 
 if __name__ == '__main__':

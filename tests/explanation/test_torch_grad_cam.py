@@ -101,10 +101,9 @@ def test_grad_cam_is_that_of_pytorch_grad_cam(pair, image):
     with package.GradCAM(net, [module]) as cam:
       cam(inputs, [target])
       kept = cam.activations_and_grads
+      arrays = [kept.activations[0].numpy(), kept.gradients[0].numpy()]
       # Before it is clipped, scaled to [0, 1] and enlarged.
-      (expected,) = cam.get_cam_image(
-        inputs, module, [target], kept.activations[0], kept.gradients[0]
-      )
+      (expected,) = cam.get_cam_image(inputs, module, [target], *arrays)
     _close(found[ours], expected)
 
 
