@@ -121,6 +121,7 @@ def _downloaded(browser, tmp_path, name):
 def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
   chromium.visit(browser, url, width)
   _upload(browser, photo)
+  assert browser.switch_to.active_element.get_attribute('id') == 'result-title'
   expected = _expected(flax, photo)
   assert np.abs(_probability(browser) - expected).max() < 1e-3
   found = _downloaded(browser, tmp_path, 'mole one_mask.png')
@@ -137,7 +138,6 @@ def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
   assert scrolled <= inner
   header = browser.find_element('tag name', 'header')
   assert 'not a medical device' in header.text
-  assert browser.switch_to.active_element.get_attribute('id') == 'result-title'
   assert chromium.messages(browser) == []
   # Its own files, and what it holds in memory.
   for address in chromium.requested(browser):
@@ -291,7 +291,7 @@ return [small, large];
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize('size', [(1, 1), (31, 17), (32, 48), (450, 600)])
+@pytest.mark.parametrize('size', [(1, 1), (31, 17), (32, 48), (150, 200)])
 def test_its_script_resizes_as_python_does(browser, size):
   code = (_TEMPLATES / 'resize.js').read_text()
   image, target = random_image(*size), (32, 48)
