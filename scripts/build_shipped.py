@@ -85,7 +85,8 @@ def _notes() -> str:
     f'## {title}\n{sections[title].rstrip()}' for title in _SECTIONS
   )
   text = text.replace(f'(../{_SKETCHES})', '(failures.png)')
-  # The card has no neighbours: links to other pages become their text.
+  # The card has no neighbours: lines of links go, other links become text.
+  text = re.sub(r'(?m)^\[[^\]]+\]\(\.\./[^)]*\)\n?', '', text)
   return re.sub(r'(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)', r'\1', text)
 
 

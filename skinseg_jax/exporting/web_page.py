@@ -77,9 +77,8 @@ def check_picture(height: int, width: int) -> np.ndarray:
   rows, columns = np.mgrid[:height, :width]
   distance = (2 * rows - height) ** 2 + (2 * columns - width) ** 2
   inside = 4 * distance < min(height, width) ** 2
-  return np.where(
-    inside[..., None], np.uint8([90, 60, 50]), np.uint8([200, 150, 140])
-  )
+  disc, skin = np.array([[90, 60, 50], [200, 150, 140]], np.uint8)
+  return np.where(inside[..., None], disc, skin)
 
 
 def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:

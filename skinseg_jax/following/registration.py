@@ -105,7 +105,9 @@ def find_points(image: np.ndarray, lesion: np.ndarray) -> Points:
   grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
   # Skin has little contrast, and lamps differ.
   grey = cv2.createCLAHE(clipLimit=3, tileGridSize=(8, 8)).apply(grey)
-  sift = cv2.SIFT_create(_MOST_POINTS, contrastThreshold=_CONTRAST)
+  sift = cv2.SIFT_create(  # type: ignore[attr-defined]
+    _MOST_POINTS, contrastThreshold=_CONTRAST
+  )
   points, descriptors = sift.detectAndCompute(grey, free.view(np.uint8))
   if descriptors is None:
     descriptors = np.zeros((0, 128), np.float32)

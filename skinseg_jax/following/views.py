@@ -50,7 +50,7 @@ def predict(model: model_interface.AnyModel, image: np.ndarray) -> Masks:
     )
     for probability in _of_views(member, resized)
   ]
-  mean = np.mean(found, axis=0, dtype=np.float32)
+  mean = np.asarray(np.mean(found, axis=0, dtype=np.float32))
   clean = lambda one: postprocessing.clean(one > threshold, _CLEANING)
   return Masks(clean(mean), [clean(one) for one in found], mean)
 

@@ -1,5 +1,6 @@
 """Draws all that there is to see about one prediction on one sheet."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def _label(one: explainer.Map) -> str:
 
 
 def _draw_answer(row: Any, found: explainer.Explanation) -> None:
-  panels = (
+  panels: Sequence[tuple[str, np.ndarray, dict[str, float]]] = (
     ('picture, outline of the mask', found.image, {}),
     ('probability, 0 to 1', found.probability, {'vmax': 1.0}),
     ('entropy, 0 to 1 bit', found.entropy, {'vmax': 1.0}),

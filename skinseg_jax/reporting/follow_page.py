@@ -172,7 +172,9 @@ def _chart(
   base = first.values[what.name].value
   if len(shown) < 2 or base is None:
     return None
-  column = lambda i: [v[i] if v[i] is not None else v[0] for _, _, v in shown]
+  column = lambda i: np.array(
+    [v[0] if v[i] is None else v[i] for _, _, v in shown], float
+  ).tolist()
   unit = what.unit
   if what.relative:
     unit = {'px': 'px of first picture'}.get(first.unit, first.unit)
