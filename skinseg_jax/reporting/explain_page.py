@@ -92,7 +92,7 @@ def _check(kind: str, name: str, values: list[float | None]) -> dict[str, Any]:
   """A row of the sanity check."""
   known = [value for value in values if value is not None]
   mean, low, high = (
-    f'{function(known):.2f}' if known else '–'
+    f'{round(float(function(known)), 2) + 0.0:.2f}' if known else '–'
     for function in (np.mean, np.min, np.max)
   )
   return {

@@ -9,7 +9,7 @@ from matplotlib import figure
 from skinseg_jax.explanation import explainer
 
 # Maps beside each other; below each is that of the random weights.
-_COLUMNS = 6
+_MOST_COLUMNS = 7
 _PANEL = 2.3  # Inches.
 
 
@@ -23,27 +23,27 @@ def draw(found: explainer.Explanation, name: str) -> figure.Figure:
     found: The explanation of one picture.
     name: Of the picture, for the title.
   """
-  pairs = -(-len(found.maps) // _COLUMNS)
+  pairs = -(-len(found.maps) // _MOST_COLUMNS)
+  # The first row has four panels.
+  columns = max(4, -(-len(found.maps) // pairs))
   rows = 1 + 2 * pairs
   shape = min(1.0, found.size[0] / found.size[1])
   canvas = figure.Figure(
-    figsize=(_COLUMNS * _PANEL, rows * (_PANEL * shape + 0.45) + 0.5),
+    figsize=(columns * _PANEL, rows * (_PANEL * shape + 0.45) + 0.5),
     layout='constrained',
   )
   canvas.suptitle(_title(found, name), fontsize=11, parse_math=False)
-  grid = canvas.subplots(rows, _COLUMNS, squeeze=False)
+  grid = canvas.subplots(rows, columns, squeeze=False)
   for axes in grid.ravel():
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
   _draw_answer(grid[0], found)
   for i, one in enumerate(found.maps):
-    row, column = 1 + 2 * (i // _COLUMNS), i % _COLUMNS
+    row, column = 1 + 2 * (i // columns), i % columns
     _draw_map(grid[row, column], found, one, one.values)
     _draw_map(grid[row + 1, column], found, one, one.random)
     grid[row, column].set_title(_label(one), fontsize=8)
-    known = one.correlation is not None
-    text = f'rank correlation {one.correlation:.2f}' if known else 'a flat map'
-    grid[row + 1, column].set_title(text, fontsize=8)
+    grid[row + 1, column].set_title(_correlation(one), fontsize=8)
   for row in range(1, rows, 2):
     grid[row, 0].set_ylabel('this network', fontsize=9)
     grid[row + 1, 0].set_ylabel('random weights', fontsize=9)
@@ -62,10 +62,16 @@ def _label(one: explainer.Map) -> str:
   """Two lines over a map: what it is, and its size or range."""
   size = f'{one.values.shape[0]} x {one.values.shape[1]}'
   if one.kind == explainer.OCCLUSION:
-    return f'occlusion\n± {np.abs(one.values).max():.2g} logits'
+    return f'occlusion\n± {np.abs(one.values).max():.2f} logits'
   # Of a long path, the end says more than the beginning.
   name = one.name if len(one.name) < 24 else f'…{one.name[-22:]}'
   return f'{one.kind} {size}\n{name}'
+
+
+def _correlation(one: explainer.Map) -> str:
+  if one.correlation is None:
+    return 'a flat map'
+  return f'rank correlation {round(one.correlation, 2) + 0.0:.2f}'
 
 
 def _draw_answer(row: Any, found: explainer.Explanation) -> None:
