@@ -1,14 +1,18 @@
-"""Compares the speed of an ONNX file with JAX and PyTorch, in turns.
+"""Compares the speed of exported files with JAX and PyTorch, in turns.
 
-python scripts/benchmarks/exported.py [--width 16] [--size 112] [--turns 8]
+  python -m skinseg_jax.export --format onnx --output exported/onnx
+  python scripts/benchmarks/exported.py exported/onnx --output speed.json
 
-The network is the paper's U-Net with fresh weights. A prediction takes one
-picture, uint8, to probabilities on the host, in float32. PyTorch runs eagerly,
-channels last. Each side runs in a process of its own, and only one of them runs
-at a time. Prints the median, the least and the greatest time of a prediction.
+Each folder is one that `export` wrote for the model of --workdir, by default
+the one that comes with the package. A prediction takes one picture, uint8, to
+probabilities on the host. PyTorch runs the network's twin eagerly, in float32,
+channels last; it needs what tests/requirements-twins.txt names. Each side runs
+in a process of its own, and only one of them runs at a time. Prints the median,
+the least and the greatest time of a prediction, in milliseconds.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import pathlib
@@ -21,50 +25,66 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from skinseg_jax.weights import shared_model
+
 _Predict = Callable[[np.ndarray], np.ndarray]
 # Seconds that a side has the machine to itself in each turn.
 _TURN = 2.0
+_HELPERS = pathlib.Path(__file__).parents[2] / 'tests' / 'helpers'
 
 
 def main() -> None:
-  """Measures and prints a table."""
+  """Measures, prints a table and writes it."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  for name, default in (('width', 16), ('size', 112), ('turns', 8)):
-    parser.add_argument(f'--{name}', type=int, default=default)
+  add = parser.add_argument
+  add('folders', nargs='+', type=pathlib.Path, help='what `export` wrote')
+  add('--workdir', type=pathlib.Path, default=shared_model.SHIPPED)
+  add('--turns', type=int, default=8)
+  add('--output', type=pathlib.Path, help='JSON to write')
   args = parser.parse_args()
+  sides = ['jax', 'torch', *map(str, args.folders)]
   context = multiprocessing.get_context('spawn')
   pipes, processes = {}, {}
-  for side in _SIDES:
+  for side in sides:
     pipes[side], theirs = context.Pipe()
     processes[side] = context.Process(
-      target=_serve, args=(side, args.width, args.size, theirs), daemon=True
+      target=_serve, args=(side, args.workdir, theirs), daemon=True
     )
     processes[side].start()
     pipes[side].recv()  # It is warm.
     # Stopped between its turns: its waiting threads would spin.
     os.kill(processes[side].pid, signal.SIGSTOP)
-  seconds: dict[str, list[float]] = {side: [] for side in _SIDES}
+  times: dict[str, list[float]] = {side: [] for side in sides}
   for _ in range(args.turns):
     for side, pipe in pipes.items():
       os.kill(processes[side].pid, signal.SIGCONT)
       pipe.send(None)
-      seconds[side].append(pipe.recv())
+      times[side].append(1e3 * pipe.recv())
       os.kill(processes[side].pid, signal.SIGSTOP)
-  print(f'U-Net, width {args.width}, {args.size} px, batch 1: milliseconds')
-  for side, times in seconds.items():
-    row = [1e3 * f(times) for f in (statistics.median, min, max)]
-    print(f'{side:12} {row[0]:8.1f} ({row[1]:.1f} to {row[2]:.1f})')
   for process in processes.values():
     process.kill()
+  for side, taken in times.items():
+    median = statistics.median(taken)
+    print(f'{side:24} {median:8.1f} ({min(taken):.1f} to {max(taken):.1f})')
+  if args.output:
+    result = {'milliseconds': times, 'batch': 1, 'cores': os.cpu_count()}
+    args.output.write_text(json.dumps(result, indent=2) + '\n')
 
 
-def _serve(side: str, width: int, size: int, pipe: Connection) -> None:
-  predict = _SIDES[side](width, size)
-  images = np.random.default_rng(0).integers(
-    0, 256, (1, size, size, 3), np.uint8
-  )
+def _serve(side: str, workdir: pathlib.Path, pipe: Connection) -> None:
+  from skinseg_jax import config as config_lib
+
+  config = config_lib.load(workdir / 'config.json')
+  shape = (1, *config.data.image_size, 3)
+  images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  if side == 'jax':
+    predict = _jax(workdir)
+  elif side == 'torch':
+    predict = _torch(config.model)
+  else:
+    predict = _exported(pathlib.Path(side))
   for _ in range(5):
     predict(images)
   pipe.send(None)
@@ -77,48 +97,31 @@ def _serve(side: str, width: int, size: int, pipe: Connection) -> None:
     pipe.send((time.perf_counter() - began) / count)
 
 
-def _network(width: int):
-  import jax
-  from flax import nnx
+def _exported(folder: pathlib.Path) -> _Predict:
+  # As its own program uses it.
+  sys.path.insert(0, str(folder))
+  import example
 
-  from skinseg_jax import config as config_lib
+  return example.load()[1]
+
+
+def _jax(workdir: pathlib.Path) -> _Predict:
+  import jax
+
   from skinseg_jax.exporting import program
-  from skinseg_jax.models import build
+  from skinseg_jax.inference import trained_model
 
-  config = config_lib.ModelConfig(width=width)
-  state = jax.jit(lambda: nnx.state(build.create(config, seed=0)))()
-  return program.build_program(config), state
-
-
-def _jax(width: int, size: int) -> _Predict:
-  del size
-  import jax
-
-  predict, state = _network(width)
-  jitted = jax.jit(predict)
-  return lambda images: np.asarray(jitted(state, images))
+  model = trained_model.load(workdir, 'last')
+  predict = jax.jit(program.build_program(model.config.model))
+  return lambda images: np.asarray(predict(model.state, images))
 
 
-def _onnxruntime(width: int, size: int) -> _Predict:
-  import onnxruntime
+def _torch(config) -> _Predict:
+  sys.path += map(str, (_HELPERS.parents[1] / 'scripts', _HELPERS / 'pytorch'))
+  import twins
 
-  from skinseg_jax.exporting import onnx_file
-
-  model = onnx_file.build(*_network(width), (size, size))
-  session = onnxruntime.InferenceSession(
-    model.SerializeToString(), providers=['CPUExecutionProvider']
-  )
-  return lambda images: session.run(None, {'image': images})[0]
-
-
-def _torch(width: int, size: int) -> _Predict:
-  del size
-  import torch
-
-  sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-  import torch_reference
-
-  model = torch_reference.UNet(width).eval()
+  torch = twins.torch
+  model = twins.build(config.architecture, config.encoder, config.width).eval()
   model = model.to(memory_format=torch.channels_last)
 
   def predict(images):
@@ -128,9 +131,6 @@ def _torch(width: int, size: int) -> _Predict:
       return torch.sigmoid(model(pixels))[:, 0].numpy()
 
   return predict
-
-
-_SIDES = {'onnxruntime': _onnxruntime, 'jax': _jax, 'torch': _torch}
 
 
 if __name__ == '__main__':

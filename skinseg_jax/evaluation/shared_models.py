@@ -7,12 +7,13 @@ laid out like that of a run.
 import dataclasses
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
 from skinseg_jax.evaluation import training_images
-from skinseg_jax.run import run_folder
+from skinseg_jax.run import run_folder, stored_data
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import shared_model
 
@@ -53,6 +54,29 @@ def keep_split(
   """Copies the split of a public data set. Other ids may be private."""
   if config.data.source == 'ham10000':
     shutil.copy(workdir / shared_model.SPLIT, output / shared_model.SPLIT)
+
+
+def open_data(
+  folder: pathlib.Path,
+  config: config_lib.Config,
+  data_dir: pathlib.Path | None,
+) -> stored_data.RunData:
+  """Opens the images that a model was trained and validated on.
+
+  Args:
+    folder: Folder of a run, or of a model with its split.
+    config: The model's.
+    data_dir: Where prepared data sets are; for a model without a run.
+
+  Raises:
+    InputError: If the images are missing or have changed.
+  """
+  if not shared_model.is_one(folder):
+    return stored_data.open_run_data(folder, config.data)
+  with tempfile.TemporaryDirectory() as name:
+    home = pathlib.Path(name)
+    config = prepare(folder, home, data_dir)
+    return stored_data.open_run_data(home, config.data, other_copies=True)
 
 
 def holds_scores(folder: pathlib.Path) -> bool:

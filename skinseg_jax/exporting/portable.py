@@ -21,14 +21,19 @@ from skinseg_jax.runtime import errors
 TOLERANCE = 1e-4
 
 # Name of the file of each format, and the packages that it needs.
-_FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
+FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
 _PACKAGES = {'onnx': ('onnx', 'onnxruntime'), 'stablehlo': ('jax', 'jaxlib')}
-FORMATS = tuple(_FILES)
+FORMATS = tuple(FILES)
 WEB = 'web'  # ONNX with a page; see `web_page`.
 
 _EXAMPLE = pathlib.Path(__file__).parent / 'templates' / 'example.py'
 # One and several: the size of a batch may differ.
 _BATCH_SIZES = (1, 7)
+
+
+def lacking(kind: str) -> list[str]:
+  """The packages that a format needs and that are not installed."""
+  return [p for p in _PACKAGES[kind] if not importlib.util.find_spec(p)]
 
 
 def check_installed(kind: str) -> None:
@@ -38,10 +43,9 @@ def check_installed(kind: str) -> None:
     InputError: Saying what to install.
   """
   extra = 'onnx' if kind == WEB else kind
-  lacking = [p for p in _PACKAGES[extra] if not importlib.util.find_spec(p)]
-  if lacking:
+  if missing := lacking(extra):
     raise errors.InputError(
-      f'--format {kind} needs {" and ".join(lacking)}: pip install'
+      f'--format {kind} needs {" and ".join(missing)}: pip install'
       f' "skinseg_jax[{extra}]"'
     )
 
@@ -93,7 +97,7 @@ def write_network(
   """
   from skinseg_jax.exporting import program
 
-  config, path = model.config, folder / _FILES[kind]
+  config, path = model.config, folder / FILES[kind]
   size = config.data.image_size
   predict = program.build_program(config.model)
   if kind == 'onnx':
@@ -127,7 +131,7 @@ def _description(kind: str, model: Any) -> dict[str, Any]:
   config, size = model.config, model.config.data.image_size
   return {
     'format': kind,
-    'file': _FILES[kind],
+    'file': FILES[kind],
     'step': model.step,
     'network': {
       name: getattr(config.model, name)
@@ -164,15 +168,20 @@ def _write_onnx(path, predict, state, size, halves) -> dict[str, Any]:
   model = onnx_file.build(predict, state, size, halves=halves)
   onnx.save_model(model, path)
   return {'opset': onnx_file.OPSET, 'ir_version': onnx_file.IR_VERSION,
-          'nodes': len(model.graph.node)}  # fmt: skip
+          'nodes': len(model.graph.node), 'precision': 'float32'}  # fmt: skip
 
 
-def load_onnx(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+def load_onnx(
+  file: pathlib.Path | bytes,
+) -> Callable[[np.ndarray], np.ndarray]:
   """Returns a function of pictures, uint8 [B, H, W, 3], to probabilities."""
   import onnxruntime
 
+  options = onnxruntime.SessionOptions()
+  # Sums of int8 products overflow on older x86 processors without it.
+  options.add_session_config_entry('session.x64quantprecision', '1')
   session = onnxruntime.InferenceSession(
-    path, providers=['CPUExecutionProvider']
+    file, options, providers=['CPUExecutionProvider']
   )
   return lambda images: session.run(None, {'image': images})[0]
 

@@ -2,11 +2,11 @@
 
 import collections
 
+import export_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.exporting import program
@@ -17,60 +17,26 @@ onnxruntime = pytest.importorskip('onnxruntime')
 
 from skinseg_jax.exporting import onnx_file, onnx_operations  # noqa: E402
 
-# Architecture, encoder, width, size in pixels.
-_NETWORKS = [
-  ('unet', '', 2, 16),
-  ('unet', 'efficientnet_lite0', 64, 32),
-  ('fcn', 'resnet18', 64, 32),
-  ('segnet', '', 2, 48),  # 3 pixels, an odd number, reach the last pooling.
-  ('deeplabv3', 'resnet18', 64, 32),
-  ('deeplabv3plus', 'resnet18', 64, 32),
-  ('attention_unet', '', 2, 16),
-  ('unetplusplus', 'resnet18', 64, 32),
-  ('resunetplusplus', '', 8, 16),
-  ('fpn', 'resnet18', 64, 32),
-  ('manet', 'resnet18', 64, 64),
-  ('linknet', 'resnet18', 64, 32),
-  ('pspnet', 'resnet18', 64, 64),
-]
-
-
-def _random_state(config):
-  """Weights like trained ones: the image reaches the output.
-
-  Kernels keep the variance of what passes through them. Statistics and biases
-  differ from channel to channel, so that a mistake in folding them shows.
-  """
-  rng = np.random.default_rng(0)
-  abstract = nnx.eval_shape(lambda: build.create(config, seed=0))
-
-  def draw(leaf):
-    if len(leaf.shape) < 2:
-      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-    deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-    if leaf.shape[-1] == 1:
-      # The head: logits stay below 20, as in trained networks. Rounding grows
-      # with them: at 170, float32 alone costs 1e-4 of probability.
-      deviation /= 10
-    return rng.normal(0, deviation, leaf.shape).astype(np.float32)
-
-  return jax.tree.map(draw, nnx.state(abstract))
-
 
 def _build(architecture, encoder, width, size):
   config = config_lib.ModelConfig(
     architecture=architecture, encoder=encoder, width=width
   )
-  predict, state = program.build_program(config), _random_state(config)
+  predict, state = (
+    program.build_program(config),
+    export_cases.random_state(config),
+  )
   return predict, state, onnx_file.build(predict, state, (size, size))
 
 
 def test_every_architecture_is_tested():
-  assert {name for name, *_ in _NETWORKS} == set(build.ARCHITECTURES)
+  assert {name for name, *_ in export_cases.NETWORKS} == set(
+    build.ARCHITECTURES
+  )
 
 
 @pytest.mark.parametrize(
-  ('architecture', 'encoder', 'width', 'size'), _NETWORKS
+  ('architecture', 'encoder', 'width', 'size'), export_cases.NETWORKS
 )
 def test_probabilities_are_those_of_flax(architecture, encoder, width, size):
   predict, state, model = _build(architecture, encoder, width, size)
@@ -116,7 +82,7 @@ def test_what_is_unknown_is_refused():
     onnx_operations.translate(traced.jaxpr, [], [x])
 
 
-@pytest.mark.parametrize('network', _NETWORKS[:2])
+@pytest.mark.parametrize('network', export_cases.NETWORKS[:2])
 def test_kernels_of_float16_take_half_the_space_and_compute_the_same(network):
   *_, size = network
   predict, state, _ = _build(*network)

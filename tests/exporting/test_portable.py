@@ -32,9 +32,8 @@ def _export(workdir, kind, output):
 
 @pytest.fixture(scope='module', params=portable.FORMATS)
 def folder(request, tiny_run, tmp_path_factory):
-  if request.param == 'onnx':
-    pytest.importorskip('onnx')
-    pytest.importorskip('onnxruntime')
+  if missing := portable.lacking(request.param):
+    pytest.skip(f'{" and ".join(missing)} cannot be imported')
   output = tmp_path_factory.mktemp('export') / 'model'
   return _export(tiny_run[0], request.param, output)
 

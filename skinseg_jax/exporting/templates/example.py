@@ -30,8 +30,11 @@ def load():
   if about['format'] == 'onnx':
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    # Sums of int8 products overflow on older x86 processors without it.
+    options.add_session_config_entry('session.x64quantprecision', '1')
     session = onnxruntime.InferenceSession(
-      data, providers=['CPUExecutionProvider']
+      data, options, providers=['CPUExecutionProvider']
     )
     return about, lambda images: session.run(None, {'image': images})[0]
   import jax.export
