@@ -60,8 +60,9 @@ def test_a_sheet_for_each_picture(output):
   assert [str(sheet) for sheet in sheets] == ['a&b.png', 'p0/x.png']
   for sheet in sheets:
     with Image.open(output / sheet) as picture:
-      # Two rows for each pair of five levels, occlusion and four gates.
-      assert picture.size[0] > 2000
+      # Five levels, occlusion and four gates: two times two rows of five maps.
+      assert picture.size[0] == pytest.approx(5 * 2.3 * 160, abs=1)
+      assert picture.size[1] > 1200
       assert np.asarray(picture.convert('RGB')).std() > 10
 
 
@@ -90,7 +91,8 @@ def _end(capsys, *flags):
 
 
 def test_an_unknown_level_lists_all(workdir, pictures, tmp_path, capsys):
-  flags = ('--workdir', workdir, '--input', pictures, '--output', tmp_path)
+  one = pictures / 'p0' / 'x.png'
+  flags = ('--workdir', workdir, '--input', one, '--output', tmp_path)
   message = _end(capsys, *flags, '--levels', 'bottleneck', 'level.merge')
   assert '--levels bottleneck: ' in message
   names = re.findall(r'^  (\S+)  \(\d+ x \d+\)$', message, re.MULTILINE)
