@@ -20,15 +20,18 @@ _SEEDS = (1_000_001, 1_000_002, 1_000_003)
 
 def states(model: trained_model.TrainedModel) -> list[Any]:
   """The states of networks of the same structure with fresh weights."""
-  networks = [build.create(model.config.model, seed) for seed in _SEEDS]
-  return [
-    jax.tree.map(
-      lambda new, old: jax.device_put(new, old.sharding),
-      nnx.state(network),
-      model.state,
-    )
-    for network in networks
-  ]
+  leaves, structure = jax.tree.flatten(model.state)
+  found = []
+  for seed in _SEEDS:
+    fresh = jax.tree.leaves(nnx.state(build.create(model.config.model, seed)))
+    # By way of NumPy, as weights are read: with the weak types of some initial
+    # values, every program would be compiled again.
+    placed = [
+      jax.device_put(np.asarray(new), old.sharding)
+      for new, old in zip(fresh, leaves, strict=True)
+    ]
+    found.append(jax.tree.unflatten(structure, placed))
+  return found
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
