@@ -207,7 +207,7 @@ def _write_portable(
     print(
       f'pooled Dice on {found["images"]:,} validation images:'
       f' {found["dice_float32"]:.4f} in float32, {found["dice"]:.4f} in'
-      f' {precision}: a loss of {found["dice_loss"]:.4f}'
+      f' {precision} (change {-found["dice_loss"]:+.4f})'
     )
   return model.step
 
