@@ -11,6 +11,7 @@ import functools
 import io
 import math
 import pickletools
+import warnings
 import zipfile
 from typing import Any, BinaryIO, NamedTuple
 
@@ -173,8 +174,11 @@ class _Machine:
 
   def run(self, file: BinaryIO) -> Any:
     """Reads one pickle from where the file stands; returns what it builds."""
-    for opcode, argument, _ in pickletools.genops(file):
-      self._do(opcode.name, argument)
+    with warnings.catch_warnings():
+      # Of damaged text; it is refused below.
+      warnings.simplefilter('ignore', DeprecationWarning)
+      for opcode, argument, _ in pickletools.genops(file):
+        self._do(opcode.name, argument)
     return self._stack.pop()
 
   def _do(self, name: str, argument: Any) -> None:

@@ -4,6 +4,7 @@ import pathlib
 import re
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import remedies
@@ -29,7 +30,7 @@ def test_read_only_arrays_are_written_without_a_warning(tmp_path):
 
 
 @pytest.mark.torch
-def test_parameters_and_narrow_types_are_read_as_float32(tmp_path):
+def test_parameters_and_narrow_types_are_read(tmp_path):
   torch = pytest.importorskip('torch')
   path = tmp_path / 'my_checkpoint.pth.tar'
   parameter = torch.nn.Parameter(torch.tensor([1.5]))
@@ -40,7 +41,11 @@ def test_parameters_and_narrow_types_are_read_as_float32(tmp_path):
     'brain': torch.tensor([1.5], dtype=torch.bfloat16),
   }
   torch.save({'state_dict': tensors, 'optimizer': {'state': {}}}, path)
-  expected = {name: np.array([1.5], np.float32) for name in tensors}
+  types = (np.float32, np.float16, jnp.bfloat16)
+  expected = {
+    name: np.array([1.5], dtype)
+    for name, dtype in zip(tensors, types, strict=True)
+  }
   _equal(expected, tensor_files.read(path))
 
 
