@@ -84,7 +84,8 @@ async function hasGpu() {
   try {
     const adapter = await navigator.gpu?.requestAdapter();
     // A processor that imitates one is slower than WebAssembly.
-    return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
+    if (!adapter) return false;
+    return !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
   } catch {
     return false;
   }
