@@ -9,11 +9,12 @@ with its scores), `config.json`, `model.json` and `model.safetensors`. `predict`
 takes such a folder as --workdir, and so does `evaluate` with --output. Nothing
 is uploaded. Paths of this machine are left out.
 
-onnx, stablehlo: the network for a program without Flax. Pictures go in as
-uint8, probabilities come out; any number of pictures at once. Beside the file
-are `model.json`, which describes it, and `example.py`, which uses it. Its
-probabilities are compared with those of Flax before the folder is written.
-onnx is for ONNX Runtime, stablehlo for JAX alone.
+onnx, stablehlo, tflite, savedmodel: the network for a program without Flax.
+Pictures go in as uint8, probabilities come out; any number of pictures at once,
+but one with tflite. Beside the file are `model.json`, which describes it, and
+`example.py`, which uses it. Its probabilities are compared with those of Flax
+before the folder is written. onnx is for ONNX Runtime, stablehlo for JAX alone,
+tflite for LiteRT on phones, savedmodel for TensorFlow.
 
 --precision float16 or int8 makes a smaller ONNX file. It is written only if the
 pooled Dice of the validation images falls by at most 0.001. A model without a

@@ -21,8 +21,18 @@ from skinseg_jax.runtime import errors
 TOLERANCE = 1e-4
 
 # Name of the file of each format, and the packages that it needs.
-FILES = {'onnx': 'model.onnx', 'stablehlo': 'model.stablehlo'}
-_PACKAGES = {'onnx': ('onnx', 'onnxruntime'), 'stablehlo': ('jax', 'jaxlib')}
+FILES = {
+  'onnx': 'model.onnx',
+  'stablehlo': 'model.stablehlo',
+  'tflite': 'model.tflite',
+  'savedmodel': 'saved_model.pb',
+}
+_PACKAGES = {
+  'onnx': ('onnx', 'onnxruntime'),
+  'stablehlo': ('jax', 'jaxlib'),
+  'tflite': ('tensorflow', 'ai_edge_litert'),
+  'savedmodel': ('tensorflow',),
+}
 FORMATS = tuple(FILES)
 WEB = 'web'  # ONNX with a page; see `web_page`.
 
@@ -44,9 +54,10 @@ def check_installed(kind: str) -> None:
   """
   extra = 'onnx' if kind == WEB else kind
   if missing := lacking(extra):
+    until = ', up to Python 3.13' if 'tensorflow' in missing else ''
     raise errors.InputError(
       f'--format {kind} needs {" and ".join(missing)}: pip install'
-      f' "skinseg_jax[{extra}]"'
+      f' "skinseg_jax[{extra}]"{until}'
     )
 
 
@@ -95,17 +106,21 @@ def write_network(
   Raises:
     InputError: If the probabilities differ by more than `TOLERANCE`.
   """
-  from skinseg_jax.exporting import program
+  from skinseg_jax.exporting import program, tensorflow_files
 
   config, path = model.config, folder / FILES[kind]
   size = config.data.image_size
   predict = program.build_program(config.model)
-  if kind == 'onnx':
-    details = _write_onnx(path, predict, model.state, size, halves)
-    load = load_onnx
-  else:
-    details = _write_stablehlo(path, predict, model.state, size)
-    load = _load_stablehlo
+  match kind:
+    case 'onnx':
+      details = _write_onnx(path, predict, model.state, size, halves)
+      load = load_onnx
+    case 'stablehlo':
+      details = _write_stablehlo(path, predict, model.state, size)
+      load = _load_stablehlo
+    case _:
+      details = tensorflow_files.write(path, kind, predict, model.state, size)
+      load = tensorflow_files.load(kind)
   difference = _difference(load(path), predict, model.state, size)
   if not difference <= TOLERANCE:  # Also if it is not a number.
     raise errors.InputError(
@@ -129,6 +144,7 @@ def write_network(
 def _description(kind: str, model: Any) -> dict[str, Any]:
   """What `model.json` says of every file of this format."""
   config, size = model.config, model.config.data.image_size
+  batch = 1 if kind == 'tflite' else 'batch'
   return {
     'format': kind,
     'file': FILES[kind],
@@ -140,24 +156,32 @@ def _description(kind: str, model: Any) -> dict[str, Any]:
     'input': {
       'name': 'image',
       'type': 'uint8',
-      'shape': ['batch', *size, 3],
+      'shape': [batch, *size, 3],
       'content': 'RGB, upright, 0 to 255',
       'resize': 'bilinear without antialiasing (OpenCV INTER_LINEAR)',
     },
     'output': {
       'name': 'probability',
       'type': 'float32',
-      'shape': ['batch', *size],
+      'shape': [batch, *size],
       'content': 'probability of lesion, 0 to 1',
     },
     'threshold': config.evaluation.threshold,
     'versions': {
-      name: importlib.metadata.version(name)
+      name: _version(name)
       for name in ('skinseg_jax', 'flax', *dict.fromkeys(
         ('jax', *_PACKAGES[kind])
       ))
     },
   }  # fmt: skip
+
+
+def _version(package: str) -> str:
+  if package == 'tensorflow':  # Of one of two distributions.
+    import tensorflow
+
+    return tensorflow.__version__
+  return importlib.metadata.version(package)
 
 
 def _write_onnx(path, predict, state, size, halves) -> dict[str, Any]:

@@ -4,7 +4,8 @@ python example.py PICTURE MASK
 
 Writes the mask as a PNG of the picture's size, 255 for lesion and 0 for skin.
 Needs numpy, pillow and the runtime of the model: onnxruntime for a file
-model.onnx, jax for model.stablehlo. Research software, not a medical device.
+model.onnx, jax for model.stablehlo, ai-edge-litert for model.tflite, tensorflow
+for saved_model.pb. Research software, not a medical device.
 """
 
 import hashlib
@@ -37,6 +38,24 @@ def load():
       data, options, providers=['CPUExecutionProvider']
     )
     return about, lambda images: session.run(None, {'image': images})[0]
+  if about['format'] == 'tflite':
+    from ai_edge_litert import interpreter
+
+    loaded = interpreter.Interpreter(model_content=data)
+    run = loaded.get_signature_runner(about['signature'])
+    return about, lambda images: run(image=images)['probability']
+  if about['format'] == 'savedmodel':
+    import tensorflow
+
+    model = tensorflow.saved_model.load(str(_FOLDER))
+
+    def predict(images):
+      found = model.signatures[about['signature']](
+        image=tensorflow.constant(images)
+      )
+      return found['probability'].numpy()
+
+    return about, predict
   import jax.export
 
   call = jax.export.deserialize(bytearray(data)).call
