@@ -111,6 +111,7 @@ def write_network(
   config, path = model.config, folder / FILES[kind]
   size = config.data.image_size
   predict = program.build_program(config.model)
+  load: Callable[[pathlib.Path], Callable[[np.ndarray], np.ndarray]]
   match kind:
     case 'onnx':
       details = _write_onnx(path, predict, model.state, size, halves)
