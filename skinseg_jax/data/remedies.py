@@ -34,8 +34,8 @@ class Remedies:
   raw_dir: str
   data_dir: str
   no_data: str = (
-    'prepare it with scripts/prepare_ham10000.py, or give the folder where it'
-    ' is as --data_dir'
+    'start from the folder that the run was trained in, or set data.data_dir in'
+    ' its config.json'
   )
 
 
@@ -59,6 +59,8 @@ FLAGS = Remedies(
   mask_suffixes='--mask_suffixes ',
   raw_dir='--raw_dir ',
   data_dir='--data_dir ',
+  no_data='prepare it with scripts/prepare_ham10000.py, or give the folder where'
+  ' it is as --data_dir',
 )
 
 
@@ -75,8 +77,6 @@ RUN = Remedies(
   mask_suffixes=_of_run('mask_suffixes'),
   raw_dir=_of_run('raw_dir'),
   data_dir=_of_run('data_dir'),
-  no_data='start from the folder that the run was trained in, or set'
-  ' data.data_dir in its config.json',
 )
 
 # Where prepared data may be kept instead, by what the user typed.

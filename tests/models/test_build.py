@@ -234,9 +234,9 @@ def test_a_config_from_before_there_were_networks_still_loads(tmp_path):
 
 
 def test_a_report_names_the_network():
-  model = _config('deeplabv3plus', 'resnet34').model
-  model.encoder_weights = 'imagenet'
-  text = provenance.network(model)
+  config = _config('deeplabv3plus', 'resnet34')
+  config.model.encoder_weights = 'imagenet'
+  text = provenance.network(config)
   assert text.startswith('DeepLabV3+ on resnet34')
   assert 'ImageNet' in text
-  assert provenance.network(_config('unet').model) == 'U-Net of base width 64'
+  assert provenance.network(_config('unet')) == 'U-Net of base width 64'

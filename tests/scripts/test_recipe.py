@@ -149,7 +149,7 @@ def test_recomputed_statistics_belong_to_the_images(recipe, tiny, monkeypatch):
     step=0,
     best=None,
   )
-  monkeypatch.setattr(recipe, '_BATCH_SIZE', 9)
+  monkeypatch.setattr(measured, '_BATCH_SIZE', 9)
   state = measured.recomputed_statistics(model, data, data.image_ids)
   # Three whole batches of 28 images. The input of the first layer does not
   # depend on other layers.
