@@ -59,8 +59,8 @@ FLAGS = Remedies(
   mask_suffixes='--mask_suffixes ',
   raw_dir='--raw_dir ',
   data_dir='--data_dir ',
-  no_data='prepare it with scripts/prepare_ham10000.py, or give the folder where'
-  ' it is as --data_dir',
+  no_data='prepare it with scripts/prepare_ham10000.py, or give the folder'
+  ' where it is as --data_dir',
 )
 
 
