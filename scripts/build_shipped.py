@@ -51,7 +51,9 @@ def main(argv: list[str]) -> None:
         f'--output={scores}')  # fmt: skip
   _write_card(model, scores)
   before = _weights(shared_model.SHIPPED)
-  whole = shutil.copytree(model, shared_model.SHIPPED.with_suffix('.new'))
+  new = shared_model.SHIPPED.with_suffix('.new')
+  shutil.rmtree(new, ignore_errors=True)  # Of a build that was killed.
+  whole = shutil.copytree(model, new)
   shutil.rmtree(shared_model.SHIPPED, ignore_errors=True)
   whole.rename(shared_model.SHIPPED)
   same = before == _weights(shared_model.SHIPPED)

@@ -3,9 +3,9 @@
 python scripts/studies/networks.py --output_dir docs/benchmarks/networks
   --data_dir DIR [--setting cpu] [--only NAME ...] [--seeds 0 1]
 
-Two views. `scratch`: every network starts from random weights and has the width
-at which a training step costs about what it costs for a U-Net of width 16.
-`pretrained`: every network that takes an encoder has the same one,
+Two views. `scratch`: every network starts from random weights. Those without an
+encoder have small widths, which were not yet chosen for equal cost: look at the
+processor time of each row. `pretrained`: every network that takes an encoder has the same one,
 EfficientNet-Lite0 with ImageNet weights.
 
 For each network the learning rate is chosen on lesions of the paper's training
