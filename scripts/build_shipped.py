@@ -53,9 +53,9 @@ def main(argv: list[str]) -> None:
   before = _weights(shared_model.SHIPPED)
   new = shared_model.SHIPPED.with_suffix('.new')
   shutil.rmtree(new, ignore_errors=True)  # Of a build that was killed.
-  whole = shutil.copytree(model, new)
+  shutil.copytree(model, new)
   shutil.rmtree(shared_model.SHIPPED, ignore_errors=True)
-  whole.rename(shared_model.SHIPPED)
+  new.rename(shared_model.SHIPPED)
   same = before == _weights(shared_model.SHIPPED)
   print(
     f'wrote {shared_model.SHIPPED}; its weights are'

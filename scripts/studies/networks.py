@@ -5,8 +5,8 @@ python scripts/studies/networks.py --output_dir docs/benchmarks/networks
 
 Two views. `scratch`: every network starts from random weights. Those without an
 encoder have small widths, which were not yet chosen for equal cost: look at the
-processor time of each row. `pretrained`: every network that takes an encoder has the same one,
-EfficientNet-Lite0 with ImageNet weights.
+processor time of each row. `pretrained`: every network that takes an encoder
+has the same one, EfficientNet-Lite0 with ImageNet weights.
 
 For each network the learning rate is chosen on lesions of the paper's training
 set that are kept out; the paper's validation images are scored once for each
