@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
       + errors.listing([str(member) for member in members])
     )
   config = config_lib.load(members[0] / 'config.json')  # Is it a run?
+  shared_model.keep_out(members[0], args.output)
   patch = occlusion.patch_size(args.patch, config.data.image_size)
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.explanation import explainer

@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
   args.workdir = ensemble_folder.members(folders)
   for folder in args.workdir:
     config_lib.load(folder / 'config.json')  # Is it a run?
+    shared_model.keep_out(folder, args.output)
   skipped = _follow(args, lesions)
   if skipped.count:
     print(f'skipped {skipped.count} files:\n{skipped}', file=sys.stderr)

@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
     args.workdir = ensemble_folder.members(folders)
     for folder in args.workdir:
       config_lib.load(folder / 'config.json')  # Is it a run?
+      shared_model.keep_out(folder, args.output)
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.runtime import distributed
 

@@ -55,8 +55,8 @@ def keep_out(folder: pathlib.Path, output: pathlib.Path) -> None:
   """
   if is_one(folder) and output.resolve().is_relative_to(folder.resolve()):
     raise errors.InputError(
-      f'{output} is in the folder of the model, {folder}, which is only read;'
-      ' give a folder outside of it as --output.'
+      f'--output {output} is in the folder of the model, {folder}, which is'
+      ' only read; give a folder outside of it.'
     )
 
 

@@ -4,6 +4,7 @@ import csv
 
 import drawn_shapes as drawn
 import fake_model
+import model_files
 import numpy as np
 import pytest
 from PIL import Image
@@ -108,6 +109,18 @@ def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
   assert '<arm>' not in page
   assert 'leaves this picture or the first one' in page
   assert 'The files have no dates' in page
+
+
+def test_nothing_is_written_into_a_shared_model(model, tmp_path, capsys):
+  folder = model_files.write(tmp_path / 'model')
+  _save(drawn.lesion(drawn.texture())[0], tmp_path / 'in/arm/1.png')
+  flags = ('--input', tmp_path / 'in', '--workdir', folder, '--output')
+  assert _run(*flags, folder / 'pages') == 2
+  message = capsys.readouterr().err
+  assert f'--output {folder / "pages"} is in the folder of the mod' in message
+  assert model_files.names(folder) == ['config.json', 'model.json']
+  assert _run(*flags, tmp_path / 'out') == 0
+  assert len(_rows(tmp_path / 'out')) == 1
 
 
 def test_without_opencv_the_message_says_what_to_type(

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import model_files
 import numpy as np
 import predict_cases as cases
 import pytest
@@ -71,6 +72,20 @@ def test_two_inputs_of_one_output_are_refused(model, tmp_path, capsys, folders):
   for i, path in enumerate(inputs):
     assert cases.run('--input', path, '--output', f'{out}{i}') == 0
     assert cases.read(tmp_path / f'out{i}/photo.png').shape == (30, 40)
+
+
+@pytest.mark.parametrize('below', ['', 'new/masks'])
+def test_nothing_is_written_into_a_shared_model(model, tmp_path, capsys, below):
+  folders = [model_files.write(tmp_path / name) for name in ('one', 'two')]
+  Image.fromarray(cases.picture(30, 40)[0]).save(tmp_path / 'x.jpg')
+  flags = ('--input', tmp_path / 'x.jpg', '--workdir', *folders, '--output')
+  message = cases.end(capsys, *flags, folders[1] / below)
+  assert f'--output {folders[1] / below} is in the folder' in message
+  for folder in folders:
+    assert model_files.names(folder) == ['config.json', 'model.json']
+  # The remedy: a folder outside of it, even one beside it of a similar name.
+  assert cases.run(*flags, tmp_path / 'two_masks') == 0
+  assert cases.read(tmp_path / 'two_masks/x.png').shape == (30, 40)
 
 
 def test_a_folder_called_overlay(model, tmp_path, capsys):
