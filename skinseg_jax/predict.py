@@ -131,14 +131,7 @@ def _review(args: argparse.Namespace, model):
   if args.method is not None or len(model.members) > 1:
     return None
   (folder,) = args.workdir
-  found = expected_dice.read(folder)
-  if found is not None and found.step != model.step:
-    print(
-      f'no expected Dice: {folder / expected_dice.NAME} is for step'
-      f' {found.step}, not for step {model.step}'
-    )
-    return None
-  return found
+  return expected_dice.of_step(folder, model.step)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
