@@ -21,13 +21,16 @@ def load(
     checkpoint: Of a run: 'best' (by validation Dice), 'last', or a step.
 
   Returns:
-    Its `predict` takes pictures.
+    Its `predict` takes pictures. Its predictions have an expected Dice if the
+    folder is of one model and has a `review.json` for the checkpoint; if that
+    is for another checkpoint, a line is printed that says so.
 
   Raises:
-    InputError: If the folder or the checkpoint cannot be read.
+    InputError: If the folder, the checkpoint or `review.json` cannot be read.
   """
   # Imported here, because the import takes seconds.
   from skinseg_jax.inference import predictor, trained_model
+  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import paths
   from skinseg_jax.weights import ensemble_folder, shared_model
 
@@ -35,4 +38,8 @@ def load(
     None if folder is None else paths.user_path(os.fspath(folder))
   )
   folders = ensemble_folder.members([path])
-  return predictor.Predictor(trained_model.load_all(folders, checkpoint))
+  model = trained_model.load_all(folders, checkpoint)
+  calibration = None
+  if len(folders) == 1:
+    calibration = expected_dice.of_step(folders[0], model.step)
+  return predictor.Predictor(model, calibration)

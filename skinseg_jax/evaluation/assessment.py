@@ -7,6 +7,7 @@ the previous batch.
 import collections
 import concurrent.futures
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from skinseg_jax.data import cache, input_pipeline, preprocessing
 from skinseg_jax.data.sources import interface
 from skinseg_jax.evaluation import scoring, subgroups
 from skinseg_jax.inference import forward_pass, model_interface
+from skinseg_jax.measures import skin
 from skinseg_jax.metrics import calibration, confusion, surface
 
 
@@ -33,6 +35,9 @@ class Assessment:
     squared_error: `calibration.squared_errors`, summed over each image, [N].
     surface: `boundary_f1`, `hd95`, `assd`, float64 [N].
     measured: Image properties, from `subgroups.measure`, [N] each.
+    skin: `ita`, float64 [N], the typology angle of the skin around the true
+      lesion at the model's size (see `skin.examine`), NaN where there is none;
+      `reason`, [N], why there is none, or ''.
     pieces: `subgroups.pieces` of each predicted mask, [N].
     packed: Predicted masks, eight pixels per byte, uint8 [N, ceil(H * W / 8)].
     histogram: `calibration.probability_histogram` over all images, int64.
@@ -45,6 +50,7 @@ class Assessment:
   squared_error: np.ndarray
   surface: dict[str, np.ndarray]
   measured: dict[str, np.ndarray]
+  skin: dict[str, np.ndarray]
   pieces: np.ndarray
   packed: np.ndarray
   histogram: np.ndarray
@@ -180,6 +186,7 @@ class _HostMeasurer:
     result = {
       'surface': surface.surface_scores(predicted, truth),
       'measured': subgroups.measure(image, truth),
+      'skin': skin_of(image, truth),
       'pieces': subgroups.pieces(predicted),
       'packed': np.packbits(predicted),
     }
@@ -188,6 +195,18 @@ class _HostMeasurer:
       resized = preprocessing.resize_probability(probability, truth.shape)
       result['native_counts'] = _counts(resized > self.threshold, truth)
     return result
+
+
+def skin_of(image: np.ndarray, truth: np.ndarray) -> dict[str, float | str]:
+  """The entries of `Assessment.skin` for one image.
+
+  Args:
+    image: RGB, uint8, [H, W, 3].
+    truth: Ground truth, nonzero for lesion, [H, W].
+  """
+  around = skin.examine(image, truth > 0)
+  ita = math.nan if around.ita is None else around.ita
+  return {'ita': ita, 'reason': around.reason}
 
 
 def _counts(predicted: np.ndarray, true: np.ndarray) -> dict[str, int]:
@@ -214,6 +233,7 @@ def _collect(image_ids, scored, measured, histogram, native_size) -> Assessment:
     squared_error=columns['squared_error'],
     surface=table('surface'),
     measured=table('measured'),
+    skin=table('skin'),
     pieces=np.array([one['pieces'] for one in measured]),
     packed=np.stack([one['packed'] for one in measured]),
     histogram=histogram,

@@ -89,6 +89,7 @@ def write(
         'brier': assessed.squared_error / np.prod(summary['image_size']),
       }
     ),
+    'ita': ['' if math.isnan(v) else f'{v:.2f}' for v in assessed.skin['ita']],
     'lesion_id': summaries.lesions(metadata),
     **groups,
   }

@@ -6,6 +6,7 @@ fixed, so tables of different data can be compared. Intervals are per group, so
 about one group in twenty lies outside its own interval by chance.
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,6 +69,8 @@ FEW_LESIONS = 20
 _RING = 0.05
 # Predicted pieces smaller than this share of the image are ignored.
 _PIECE = 0.001
+# Of the typology angle, in the summary.
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -215,6 +218,48 @@ def table(
         }
       )
   return rows
+
+
+def skin_tone(
+  dice: np.ndarray, skin: Mapping[str, np.ndarray], lesions: Sequence[str]
+) -> dict[str, Any]:
+  """Relates Dice and the typology angle (ITA) of the skin, without groups.
+
+  The angle stays a continuous value, because published groups disagree
+  (https://arxiv.org/abs/2308.09640).
+
+  Args:
+    dice: Of each image, float [N].
+    skin: `ita`, float [N], in degrees, NaN where there is none, and `reason`,
+      [N], why there is none.
+    lesions: Lesion of each image, N names.
+
+  Returns:
+    For JSON. `images` and `lesions`: numbers of those with an angle.
+    `unavailable`: number of images by the reason why there is none.
+    `ita_quantiles`: of the angle by probability, or None. `warning` as in
+    `table`. `dice_rank_correlation`: Spearman's, as the dict of a
+    `bootstrap.Interval` whose draws take whole lesions; None if there is none.
+  """
+  known = np.flatnonzero(~np.isnan(skin['ita'])).tolist()
+  ita = skin['ita'][known]
+  reasons = collections.Counter(skin['reason'].tolist())
+  reasons.pop('', None)
+  found, correlation = [lesions[i] for i in known], None
+  if len(known):
+    correlation = bootstrap.rank_correlation(
+      bootstrap.resample(found), dice[known], ita
+    )
+  return {
+    'images': len(known),
+    'lesions': len(set(found)),
+    'unavailable': dict(reasons.most_common()),
+    'ita_quantiles': {str(q): float(np.quantile(ita, q)) for q in _QUANTILES}
+    if len(known)
+    else None,
+    'dice_rank_correlation': correlation and dataclasses.asdict(correlation),
+    'warning': _warning(len(set(found))),
+  }
 
 
 def _ordered(attribute: str, names: set[str]) -> list[str]:

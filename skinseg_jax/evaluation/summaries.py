@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from skinseg_jax.data import groups
-from skinseg_jax.evaluation import assessment
+from skinseg_jax.evaluation import assessment, subgroups
 from skinseg_jax.metrics import bootstrap, calibration, confusion
 
 REPLICATES, BOOTSTRAP_SEED = 2000, 0
@@ -54,7 +54,8 @@ def summarise(
     lesions(metadata), replicates=REPLICATES, seed=BOOTSTRAP_SEED
   )
   pooled = _as_dicts(bootstrap.pooled(resampling, assessed.counts))
-  each = _as_dicts(bootstrap.means(resampling, scores_per_image(assessed)))
+  scores = scores_per_image(assessed)
+  each = _as_dicts(bootstrap.means(resampling, scores))
   isic = bootstrap.means(resampling, confusion.isic_scores(assessed.counts))
   tp, fp, fn = (assessed.counts[name] for name in ('tp', 'fp', 'fn'))
   return {
@@ -68,6 +69,9 @@ def summarise(
       name: {'mean': ends.pop('value'), **ends} for name, ends in each.items()
     },
     'isic': _as_dicts(isic),
+    'skin_tone': subgroups.skin_tone(
+      scores['dice'], assessed.skin, lesions(metadata)
+    ),
     'clusters': resampling.num_clusters,
     'clustered_by': groups.column(metadata).removesuffix('_id'),
     'replicates': REPLICATES,
@@ -147,6 +151,7 @@ def describe(summary: Mapping[str, Any]) -> str:
     lines.append(f'  pooled {name:22}{_ends(pooled[name], "value")}')
   for name in ('dice', 'threshold_jaccard', 'boundary_f1'):
     lines.append(f'  mean {name:24}{_ends(each[name], "mean")}')
+  lines.append(f'  {_skin_tone(summary)}')
   lines += _notes(summary)
   return '\n'.join(lines)
 
@@ -155,6 +160,16 @@ def _ends(ends: Mapping[str, float | None], value: str) -> str:
   if ends['low'] is None:
     return f'{ends[value]:.4f}'
   return f'{ends[value]:.4f} ({ends["low"]:.4f} to {ends["high"]:.4f})'
+
+
+def _skin_tone(summary) -> str:
+  tone = summary['skin_tone']
+  found = tone['dice_rank_correlation']
+  return (
+    'rank correlation of dice and skin angle (ITA) '
+    + ('unknown' if found is None else _ends(found, 'value'))
+    + f', {tone["images"]} images'
+  )
 
 
 def _notes(summary) -> list[str]:

@@ -147,7 +147,7 @@ def _see(
   if not bands:
     masks.views.clear()
   size = model.config.data.image_size
-  about = review.cells(
+  about = review.examine(
     preprocessing.resize_image(image, size),
     preprocessing.resize_probability(masks.probability, size),
     masks.mask,
@@ -161,7 +161,7 @@ def _see(
     reduction,
     masks,
     math.sqrt(math.prod(spacing)) if spacing and square else None,
-    str(about['reasons']),
+    '; '.join(about.reasons),
   )
 
 

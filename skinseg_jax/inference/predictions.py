@@ -330,11 +330,13 @@ def _write(
     'width': picture.size[1],
     **image_columns.values(mask, probability),
     **review.cells(
-      picture.reduced,
-      picture.reduced_probability(),
-      mask,
-      threshold,
-      options.review,
+      review.examine(
+        picture.reduced,
+        picture.reduced_probability(),
+        mask,
+        threshold,
+        options.review,
+      )
     ),
     **measures,
   }

@@ -1,6 +1,7 @@
 """Predicts pictures from Python: arrays, Pillow images and files."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -15,6 +16,7 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.measures import lesion
+from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import errors, paths
 
 # uint8 [height, width, 3] or [height, width], a Pillow image, or a file.
@@ -38,6 +40,43 @@ class Prediction:
   mask: np.ndarray
   probability: np.ndarray
   image: np.ndarray
+  # What the review needs: probability at the model's size, and more.
+  _reduced: np.ndarray = dataclasses.field(repr=False)
+  _threshold: float = dataclasses.field(repr=False)
+  _calibration: expected_dice.Calibration | None = dataclasses.field(repr=False)
+
+  @property
+  def expected_dice(self) -> float | None:
+    """The Dice to expect of the mask, in [0, 1].
+
+    None if the model has no calibration: no `review.json`, or several models.
+    """
+    return self._review.expected_dice
+
+  @property
+  def needs_review(self) -> bool:
+    """Whether a person should look at the mask."""
+    return self._review.needed
+
+  @property
+  def reasons(self) -> tuple[str, ...]:
+    """Why a person should look at the mask; empty for no reason.
+
+    Without a calibration, pictures unlike the training images and low expected
+    Dice are not noticed.
+    """
+    return self._review.reasons
+
+  @functools.cached_property
+  def _review(self) -> review.Review:
+    height, width = self._reduced.shape
+    return review.examine(
+      preprocessing.resize_image(self.image, (height, width)),
+      self._reduced,
+      self.mask,
+      self._threshold,
+      self._calibration,
+    )
 
   def measures(
     self, pixel_spacing: tuple[float, float] | None = None
@@ -60,8 +99,19 @@ class Predictor:
       largest.
   """
 
-  def __init__(self, model: model_interface.AnyModel):
+  def __init__(
+    self,
+    model: model_interface.AnyModel,
+    calibration: expected_dice.Calibration | None = None,
+  ):
+    """Computes nothing yet.
+
+    Args:
+      model: What predicts.
+      calibration: What is known of the Dice of this model's masks, or None.
+    """
     self._model = model
+    self._calibration = calibration
     self.config: config_lib.Config = model.config
     self.step = model.step
 
@@ -98,17 +148,21 @@ class Predictor:
     self, pictures: Iterable[Picture], batch_size: int
   ) -> Iterator[Prediction]:
     batch_size = whole_batch(self._model, batch_size)
+    threshold = self.config.evaluation.threshold
     left = enumerate(pictures)
     while batch := list(itertools.islice(left, batch_size)):
       arrays = [_to_array(picture, f'picture {i}') for i, picture in batch]
       resized = [resize(self._model, array) for array in arrays]
       found = mean_probabilities(self._model, resized, batch_size)
       for array, probability in zip(arrays, found, strict=True):
-        yield at_own_size(array, probability, self.config.evaluation.threshold)
+        yield at_own_size(array, probability, threshold, self._calibration)
 
 
 def at_own_size(
-  image: np.ndarray, probability: np.ndarray, threshold: float
+  image: np.ndarray,
+  probability: np.ndarray,
+  threshold: float,
+  calibration: expected_dice.Calibration | None = None,
 ) -> Prediction:
   """What the model says about a picture, at the size of the picture.
 
@@ -116,9 +170,12 @@ def at_own_size(
     image: The picture, RGB, uint8 [height, width, 3].
     probability: Probability of lesion, float32 [H, W], at the model's size.
     threshold: Probability above which a pixel is lesion, in (0, 1).
+    calibration: What is known of the Dice of this model's masks, or None.
   """
   own = preprocessing.resize_probability(probability, image.shape[:2])
-  return Prediction(own > threshold, own, image)
+  return Prediction(
+    own > threshold, own, image, probability, threshold, calibration
+  )
 
 
 def whole_batch(model: model_interface.AnyModel, batch_size: int) -> int:

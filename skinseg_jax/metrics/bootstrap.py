@@ -22,6 +22,9 @@ from skinseg_jax.metrics import confusion
 # Share of intervals that should contain the true value.
 CONFIDENCE = 0.95
 
+# Draws that are ranked at once, to limit the memory.
+_BLOCK = 100
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resampling:
@@ -180,6 +183,38 @@ def means(
   return _intervals(resampling, _means(scores), _mean_draws(resampling, scores))
 
 
+def rank_correlation(
+  resampling: Resampling, first: np.ndarray, second: np.ndarray
+) -> Interval | None:
+  """Spearman's rank correlation of two values per image, with its interval.
+
+  The images of each draw are ranked anew; equal values share their mean rank.
+
+  Args:
+    resampling: From `resample` of the images' lesions.
+    first: One finite value per image, [N].
+    second: Another finite value per image, [N].
+
+  Returns:
+    In [-1, 1]. None if one of the values is the same for all images, because
+    they have no ranks then. The interval has no ends if this happens in a draw,
+    as it does where there are few images.
+  """
+  (value,) = _spearman(np.ones((1, len(first))), first, second)
+  if np.isnan(value):
+    return None
+  draws = np.concatenate(
+    [
+      _spearman(weights[:, resampling.index], first, second)
+      for weights in np.split(
+        resampling.weights, range(_BLOCK, len(resampling.weights), _BLOCK)
+      )
+    ]
+  )
+  low, high = map(float, interval(draws, resampling.num_clusters))
+  return Interval(float(value), _known(low), _known(high))
+
+
 def pooled_difference(
   resampling: Resampling,
   first: Mapping[str, np.ndarray],
@@ -214,6 +249,40 @@ def mean_difference(
   values = [_means(scores) for scores in (first, second)]
   draws = [_mean_draws(resampling, scores) for scores in (first, second)]
   return _differences(resampling, values, draws)
+
+
+def _spearman(
+  weights: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+  """Rank correlation in each draw, [R]; NaN where there are no ranks.
+
+  Args:
+    weights: How many times each draw contains each image, [R, N].
+    first: One value per image, [N].
+    second: Another value per image, [N].
+  """
+  total = weights.sum(axis=1, keepdims=True)
+  one, other = (
+    ranks - (weights * ranks).sum(axis=1, keepdims=True) / total
+    for ranks in (_ranks(weights, first), _ranks(weights, second))
+  )
+  product = lambda a, b: np.einsum('rn,rn,rn->r', weights, a, b)
+  with np.errstate(invalid='ignore'):
+    return product(one, other) / np.sqrt(
+      product(one, one) * product(other, other)
+    )
+
+
+def _ranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """Mean rank, less one half, of each value among those of a draw, [R, N]."""
+  order = np.argsort(values, kind='stable')
+  _, starts, level = np.unique(
+    values[order], return_index=True, return_inverse=True
+  )
+  equal = np.add.reduceat(weights[:, order], starts, axis=1)
+  ranks = np.empty_like(weights)
+  ranks[:, order] = (equal.cumsum(axis=1) - equal / 2)[:, level]
+  return ranks
 
 
 def _means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -267,6 +267,31 @@ def read(folder: pathlib.Path) -> Calibration | None:
     ) from error
 
 
+def of_step(folder: pathlib.Path, step: int) -> Calibration | None:
+  """Reads the `review.json` of a run or of a model, if it is for a checkpoint.
+
+  Prints that it is for another one, where it is.
+
+  Args:
+    folder: Of the run or of the model.
+    step: Of the checkpoint.
+
+  Returns:
+    None if there is none for this checkpoint.
+
+  Raises:
+    InputError: If the file is damaged or of another version.
+  """
+  found = read(folder)
+  if found is not None and found.step != step:
+    print(
+      f'no expected Dice: {folder / NAME} is for step {found.step}, not for'
+      f' step {step}'
+    )
+    return None
+  return found
+
+
 def _parsed(content: Any) -> Calibration:
   if content['version'] != _VERSION or content['signs'] != list(
     signs_lib.NAMES

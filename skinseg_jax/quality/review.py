@@ -1,5 +1,6 @@
 """Decides whether a person should look at a prediction, and says why."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,13 +26,32 @@ _DARK, _BLURRED, _UNIFORM = 50.0, -1.6, 3.0
 _PIECE = 0.05
 
 
-def cells(
+@dataclasses.dataclass(frozen=True)
+class Review:
+  """What is known of how far a mask can be trusted.
+
+  Attributes:
+    expected_dice: The Dice to expect of the mask, in [0, 1]; None without a
+      calibration.
+    reasons: Why a person should look at the mask; empty for no reason.
+  """
+
+  expected_dice: float | None
+  reasons: tuple[str, ...]
+
+  @property
+  def needed(self) -> bool:
+    """Whether a person should look at the mask."""
+    return bool(self.reasons)
+
+
+def examine(
   image: np.ndarray,
   probability: np.ndarray,
   mask: np.ndarray,
   threshold: float,
   calibration: expected_dice.Calibration | None,
-) -> dict[str, float | int | str]:
+) -> Review:
   """Examines one prediction.
 
   Args:
@@ -42,20 +62,26 @@ def cells(
     threshold: Probability above which a pixel counts as lesion, in (0, 1).
     calibration: What `expected_dice.fit` learned for this model. Without it,
       there is no expected Dice, and unlike pictures are not noticed.
-
-  Returns:
-    By the names in `COLUMNS`: the expected Dice, 0 to 1, or ''; 1 if a person
-    should look at the mask, otherwise 0; why, separated by '; '.
   """
   found = signs.describe(image, probability, threshold)
   dice = calibration.expected(found) if calibration else None
   why = [*_of_mask(mask), *of_picture(found, calibration)]
   if calibration and dice is not None and dice < calibration.low:
     why.append(LOW)
+  return Review(dice, tuple(why))
+
+
+def cells(review: Review) -> dict[str, int | str]:
+  """Cells of a table by the names in `COLUMNS`.
+
+  The expected Dice, 0 to 1, or ''; 1 if a person should look at the mask,
+  otherwise 0; why, separated by '; '.
+  """
+  dice = review.expected_dice
   return {
     'expected_dice': '' if dice is None else f'{dice:.4f}',
-    'needs_review': int(bool(why)),
-    'reasons': '; '.join(why),
+    'needs_review': int(review.needed),
+    'reasons': '; '.join(review.reasons),
   }
 
 
@@ -80,7 +106,7 @@ def of_picture(
 
   Args:
     found: `signs.describe` of the picture.
-    calibration: As in `cells`.
+    calibration: As in `examine`.
   """
   dark = calibration.dark if calibration else _DARK
   blurred = calibration.blurred if calibration else _BLURRED

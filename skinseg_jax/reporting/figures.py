@@ -297,6 +297,25 @@ def forest(
   return canvas
 
 
+def skin_tone(ita: np.ndarray, dice: np.ndarray) -> figure.Figure:
+  """Draws Dice against the typology angle of the skin, a dot per image.
+
+  Args:
+    ita: Angle in degrees, [N]; NaN where there is none.
+    dice: Dice of the same images, [N].
+  """
+  known = ~np.isnan(ita)
+  canvas, axes = _canvas(3.2)
+  axes.plot(ita[known], dice[known], 'o', color=BLUE, ms=3, mew=0, alpha=0.4)
+  axes.set(
+    xlabel='typology angle of the skin (ITA), degrees; right: lighter',
+    ylabel=LABELS['dice'],
+    ylim=(-0.02, 1.02),
+    title=f'Dice by skin tone, n = {known.sum():,}',
+  )
+  return canvas
+
+
 def course(
   values: Sequence[float],
   lows: Sequence[float],

@@ -14,6 +14,10 @@ _HAM10000 = (
   ' dermoscopic images of 7,470 lesions from Vienna and Queensland, licence'
   ' CC BY-NC 4.0, not for commercial use.'
 )
+_FEW_DARK_SKINS = (
+  'HAM10000 holds few dark skins, so scores on it say little about them'
+  ' (T. Kalb et al., arXiv:2308.09640).'
+)
 _SYNTHETIC = (
   'Synthetic images of generated lesions with exact masks. They are for trying'
   ' out the software; scores on them say nothing about real skin.'
@@ -81,6 +85,21 @@ def data_notes(
       ('Trained on', config.data.source),
       ('Scored on', evaluation.summary['data']['name']),
     )
+  ]
+
+
+def few_dark_skins(
+  config: config_lib.Config, evaluation: result_files.Evaluation
+) -> list[str]:
+  """What the data of training and scores cannot say about dark skins."""
+  sources = config.data.source, evaluation.summary['data']['name']
+  if 'ham10000' not in sources:
+    return []
+  if sources[1] == 'ham10000':
+    return [_FEW_DARK_SKINS]
+  return [
+    'The model was trained on HAM10000, which holds few dark skins'
+    ' (T. Kalb et al., arXiv:2308.09640).'
   ]
 
 

@@ -107,10 +107,10 @@ def write_report(
     },
     identity=provenance.identity(workdir, evaluation),
     differences=provenance.differences(config),
-    leakage=evaluation.summary['leakage'],
     loss_note=provenance.loss_note(config),
     model=provenance.model(config),
     data_notes=provenance.data_notes(config, evaluation),
+    few_dark_skins=provenance.few_dark_skins(config, evaluation),
   )
   return path
 
@@ -140,6 +140,11 @@ def _charts(evaluation, records, as_paper) -> dict[str, Any]:
   charts['reliability'] = figures.reliability(
     summary['calibration']['reliability']
   )
+  tone = summary['skin_tone']
+  if tone['images']:
+    charts['skin_tone'] = figures.skin_tone(
+      evaluation.column('ita'), evaluation.column('dice')
+    )
   lowest = _lowest(evaluation.subgroups)
   for attribute, rows in evaluation.subgroups.items():
     charts[f'forest_{attribute}'] = figures.forest(

@@ -9,6 +9,7 @@ import predict_cases as cases
 import pytest
 from PIL import Image
 
+import skinseg_jax
 from skinseg_jax import calibrate_review, export
 from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import errors
@@ -48,10 +49,39 @@ def test_the_table_has_the_expected_dice(folder, tmp_path):
   predict.main(['predict', *flags])
   (row,) = _rows(out)
   assert 0 <= float(row['expected_dice']) <= 1
+  # Python gives the same.
+  found = skinseg_jax.load(folder).predict(path)
+  assert float(row['expected_dice']) == pytest.approx(
+    found.expected_dice, abs=1e-4
+  )
+  assert row['needs_review'] == str(int(found.needs_review))
+  assert row['reasons'] == '; '.join(found.reasons)
   # Another calibration is not mixed in.
   (folder / 'review.json').unlink()
   with pytest.raises(errors.InputError, match='review: '):
     predict.main(['predict', *flags])
+
+
+def test_python_has_none_of_another_checkpoint_or_of_several_models(
+  folder, tmp_path, capsys
+):
+  picture = cases.picture(40, 60)[0]
+  group = tmp_path / 'group'
+  group.mkdir()
+  for members, expected in (([folder], float), ([folder] * 2, type(None))):
+    copies = [tmp_path / f'{len(members)}_{i}' for i in range(len(members))]
+    for copy in copies:
+      shutil.copytree(folder, copy)
+    names = [f'../{copy.name}' for copy in copies]
+    (group / 'ensemble.json').write_text(json.dumps({'members': names}))
+    found = skinseg_jax.load(group).predict(picture)
+    assert type(found.expected_dice) is expected
+  assert 'no expected Dice' not in capsys.readouterr().out
+  content = json.loads((folder / 'review.json').read_text())
+  (folder / 'review.json').write_text(json.dumps({**content, 'step': 99}))
+  found = skinseg_jax.load(folder).predict(picture)
+  assert found.expected_dice is None
+  assert 'is for step 99, not for step' in capsys.readouterr().out
 
 
 def test_export_copies_it(folder, tmp_path):

@@ -1,12 +1,19 @@
 """One pass over the images measures the same as its parts one by one."""
 
+import math
+
 import cv2
 import fake_model
 import numpy as np
 import pytest
 
-from skinseg_jax.data import input_pipeline
-from skinseg_jax.evaluation import assessment, subgroups
+from skinseg_jax.data import cache, input_pipeline
+from skinseg_jax.evaluation import (
+  assessment,
+  result_files,
+  subgroups,
+  summaries,
+)
 from skinseg_jax.metrics import calibration, confusion, surface
 
 
@@ -91,6 +98,66 @@ def test_native_size_against_opencv(model, own):
       assert abs(found - expected[name][0]) <= unsure.sum()
   totals = sum(assessed.native_counts.values())
   assert totals.tolist() == [48 * 40] * 7
+
+
+# Skin tones, and why they have no typology angle.
+_TONES = {
+  (235, 200, 180): '',
+  (190, 140, 110): '',
+  (150, 105, 80): '',
+  (150, 160, 200): 'b* is not positive',
+  (12, 9, 7): 'too dark',
+}
+
+
+def _typology_angle(tone):
+  """By OpenCV's conversion of sRGB to CIELAB."""
+  pixel = np.float32([[tone]]) / 255
+  lightness, _, yellow = cv2.cvtColor(pixel, cv2.COLOR_RGB2Lab)[0, 0]
+  return math.degrees(math.atan2(lightness - 50, yellow))
+
+
+def test_skin_around_the_true_lesion(model, tmp_path):
+  images = np.empty((len(_TONES) + 1, 32, 32, 3), np.uint8)
+  images[:-1] = np.array(list(_TONES))[:, None, None]
+  masks = np.zeros(images.shape[:3], np.uint8)
+  masks[:, 10:22, 12:20] = 1
+  # What the model predicts does not matter, and neither does the lesion.
+  images[masks > 0] = 10
+  images[:, :3] = 1
+  images[-1], masks[-1] = 200, 1
+  ids = [f'i{number}' for number in range(len(images))]
+  data = cache.CachedData(images, masks, ids, 'f')
+  assessed = assessment.assess(model, None, data, ids, native_size=False)
+  reasons = [*_TONES.values(), 'too little skin']
+  assert assessed.skin['reason'].tolist() == reasons
+  angles = [_typology_angle(tone) for tone in _TONES]
+  expected = [
+    a if r == '' else np.nan for a, r in zip(angles, reasons, strict=False)
+  ]
+  assert assessed.skin['ita'][:-1] == pytest.approx(
+    expected, abs=0.5, nan_ok=True
+  )
+  assert np.isnan(assessed.skin['ita'][-1])
+  assert expected[0] > expected[1] > 20 > expected[2]
+  # In the table, there is a cell for each.
+  metadata = [{'image_id': name, 'lesion_id': name, 'dx': ''} for name in ids]
+  summary = summaries.summarise(
+    assessed, metadata, image_size=(32, 32), threshold=0.5
+  )
+  tone = summary['skin_tone']
+  assert (tone['images'], tone['lesions']) == (3, 3)
+  assert tone['unavailable'] == dict.fromkeys(reasons[3:], 1)
+  directory = tmp_path / 'run/evaluation/clinic'
+  summary['checkpoint_step'] = 1
+  result_files.write(directory, summary, assessed, metadata)
+  read = result_files.read(tmp_path / 'run', 'clinic')
+  assert [row['ita'] == '' for row in read.rows] == [r != '' for r in reasons]
+  np.testing.assert_allclose(
+    read.column('ita'), assessed.skin['ita'], atol=0.006
+  )
+  kept = result_files.read_measurements(tmp_path / 'run', 'clinic')
+  assert kept.skin['reason'].tolist() == reasons
 
 
 def test_native_size_can_be_left_out(model, own):

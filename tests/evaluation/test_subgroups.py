@@ -208,6 +208,42 @@ def test_a_group_of_one_lesion_has_no_interval():
   json.dumps(rows, allow_nan=False)
 
 
+def test_skin_tone_by_hand():
+  # From dark to light, Dice falls.
+  found = subgroups.skin_tone(
+    np.array([0.7, 0.9, 0.0, 0.8, 0.1]),
+    {
+      'ita': np.array([30.0, 10.0, np.nan, 20.0, np.nan]),
+      'reason': np.array(['', '', 'too dark', '', 'too dark']),
+    },
+    ['a', 'b', 'c', 'b', 'd'],
+  )
+  assert (found['images'], found['lesions']) == (3, 2)
+  assert found['unavailable'] == {'too dark': 2}
+  assert found['ita_quantiles']['0.5'] == 20
+  assert found['ita_quantiles']['0.25'] == 15
+  assert found['warning'] == 'only 2 lesions: too few to judge'
+  assert found['dice_rank_correlation']['value'] == pytest.approx(-1)
+  # A quarter of the draws has lesion a alone.
+  assert found['dice_rank_correlation']['low'] is None
+
+
+def test_skin_tone_of_many_lesions():
+  ita = np.linspace(-30, 80, 60)
+  skin = {'ita': ita, 'reason': np.full(60, '')}
+  found = subgroups.skin_tone(ita**3, skin, [f'l{i // 2}' for i in range(60)])
+  correlation = found.pop('dice_rank_correlation')
+  assert list(correlation.values()) == pytest.approx([1, 1, 1])
+  assert (found['warning'], found['unavailable']) == ('', {})
+
+
+def test_no_skin_tone_at_all():
+  skin = {'ita': np.full(2, np.nan), 'reason': np.full(2, 'too dark')}
+  found = subgroups.skin_tone(np.ones(2), skin, ['a', 'b'])
+  assert (found['images'], found['unavailable']) == (0, {'too dark': 2})
+  assert found['ita_quantiles'] is found['dice_rank_correlation'] is None
+
+
 def test_every_image_is_in_one_group_of_each_attribute():
   rng = np.random.default_rng(0)
   masks = [disc(48, r) for r in rng.uniform(0, 40, 30)]

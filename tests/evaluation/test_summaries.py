@@ -157,6 +157,14 @@ def test_description_says_what_was_chosen_and_left_out(assessed):
     'review': {'counts': {'accept': 2, 'reject': 1}, 'excluded': ['x']},
     'shift': {'notes': ['red is higher']},
   }
+  summary['skin_tone'] |= {
+    'images': 6,
+    'dice_rank_correlation': {'value': 0.25, 'low': -0.5, 'high': 0.75},
+  }
   text = summaries.describe(summary)
+  assert '(ITA) 0.2500 (-0.5000 to 0.7500), 6 images' in text
+  summary['skin_tone']['dice_rank_correlation'] = None
+  text = summaries.describe(summary)
+  assert '(ITA) unknown, 6 images' in text
   for part in ('7 images', '0.375', '1 reject', 'left out', 'red is higher'):
     assert part in text

@@ -115,6 +115,7 @@ def _assess(data):
   histogram = calibration.probability_histogram(
     logits[..., None], masks, np.ones(len(masks), bool)
   )
+  skin = list(map(assessment.skin_of, data.images, masks))
   return assessment.Assessment(
     image_ids=data.image_ids,
     counts=counts,
@@ -124,6 +125,7 @@ def _assess(data):
     ),
     surface=surface.batch_scores(predicted, masks),
     measured=subgroups.measure_all(data.images, masks),
+    skin={name: np.array([row[name] for row in skin]) for name in skin[0]},
     pieces=np.array([subgroups.pieces(mask) for mask in predicted]),
     packed=np.packbits(predicted.reshape(len(masks), -1), axis=1),
     histogram=np.asarray(histogram, np.int64),

@@ -35,6 +35,14 @@ def make(monkeypatch, data_dir, *, image_size=(32, 32), step=10):
   return trained_model.TrainedModel(config, None, None, step, None)
 
 
+def shared_folder(folder):
+  """Makes a folder with the files by which a shared model is known."""
+  folder.mkdir()
+  for name in ('config.json', 'model.json'):
+    (folder / name).write_text('{}')
+  return folder
+
+
 def run_data(model, *, num_images=19, size=(48, 40)):
   """Generated images: 8 for training, 7 for validation, the rest unused."""
   source = synthetic.SyntheticSource(num_images=num_images, size=size, seed=3)

@@ -1,5 +1,6 @@
 """Predictions from Python equal those of the command."""
 
+import csv
 import pathlib
 import re
 
@@ -49,6 +50,12 @@ def test_files_arrays_and_images_give_what_the_command_writes(
     np.testing.assert_array_equal(found.mask, written == 255)
     assert found.probability.dtype == np.float32
     np.testing.assert_array_equal(found.mask, found.probability > 0.5)
+  with (tmp_path / 'predictions.csv').open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  for row, found in zip(rows, files, strict=True):
+    assert (row['expected_dice'], found.expected_dice) == ('', None)
+    assert row['needs_review'] == str(int(found.needs_review))
+    assert row['reasons'] == '; '.join(found.reasons)
 
 
 def test_one_picture_gives_one_prediction(model, photos):
@@ -106,7 +113,11 @@ def test_the_page_runs(tiny_run, photos, tmp_path, monkeypatch, capsys):
   names: dict = {}
   for block in re.findall(r'```python\n(.*?)```', _PAGE.read_text(), re.S):
     exec(block, names)
-  share, *others = capsys.readouterr().out.split()
+  lines = capsys.readouterr().out.splitlines()
+  share, measures, expected_dice = [
+    line for line in lines if not line.startswith('look at the mask: ')
+  ]
   assert 0 <= float(share) <= 1
-  assert len(others) == 2
+  assert len(measures.split()) == 2
+  assert expected_dice == 'None'
   assert np.asarray(Image.open('mask.png')).shape == (300, 400)

@@ -224,6 +224,36 @@ def test_a_single_lesion_has_no_interval():
   assert (found.low, found.high, found.p_value) == (None, None, None)
 
 
+def test_rank_correlation_of_draws_equals_scipy_on_repeated_images():
+  rng = np.random.default_rng(3)
+  lesions = rng.integers(25, size=60).tolist()
+  first = rng.integers(8, size=60) / 8  # With many ties.
+  second = first + rng.normal(size=60)
+  resampling = bootstrap.resample(lesions, replicates=250)
+  expected = []
+  for row in resampling.weights:
+    repeats = row[resampling.index].astype(int)
+    expected.append(
+      stats.spearmanr(
+        np.repeat(first, repeats), np.repeat(second, repeats)
+      ).statistic
+    )
+  found = bootstrap.rank_correlation(resampling, first, second)
+  value = stats.spearmanr(first, second).statistic
+  assert found.value == pytest.approx(value)
+  assert_ends(found, bootstrap.interval(np.array(expected), len(set(lesions))))
+  assert found.low < value < found.high
+
+
+def test_rank_correlation_needs_ranks():
+  few = bootstrap.resample(range(3))
+  up = np.array([0.1, 0.5, 0.7])
+  assert bootstrap.rank_correlation(few, up, np.full(3, 0.1)) is None
+  # One of 27 draws has the same image three times, so no ranks.
+  found = bootstrap.rank_correlation(few, up, up**2)
+  assert (found.value, found.low, found.high) == (pytest.approx(1), None, None)
+
+
 def test_no_images_are_refused():
   with pytest.raises(ValueError, match='no images'):
     bootstrap.resample([])

@@ -36,7 +36,9 @@ def calibration():
 
 def _cells(image, probability, calibration=None, mask=None):
   mask = probability > 0.5 if mask is None else mask
-  return review.cells(image, probability, mask, 0.5, calibration)
+  return review.cells(
+    review.examine(image, probability, mask, 0.5, calibration)
+  )
 
 
 def _reasons(*args, **kwargs):

@@ -118,6 +118,14 @@ def test_reliability_shows_shares_of_pixels():
   assert [bar.get_height() for bar in bottom.patches] == [0.75, 0.25]
 
 
+def test_skin_tone_shows_the_images_with_an_angle():
+  ita, dice = np.array([40.0, np.nan, -5.0]), np.array([0.9, 0.8, 0.7])
+  axes = figures.skin_tone(ita, dice).axes[0]
+  (drawn,) = lines(axes).values()
+  assert drawn == ([40, -5], [0.9, 0.7])
+  assert axes.get_title() == 'Dice by skin tone, n = 2'
+
+
 def row(group, value, low, high, warning=''):
   dice = {'value': value, 'low': low, 'high': high}
   return {'group': group, 'images': 1234, 'dice': dice, 'warning': warning}

@@ -1,6 +1,7 @@
 import html.parser
 import io
 import json
+from unittest import mock
 
 import fake_evaluation
 import numpy as np
@@ -88,6 +89,7 @@ def test_every_figure_is_a_file_too(run):
     'precision_recall',
     'threshold_sweep',
     'reliability',
+    'skin_tone',
     'forest_dx',
     'gallery_best',
     'gallery_median',
@@ -147,6 +149,37 @@ def test_scores_stand_beside_the_paper_and_the_baselines(run):
   assert '64 x 64' in text
 
 
+def test_scores_by_skin_tone(run):
+  workdir, _, summary = run
+  text = parse(workdir / 'report.html').text
+  tone = summary['skin_tone']
+  correlation = tone['dice_rank_correlation']
+  number = tone['images']
+  for part in (
+    f'{number} of 48 images have an angle',
+    f'n = {number} images of {tone["lesions"]} lesions',
+    f'(Spearman) {correlation["value"]:.3f} its 95 % interval'
+    f' {correlation["low"]:.3f} to {correlation["high"]:.3f}',
+    f'50 % of the images are below {tone["ita_quantiles"]["0.5"]:.1f}°',
+  ):
+    assert part in text, part
+  # Generated lesions are no people's skin, and nobody disagrees about them.
+  assert 'few dark skins' not in text
+  assert 'two people' not in text
+
+
+def test_who_is_told_that_dark_skins_are_few():
+  config = config_lib.Config()
+  evaluation = lambda name: mock.Mock(summary={'data': {'name': name}})
+  (note,) = provenance.few_dark_skins(config, evaluation('ham10000'))
+  assert note.startswith('HAM10000 holds few dark skins')
+  (note,) = provenance.few_dark_skins(config, evaluation('folder'))
+  assert note.startswith('The model was trained on HAM10000, which holds few')
+  config.data.source = 'folder'
+  assert len(provenance.few_dark_skins(config, evaluation('ham10000'))) == 1
+  assert not provenance.few_dark_skins(config, evaluation('folder'))
+
+
 def test_page_says_what_ran_and_on_what(run):
   workdir, _, summary = run
   text = parse(workdir / 'report.html').text
@@ -183,6 +216,15 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
   summary |= {'operating_point': None, 'native_size': None}
   summary['data'] |= {'name': 'clinic', 'split': None, 'split_sha256': None}
   summary |= {'best_checkpoint': None, 'leakage': None}
+  summary['skin_tone'] = {
+    'images': 0,
+    'lesions': 0,
+    'unavailable': {'too dark': 4, 'b* is not positive': 1},
+    'ita_quantiles': None,
+    'dice_rank_correlation': None,
+    'warning': 'only 0 lesions: too few to judge',
+  }
+  mean = summary['per_image']['dice']['mean']
   profile = {
     'images': 5,
     'colour': {'red': {'mean': 181.4, 'sd': 9.0, 'sd_of_means': 4.0}},
@@ -220,9 +262,17 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
     'rejected their true masks (1): <one>',
     '3 of these images have the same id as a training image of this model',
     "are not part of the run's split",
+    '0 of 5 images have an angle; it is unavailable for 5 (too dark: 4, b* is'
+    ' not positive: 1).',
+    f'the true masks, n = 5 {100 * mean:.1f} %',
+    'two people, all lesions 79.2 % 86.0 %',
+    'two people, benign lesions 80.2 % –',
+    'two people, malignant lesions 75.6 % –',
+    'arXiv:2512.21472',
   ):
     assert part in text, part
   assert not list((home / 'figures').glob('curve_*'))
+  assert not list((home / 'figures').glob('skin_tone*'))
 
 
 def test_without_an_evaluation_one_message(tmp_path):

@@ -2,7 +2,7 @@
 
 import pathlib
 
-import model_files
+import fake_model
 import numpy as np
 import predict_cases as cases
 import pytest
@@ -76,13 +76,15 @@ def test_two_inputs_of_one_output_are_refused(model, tmp_path, capsys, folders):
 
 @pytest.mark.parametrize('below', ['', 'new/masks'])
 def test_nothing_is_written_into_a_shared_model(model, tmp_path, capsys, below):
-  folders = [model_files.write(tmp_path / name) for name in ('one', 'two')]
+  folders = [
+    fake_model.shared_folder(tmp_path / name) for name in ('one', 'two')
+  ]
   Image.fromarray(cases.picture(30, 40)[0]).save(tmp_path / 'x.jpg')
   flags = ('--input', tmp_path / 'x.jpg', '--workdir', *folders, '--output')
   message = cases.end(capsys, *flags, folders[1] / below)
   assert f'--output {folders[1] / below} is in the folder' in message
   for folder in folders:
-    assert model_files.names(folder) == ['config.json', 'model.json']
+    assert len(list(folder.rglob('*'))) == 2
   # The remedy: a folder outside of it, even one beside it of a similar name.
   assert cases.run(*flags, tmp_path / 'two_masks') == 0
   assert cases.read(tmp_path / 'two_masks/x.png').shape == (30, 40)
