@@ -32,6 +32,17 @@ def pytest_configure(config):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+def pytest_collection_modifyitems(config, items):
+  """Of several processes, each begins with files that hold slow tests.
+
+  What comes last is short, so no process is left alone with a long file. Files
+  keep this order with xdist's --no-loadscope-reorder.
+  """
+  if hasattr(config, 'workerinput'):
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 _HAM10000 = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'ham10000'
 
 
@@ -44,13 +55,16 @@ def ham10000_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope='session')
-def ham10000_source(ham10000_dir, tmp_path_factory):
+def ham10000_source(request, ham10000_dir, tmp_path_factory):
   """The real data set, built once per session (a minute, 0.25 GB)."""
   # Imported here, because importing TFDS takes a second.
   from skinseg_jax.data.sources import ham10000
 
+  shared = tmp_path_factory.getbasetemp()
+  if hasattr(request.config, 'workerinput'):  # One folder for all processes.
+    shared = shared.parent
   return ham10000.Ham10000Source.prepare(
-    data_dir=tmp_path_factory.mktemp('ham10000'),
+    data_dir=shared / 'ham10000_source',
     raw_dir=ham10000_dir,
     mask_threshold=0,
   )

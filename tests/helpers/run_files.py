@@ -1,4 +1,4 @@
-"""Functions that read the files of a run and vary its config."""
+"""Functions that train a run, read its files and vary its config."""
 
 import dataclasses
 
@@ -7,7 +7,13 @@ import numpy as np
 
 from skinseg_jax.data import input_pipeline
 from skinseg_jax.run import checkpointing, run_folder
-from skinseg_jax.training import train_state
+from skinseg_jax.training import experiment, train_state
+
+
+def train(config, workdir):
+  """Trains as the command main does; scores and reports nothing at the end."""
+  with experiment.prepared(config, workdir) as prepared:
+    experiment.train(prepared)
 
 
 def checkpoint(workdir, config):

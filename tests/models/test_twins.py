@@ -9,7 +9,7 @@ from skinseg_jax.models import blocks
 from skinseg_jax.training import train_state
 from skinseg_jax.weights import torch_layouts
 
-pytestmark = [pytest.mark.torch, pytest.mark.twins]
+pytestmark = [pytest.mark.torch, pytest.mark.twins, pytest.mark.slow]
 twin_pairs = pytest.importorskip('twin_pairs')
 
 _SIZE = 64

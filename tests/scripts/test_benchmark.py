@@ -260,7 +260,21 @@ def test_chart_of_no_comparison_is_drawn(tmp_path):
   assert (tmp_path / 'x.png').stat().st_size > 0
 
 
+@pytest.fixture
+def one_core():
+  """One core for the processes of a test.
+
+  On more, the threads of PyTorch wait for each other at every operation, and
+  beside another test for that test.
+  """
+  cores = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, {min(cores)})
+  yield
+  os.sched_setaffinity(0, cores)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures('one_core')
 def test_a_small_run_writes_results_table_and_chart(tmp_path, monkeypatch):
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
   output = tmp_path / 'results' / 'small.json'
@@ -283,6 +297,7 @@ def test_a_small_run_writes_results_table_and_chart(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('one_core')
 def test_terminated_it_leaves_nobody_behind(tmp_path):
   output = f'--output={tmp_path / "x.json"}'
   program = subprocess.Popen(

@@ -22,7 +22,9 @@ from skinseg_jax.evaluation import scoring
 from skinseg_jax.inference import trained_model
 from skinseg_jax.run import checkpointing, metric_writer, run_folder
 from skinseg_jax.runtime import errors, stop_signals
-from skinseg_jax.training import experiment, trainer
+from skinseg_jax.training import trainer
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -87,9 +89,9 @@ def test_stopped_at_any_step_and_resumed_equals_undisturbed(
   _stop_at(monkeypatch, stops)
   for step in stops:
     with pytest.raises(errors.StoppedError, match='SIGTERM'):
-      main.train_and_evaluate(config, tmp_path / 'run')
+      run_files.train(config, tmp_path / 'run')
     assert f'saved step {step}' in capsys.readouterr().out
-  main.train_and_evaluate(config, tmp_path / 'run')
+  run_files.train(config, tmp_path / 'run')
   assert 'resuming at step 8' in capsys.readouterr().out
   _assert_as(tmp_path / 'run', whole, config)
 
@@ -97,7 +99,7 @@ def test_stopped_at_any_step_and_resumed_equals_undisturbed(
 def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
   # The run of two epochs is stopped while its second epoch is scored.
   four = run_files.changed(config, epochs=4, checkpoint_every_steps=2)
-  main.train_and_evaluate(four, tmp_path / 'four')
+  run_files.train(four, tmp_path / 'four')
   score, calls = scoring.score, []
 
   def stop_while_scoring(*args, **kwargs):
@@ -108,12 +110,12 @@ def test_two_and_two_epochs_equal_four(config, tmp_path, monkeypatch):
 
   monkeypatch.setattr(scoring, 'score', stop_while_scoring)
   with pytest.raises(errors.StoppedError, match='SIGINT'):
-    main.train_and_evaluate(config, tmp_path / 'two')
+    run_files.train(config, tmp_path / 'two')
   checkpoints = run_folder.checkpoints_dir(tmp_path / 'two')
   assert {p.name for p in checkpoints.iterdir()} == {'5', '10'}
-  main.train_and_evaluate(config, tmp_path / 'two')
+  run_files.train(config, tmp_path / 'two')
   assert len(calls) == 3  # Only the second epoch was scored again.
-  main.train_and_evaluate(four, tmp_path / 'two')
+  run_files.train(four, tmp_path / 'two')
   _assert_as(tmp_path / 'two', tmp_path / 'four', four)
 
 
@@ -132,7 +134,7 @@ def test_signal_while_a_checkpoint_is_read_or_written_loses_nothing(
 
   monkeypatch.setattr(checkpointing.Checkpoints, during, signalled)
   with pytest.raises(errors.StoppedError, match='SIGTERM'):
-    main.train_and_evaluate(config, workdir)
+    run_files.train(config, workdir)
   _assert_as(workdir, whole, config)
 
 
@@ -162,8 +164,7 @@ def test_remedy_of_a_damaged_checkpoint(run, config, tmp_path):
     main.train_and_evaluate(config, workdir)
   (named,) = set(re.findall(rf'{checkpoints}/\d+', str(caught.value)))
   shutil.rmtree(named)
-  with experiment.prepared(config, workdir) as prepared:
-    experiment.train(prepared)
+  run_files.train(config, workdir)
   _assert_as(workdir, run[0], config)
 
 

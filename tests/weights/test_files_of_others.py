@@ -14,7 +14,7 @@ from skinseg_jax.data.sources import catalog
 from skinseg_jax.inference import trained_model
 from skinseg_jax.weights import tensor_files
 
-pytestmark = [pytest.mark.torch, pytest.mark.twins]
+pytestmark = [pytest.mark.torch, pytest.mark.twins, pytest.mark.slow]
 twins = pytest.importorskip('twins')
 models = pytest.importorskip('torch_models')
 torch = twins.torch
@@ -31,6 +31,8 @@ def config(tmp_path_factory):
   config.model.encoder = 'efficientnet_lite0'
   config.train.batch_size = 4
   config.train.epochs = 1
+  # Compiles faster; the run makes two updates.
+  config.train.xla_options = 'xla_backend_optimization_level=0'
   config.evaluation.batch_size = 4
   return config
 
