@@ -31,8 +31,6 @@ from skinseg_jax.inference import (
 from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import distributed, errors, stop_signals
 
-# Images per forward pass; fewer where there are fewer images.
-_BATCH_SIZE = 32
 # Whole pictures in memory at once, if they are cut into tiles.
 _LARGE_PICTURES = 2
 
@@ -207,11 +205,9 @@ def _rows(
   if options.tile:
     tile = (options.tile, max(1, round(options.tile * size[1] / size[0])))
   # By the number of images, not of those that are left: the same program gives
-  # the same bits before and after an interruption. Powers of two, so that few
-  # programs are compiled and a kept one is found again.
-  power = 2 ** (count - 1).bit_length()
-  batch_size = predictor.whole_batch(
-    model, _BATCH_SIZE if tile else min(_BATCH_SIZE, power)
+  # the same bits before and after an interruption.
+  batch_size = predictor.batch_size(
+    model, predictor.BATCH_SIZE if tile else count
   )
   most = _LARGE_PICTURES if tile else 2 * batch_size
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

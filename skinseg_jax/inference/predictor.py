@@ -22,8 +22,8 @@ from skinseg_jax.runtime import errors, paths
 # uint8 [height, width, 3] or [height, width], a Pillow image, or a file.
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
-# Pictures per forward pass, where there are more than one.
-_BATCH_SIZE = 32
+# Pictures per forward pass; fewer where there are fewer pictures.
+BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,19 +141,18 @@ class Predictor:
         read. Nothing is returned then.
     """
     if isinstance(pictures, (np.ndarray, Image.Image, str, os.PathLike)):
-      return next(self._predicted([pictures], batch_size=1))
-    return list(self._predicted(pictures, batch_size=_BATCH_SIZE))
+      return next(self._predicted([pictures]))
+    return list(self._predicted(pictures))
 
-  def _predicted(
-    self, pictures: Iterable[Picture], batch_size: int
-  ) -> Iterator[Prediction]:
-    batch_size = whole_batch(self._model, batch_size)
+  def _predicted(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+    most = batch_size(self._model, BATCH_SIZE)
     threshold = self.config.evaluation.threshold
     left = enumerate(pictures)
-    while batch := list(itertools.islice(left, batch_size)):
+    while batch := list(itertools.islice(left, most)):
       arrays = [_to_array(picture, f'picture {i}') for i, picture in batch]
       resized = [resize(self._model, array) for array in arrays]
-      found = mean_probabilities(self._model, resized, batch_size)
+      size = batch_size(self._model, len(batch))
+      found = mean_probabilities(self._model, resized, size)
       for array, probability in zip(arrays, found, strict=True):
         yield at_own_size(array, probability, threshold, self._calibration)
 
@@ -176,6 +175,16 @@ def at_own_size(
   return Prediction(
     own > threshold, own, image, probability, threshold, calibration
   )
+
+
+def batch_size(model: model_interface.AnyModel, count: int) -> int:
+  """How many pictures a forward pass takes, if there are `count` in all.
+
+  At most 32, or the next number that the model's devices divide. A power of
+  two where there are fewer, so that few programs are compiled.
+  """
+  power = 2 ** (count - 1).bit_length()
+  return whole_batch(model, min(BATCH_SIZE, power))
 
 
 def whole_batch(model: model_interface.AnyModel, batch_size: int) -> int:

@@ -4,6 +4,7 @@ import csv
 import pathlib
 import re
 
+import fake_model
 import numpy as np
 import pytest
 from fake_images import random_image
@@ -11,6 +12,7 @@ from PIL import Image
 
 import skinseg_jax
 from skinseg_jax import predict
+from skinseg_jax.inference import forward_pass, predictor
 from skinseg_jax.measures import lesion
 from skinseg_jax.runtime import errors
 
@@ -62,6 +64,29 @@ def test_one_picture_gives_one_prediction(model, photos):
   one, (first, *_) = model.predict(str(photos[0])), model.predict(photos)
   np.testing.assert_allclose(one.probability, first.probability, atol=1e-5)
   assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+  ('count', 'sizes'),
+  [(1, [1]), (2, [2]), (3, [4]), (33, [32, 1]), (37, [32, 8])],
+)
+def test_a_list_is_filled_up_to_a_power_of_two(
+  monkeypatch, tmp_path, count, sizes
+):
+  made = fake_model.make(monkeypatch, tmp_path)
+  seen = []
+  forward = forward_pass.forward
+
+  def watch(graphdef, state, images, **views):
+    seen.append(len(images))
+    return forward(graphdef, state, images, **views)
+
+  monkeypatch.setattr(forward_pass, 'forward', watch)
+  grey = np.full((8, 8), 20, np.uint8)
+  found = predictor.Predictor(made).predict([grey] * count)
+  assert seen == sizes
+  assert all(one.mask.all() for one in found)
+  assert len(found) == count
 
 
 def test_grey_is_three_equal_channels(model):
