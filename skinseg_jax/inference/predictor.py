@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.data import preprocessing
+from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.measures import lesion
 from skinseg_jax.quality import expected_dice, review
@@ -137,10 +137,13 @@ class Predictor:
       One prediction for one picture, and otherwise a list of them.
 
     Raises:
-      InputError: If an array has another type or shape, or a file cannot be
-        read. Nothing is returned then.
+      InputError: If a picture is none of these, an array has another type or
+        shape, or a file or a Pillow image cannot be read. Nothing is returned
+        then.
     """
-    if isinstance(pictures, (np.ndarray, Image.Image, str, os.PathLike)):
+    if isinstance(
+      pictures, (np.ndarray, Image.Image, str, bytes, os.PathLike)
+    ) or not isinstance(pictures, Iterable):
       return next(self._predicted([pictures]))
     return list(self._predicted(pictures))
 
@@ -262,11 +265,20 @@ def _to_array(picture: Picture, name: str) -> np.ndarray:
     path = paths.user_path(os.fspath(picture))
     return preprocessing.decode_image(_bytes(path), str(path))
   if isinstance(picture, Image.Image):
-    return np.asarray(ImageOps.exif_transpose(picture).convert('RGB'))
-  array = np.asarray(picture)
+    with pictures.naming(name):
+      upright = ImageOps.exif_transpose(picture)
+      array = preprocessing.to_rgb(upright, name)
+  elif hasattr(picture, '__array__'):
+    array = np.asarray(picture)
+  else:
+    raise errors.InputError(
+      f'{name} is of type {type(picture).__name__}; give an array, a Pillow'
+      ' image or the path of a file.'
+    )
   if array.ndim == 2:
     array = np.repeat(array[..., None], 3, axis=2)
-  if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+  right = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+  if not right or not array.size:
     raise errors.InputError(
       f'{name} is an array of {array.dtype} {list(array.shape)}; give uint8'
       ' [height, width, 3], RGB from 0 to 255.'

@@ -1,6 +1,7 @@
 """Predictions from Python equal those of the command."""
 
 import csv
+import io
 import pathlib
 import re
 
@@ -109,11 +110,48 @@ def test_orientation_is_applied(model, photos):
     np.zeros((4, 4, 3)),
     np.zeros((4, 4, 4), np.uint8),
     np.zeros((1, 4, 4, 3), np.uint8),
+    np.zeros((0, 5, 3), np.uint8),
+    np.zeros((5, 0), np.uint8),
+    Image.new('RGB', (5, 0)),
   ],
 )
 def test_other_arrays_are_refused(model, picture):
   with pytest.raises(errors.InputError, match='picture 0 is an array'):
     model.predict(picture)
+
+
+@pytest.mark.parametrize('mode', ['I;16', 'I;16B'])
+def test_16_bit_images_are_divided_by_257(model, mode):
+  grey = random_image(40, 30)[..., 0]
+  deep = Image.fromarray(grey.astype(np.uint16) * 257)
+  assert deep.mode == 'I;16'
+  if mode == 'I;16B':
+    data = np.asarray(deep).astype('>u2').tobytes()
+    deep = Image.frombytes(mode, deep.size, data)
+  found, expected = model.predict(deep), model.predict(grey)
+  np.testing.assert_array_equal(found.image, expected.image)
+
+
+@pytest.mark.parametrize('mode', ['I', 'F'])
+def test_32_bit_images_are_refused(model, mode):
+  with pytest.raises(errors.InputError, match='picture 0: 32 bits a pixel'):
+    model.predict(Image.new(mode, (5, 5)))
+
+
+@pytest.mark.parametrize(
+  'picture', [None, b'\xff\xd8\xff', 3, [[1, 2], [3, 4]]]
+)
+def test_what_is_no_picture_is_refused(model, picture):
+  kind = 'list' if isinstance(picture, list) else type(picture).__name__
+  with pytest.raises(errors.InputError, match=f'picture 0 is of type {kind}'):
+    model.predict(picture)
+
+
+def test_a_truncated_image_is_refused(model, photos):
+  data = photos[0].read_bytes()
+  image = Image.open(io.BytesIO(data[: len(data) // 2]))
+  with pytest.raises(errors.InputError, match='picture 1: cannot be decoded'):
+    model.predict([photos[0], image])
 
 
 def test_measures_are_of_the_mask_at_the_picture_s_size(model, photos):
