@@ -39,14 +39,14 @@ def main(argv: list[str]) -> None:
   from skinseg_jax.runtime import devices
 
   devices.use('auto')
-  step = trained_model.load(args.workdir, args.checkpoint).step
+  model = trained_model.load(args.workdir, args.checkpoint).identity()
   signs, dice = [], []
   for run in runs:
     one_signs, one_dice = examine(run, args.checkpoint)
     signs += one_signs
     dice += one_dice
     print(f'{run}: {len(one_dice)} validation images', flush=True)
-  found = expected_dice.fit(signs, dice, step)
+  found = expected_dice.fit(signs, dice, model)
   expected_dice.write(args.workdir, found)
   print(
     f'wrote {args.workdir / expected_dice.NAME}, learned from'

@@ -130,7 +130,7 @@ def _review(args: argparse.Namespace, model):
   if args.method is not None or len(model.members) > 1:
     return None
   (folder,) = args.workdir
-  return expected_dice.of_step(folder, model.step)
+  return expected_dice.of_model(folder, model.identity())
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

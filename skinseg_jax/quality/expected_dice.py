@@ -19,7 +19,7 @@ from skinseg_jax.quality import signs as signs_lib
 from skinseg_jax.runtime import errors
 
 NAME = 'review.json'
-_VERSION = 1
+_VERSION = 2
 _LEAST = 50
 # Ridge penalty, in images: signs have unit variance.
 _PENALTY = 10.0
@@ -74,7 +74,7 @@ class Calibration:
   """What was learned from images with known masks.
 
   Attributes:
-    step: Step of the checkpoint that it belongs to.
+    model: What it belongs to: `TrainedModel.identity`.
     images: Number of images.
     scale: What is usual for each sign.
     weights: Ridge weights of `Scale.answers`, [ANSWER].
@@ -88,7 +88,7 @@ class Calibration:
     blurred: `detail` below which a picture is blurred.
   """
 
-  step: int
+  model: Mapping[str, Any]
   images: int
   scale: Scale
   weights: np.ndarray
@@ -131,14 +131,16 @@ def grey(signs: Mapping[str, float]) -> float:
 
 
 def fit(
-  signs: Sequence[Mapping[str, float]], dice: Sequence[float], step: int
+  signs: Sequence[Mapping[str, float]],
+  dice: Sequence[float],
+  model: Mapping[str, Any],
 ) -> Calibration:
   """Learns from images that the model was not trained on.
 
   Args:
     signs: `signs.describe` of N images.
     dice: Their true Dice, in [0, 1].
-    step: Step of the checkpoint that the calibration is for.
+    model: `TrainedModel.identity` of the model that the calibration is for.
 
   Raises:
     InputError: If there are fewer than 50 images.
@@ -165,7 +167,7 @@ def fit(
   pictures = scale.pictures(table)
   precision = _precision(pictures)
   return Calibration(
-    step=step,
+    model=model,
     images=len(table),
     scale=scale,
     weights=weights,
@@ -267,26 +269,40 @@ def read(folder: pathlib.Path) -> Calibration | None:
     ) from error
 
 
-def of_step(folder: pathlib.Path, step: int) -> Calibration | None:
-  """Reads the `review.json` of a run or of a model, if it is for a checkpoint.
+def of_model(
+  folder: pathlib.Path, model: Mapping[str, Any]
+) -> Calibration | None:
+  """Reads the `review.json` of a run or of a model, if it is for that model.
 
   Prints that it is for another one, where it is.
 
   Args:
     folder: Of the run or of the model.
-    step: Of the checkpoint.
+    model: `TrainedModel.identity` of what predicts.
 
   Returns:
-    None if there is none for this checkpoint.
+    None if there is none for this model.
 
   Raises:
     InputError: If the file is damaged or of another version.
   """
   found = read(folder)
-  if found is not None and found.step != step:
+  if found is None:
+    return None
+  before = found.model
+  differ = [
+    'other weights'
+    if name == 'weights'
+    else f'{name} {before.get(name)}, not {now}'
+    for name, now in model.items()
+    if before.get(name) != now
+  ]
+  if differ:
     print(
-      f'no expected Dice: {folder / NAME} is for step {found.step}, not for'
-      f' step {step}'
+      f'no expected Dice: {folder / NAME} is for another model'
+      f' ({"; ".join(differ)}); write it again with python -m'
+      f' skinseg_jax.calibrate_review --workdir {folder}, with the same'
+      ' --checkpoint'
     )
     return None
   return found
@@ -303,7 +319,7 @@ def _parsed(content: Any) -> Calibration:
   single = lambda name: float(numbers(name))
   names = [field.name for field in dataclasses.fields(Scale)]
   return Calibration(
-    step=int(content['step']),
+    model=dict(content['model']),
     images=int(content['images']),
     scale=Scale(
       **{name: _numbers(content['scale'], name, (signs,)) for name in names}

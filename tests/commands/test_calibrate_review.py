@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import predict_cases as cases
@@ -28,6 +29,12 @@ def folder(tiny_run, tmp_path, monkeypatch):
   monkeypatch.setattr(expected_dice, '_LEAST', 5)
   calibrate_review.main(['calibrate_review', f'--workdir={workdir}'])
   return workdir
+
+
+def change_model(folder, **change):
+  content = json.loads((folder / 'review.json').read_text())
+  content['model'] |= change
+  (folder / 'review.json').write_text(json.dumps(content))
 
 
 def test_it_compares_with_the_scores_of_the_run(tiny_run):
@@ -77,11 +84,10 @@ def test_python_has_none_of_another_checkpoint_or_of_several_models(
     found = skinseg_jax.load(group).predict(picture)
     assert type(found.expected_dice) is expected
   assert 'no expected Dice' not in capsys.readouterr().out
-  content = json.loads((folder / 'review.json').read_text())
-  (folder / 'review.json').write_text(json.dumps({**content, 'step': 99}))
+  change_model(folder, step=99)
   found = skinseg_jax.load(folder).predict(picture)
   assert found.expected_dice is None
-  assert 'is for step 99, not for step' in capsys.readouterr().out
+  assert 'is for another model (step 99, not ' in capsys.readouterr().out
 
 
 def test_export_copies_it(folder, tmp_path):
@@ -91,11 +97,45 @@ def test_export_copies_it(folder, tmp_path):
   copied = expected_dice.read(output)
   assert copied.fingerprint() == expected_dice.read(folder).fingerprint()
   # One of another checkpoint stays behind.
-  content = json.loads((folder / 'review.json').read_text())
-  (folder / 'review.json').write_text(json.dumps({**content, 'step': 99}))
+  change_model(folder, step=99)
   flags[-1] = f'--output={tmp_path / "second"}'
   export.main(['export', *flags])
   assert not (tmp_path / 'second/review.json').exists()
+
+
+def test_the_exported_model_uses_it(folder, tmp_path, capsys):
+  picture = cases.picture(40, 60)[0]
+  found = skinseg_jax.load(folder).predict(picture)
+  output = tmp_path / 'model'
+  flags = [f'--workdir={folder}', '--format=huggingface', f'--output={output}']
+  export.main(['export', *flags])
+  # Its kernels are float16, so its weights are not quite those of the run.
+  exported = skinseg_jax.load(output).predict(picture)
+  assert exported.expected_dice == pytest.approx(found.expected_dice, abs=0.01)
+  assert 'no expected Dice' not in capsys.readouterr().out
+
+
+def test_another_model_of_the_same_step_has_no_expected_dice(folder, capsys):
+  picture = cases.picture(40, 60)[0]
+  path = folder / 'config.json'
+  before = path.read_text()
+  for section, field, value, differs in (
+    ('evaluation', 'threshold', 0.3, 'threshold 0.5, not 0.3'),
+    ('evaluation', 'test_time_augmentation', 'flips', 'views off, not flips'),
+    ('data', 'image_size', [64, 96], ', not [64, 96]'),
+  ):
+    config = json.loads(before)
+    config[section][field] = value
+    path.write_text(json.dumps(config))
+    assert skinseg_jax.load(folder).predict(picture).expected_dice is None
+    line = capsys.readouterr().out
+    assert differs in line
+    assert f'calibrate_review --workdir {folder}' in line
+  path.write_text(before)
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is not None
+  change_model(folder, weights='0' * 64)
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is None
+  assert '(other weights)' in capsys.readouterr().out
 
 
 def test_few_images_are_refused(tiny_run):
@@ -158,7 +198,7 @@ def test_a_calibration_of_another_step_is_left_out(
   model, tmp_path, monkeypatch, capsys
 ):
   class Other:
-    step = model.step + 1
+    model: ClassVar = {}
 
   monkeypatch.setattr(expected_dice, 'read', lambda folder: Other())
   path = tmp_path / 'x.png'

@@ -21,7 +21,7 @@ def made_up(number, seed=0):
 
 @pytest.fixture(scope='module')
 def calibration():
-  return expected_dice.fit(*made_up(600), step=10)
+  return expected_dice.fit(*made_up(600), model={'step': 10})
 
 
 def test_it_predicts_new_images(calibration):
@@ -59,19 +59,19 @@ def test_a_fifth_is_low_and_few_are_extreme(calibration):
 
 def test_the_distance_is_that_of_mahalanobis():
   rows, dice = made_up(5000)
-  found = expected_dice.fit(rows, dice, step=1)
+  found = expected_dice.fit(rows, dice, model={})
   row = dict.fromkeys(signs.NAMES, 0.0) | {'red': 3.0, 'blue': -4.0}
   # Signs of unit variance that do not depend on each other: sqrt(9 + 16).
   assert found.distance(row) == pytest.approx(5, rel=0.05)
 
 
 def test_the_same_images_give_the_same_file(tmp_path, calibration):
-  again = expected_dice.fit(*made_up(600), step=10)
+  again = expected_dice.fit(*made_up(600), model={'step': 10})
   assert again.fingerprint() == calibration.fingerprint()
   expected_dice.write(tmp_path, calibration)
   read = expected_dice.read(tmp_path)
   assert read.fingerprint() == calibration.fingerprint()
-  assert (read.step, read.images) == (10, 600)
+  assert (read.model, read.images) == ({'step': 10}, 600)
   row = made_up(1, seed=2)[0][0]
   assert read.expected(row) == calibration.expected(row)
   assert [path.name for path in tmp_path.iterdir()] == ['review.json']
@@ -80,19 +80,19 @@ def test_the_same_images_give_the_same_file(tmp_path, calibration):
 def test_one_sign_that_never_differs_is_no_problem():
   rows, dice = made_up(60)
   rows = [{**row, 'edge_share': 0.0} for row in rows]
-  found = expected_dice.fit(rows, dice, step=1)
+  found = expected_dice.fit(rows, dice, model={})
   assert 0 <= found.expected({**rows[0], 'edge_share': 1.0}) <= 1
 
 
 def test_all_alike_is_no_problem():
   rows, _ = made_up(60)
-  found = expected_dice.fit(rows, [1.0] * 60, step=1)
+  found = expected_dice.fit(rows, [1.0] * 60, model={})
   assert found.expected(rows[0]) == 1
 
 
 def test_few_images_are_refused():
   with pytest.raises(errors.InputError, match='49 images are too few'):
-    expected_dice.fit(*made_up(49), step=1)
+    expected_dice.fit(*made_up(49), model={})
 
 
 def test_no_file_is_no_calibration(tmp_path):
@@ -103,6 +103,8 @@ def test_no_file_is_no_calibration(tmp_path):
   'change',
   [
     {'version': 99},
+    {'version': 1},
+    {'model': 10},
     {'signs': ['red']},
     {'weights': [1.0]},
     {'weights': 'many'},
