@@ -154,6 +154,29 @@ def test_every_run_is_checked_first(tiny_run, tmp_path):
     )  # fmt: skip
 
 
+def test_runs_that_predict_in_another_way_are_refused(tiny_run, tmp_path):
+  workdir, _ = tiny_run
+  config = json.loads((workdir / 'config.json').read_text())
+  width = config['model']['width']
+  config['model'] |= {'width': 2 * width, 'encoder_weights': 'imagenet'}
+  config['data']['image_size'] = [64, 96]
+  config['evaluation'] |= {'threshold': 0.3, 'test_time_augmentation': 'flips'}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  argv = ['calibrate_review', f'--workdir={workdir}', '--runs']
+  with pytest.raises(errors.InputError) as caught:
+    calibrate_review.main([*argv, str(workdir), str(tmp_path)])
+  _, *lines = str(caught.value).splitlines()
+  assert lines == [
+    f'  {tmp_path}: {line}'
+    for line in (
+      f'model.width is {2 * width}, not {width}',
+      'data.image_size is (64, 96), not (32, 32)',
+      'evaluation.test_time_augmentation is flips, not off',
+      'evaluation.threshold is 0.3, not 0.5',
+    )
+  ]
+
+
 @pytest.fixture
 def model(monkeypatch, tmp_path):
   return cases.make_model(monkeypatch, tmp_path)
