@@ -49,10 +49,11 @@ def main(argv: list[str]) -> None:
     print(f'{run}: {len(one_dice)} validation images', flush=True)
   found = expected_dice.fit(signs, dice, model)
   expected_dice.write(args.workdir, found)
+  low = sum(map(found.is_low, signs)) / len(signs)
   print(
     f'wrote {args.workdir / expected_dice.NAME}, learned from'
-    f' {found.images} images; masks with an expected Dice below'
-    f' {found.low:.3f} need a review'
+    f' {found.images} images; {low:.0%} of these need a review for a low'
+    ' expected Dice'
   )
 
 

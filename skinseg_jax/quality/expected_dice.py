@@ -28,7 +28,7 @@ _PENALTY = 10.0
 _FOLDS = 5
 # Dice values are clipped to this distance from 0 and 1 before the logit.
 _MARGIN = 0.01
-# Share of the images with the lowest expected Dice that need a review.
+# Share of the images, those with the lowest scores, that need a review.
 _LOW = 0.2
 # Share of the images that are the most unlike the others, the darkest, and the
 # most blurred; these need a review.
@@ -81,7 +81,8 @@ class Calibration:
     intercept: Score of an image with the mean signs.
     scores: Scores at which the Dice is known, increasing, [blocks].
     dice: Expected Dice at these scores, never decreasing, in [0, 1], [blocks].
-    low: Expected Dice below which an image needs a review.
+    low: Score below which an image needs a review. Not a Dice: the regression
+      can give one Dice to more images than need a review.
     precision: Inverse of the shrunk covariance of `Scale.pictures`, square.
     far: Distance above which a picture is unlike these images.
     dark: Mean grey value below which a picture is too dark.
@@ -103,8 +104,15 @@ class Calibration:
 
   def expected(self, signs: Mapping[str, float]) -> float:
     """Expected Dice of an image with these signs, in [0, 1]."""
-    score = self.scale.answers(_table([signs]))[0] @ self.weights
-    return float(np.interp(score + self.intercept, self.scores, self.dice))
+    return float(np.interp(self._score(signs), self.scores, self.dice))
+
+  def is_low(self, signs: Mapping[str, float]) -> bool:
+    """Whether the expected Dice is in the lowest fifth of these images."""
+    return self._score(signs) < self.low
+
+  def _score(self, signs: Mapping[str, float]) -> float:
+    answers = self.scale.answers(_table([signs]))[0]
+    return float(answers @ self.weights + self.intercept)
 
   def distance(self, signs: Mapping[str, float]) -> float:
     """Mahalanobis distance of a picture from these images, at least 0."""
@@ -163,7 +171,7 @@ def fit(
   target = np.log(target / (1 - target))
   weights, intercept = _ridge(answers, target)
   scores, expected = _isotonic(_held_out(answers, target), known)
-  own = np.interp(answers @ weights + intercept, scores, expected)
+  own = answers @ weights + intercept
   pictures = scale.pictures(table)
   precision = _precision(pictures)
   return Calibration(

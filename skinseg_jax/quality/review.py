@@ -66,7 +66,7 @@ def examine(
   found = signs.describe(image, probability, threshold)
   dice = calibration.expected(found) if calibration else None
   why = [*_of_mask(mask), *of_picture(found, calibration)]
-  if calibration and dice is not None and dice < calibration.low:
+  if calibration and calibration.is_low(found):
     why.append(LOW)
   return Review(dice, tuple(why))
 

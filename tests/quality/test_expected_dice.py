@@ -51,10 +51,20 @@ def test_it_is_bounded_and_never_falls_with_the_soft_dice(calibration):
 
 def test_a_fifth_is_low_and_few_are_extreme(calibration):
   rows, _ = made_up(600)
-  low = np.mean([calibration.expected(r) < calibration.low for r in rows])
-  assert 0.15 < low <= 0.2
+  low = np.mean([calibration.is_low(row) for row in rows])
+  assert low == pytest.approx(0.2, abs=0.005)
   far = np.mean([calibration.distance(r) > calibration.far for r in rows])
   assert 0 < far <= 0.01
+
+
+def test_a_fifth_is_low_where_more_have_the_lowest_expected_dice():
+  rows, dice = made_up(600)
+  # Below the median the Dice does not depend on the signs: one block.
+  found = expected_dice.fit(rows, np.maximum(dice, np.median(dice)), model={})
+  expected = np.array([found.expected(row) for row in rows])
+  assert (expected == expected.min()).mean() > 0.2
+  low = np.mean([found.is_low(row) for row in rows])
+  assert low == pytest.approx(0.2, abs=0.005)
 
 
 def test_the_distance_is_that_of_mahalanobis():
