@@ -124,13 +124,31 @@ def _model(args: argparse.Namespace) -> 'model_interface.AnyModel':
 
 
 def _review(args: argparse.Namespace, model):
-  """What `calibrate_review` learned for this model; None if it did not."""
+  """What `calibrate_review` learned for this model; None if it did not.
+
+  Prints why there is none.
+  """
   from skinseg_jax.quality import expected_dice
 
-  if args.method is not None or len(model.members) > 1:
+  if args.method is not None:
+    return None
+  unnoticed = (
+    'low expected Dice and pictures unlike the training images are not noticed'
+  )
+  if len(model.members) > 1:
+    print(f'several models: {unnoticed}; name one --workdir to notice them')
     return None
   (folder,) = args.workdir
-  return expected_dice.of_model(folder, model.identity())
+  found = expected_dice.of_model(folder, model.identity())
+  if found is None and not (folder / expected_dice.NAME).exists():
+    remedy = 'a run of your own can have one: see calibrate_review'
+    if not shared_model.is_one(folder):
+      remedy = (
+        'write it with python -m skinseg_jax.calibrate_review --workdir'
+        f' {folder} --checkpoint {args.checkpoint}'
+      )
+    print(f'no {expected_dice.NAME}: {unnoticed}; {remedy}')
+  return found
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

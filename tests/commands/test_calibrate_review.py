@@ -46,7 +46,7 @@ def test_it_compares_with_the_scores_of_the_run(tiny_run):
   assert dice == pytest.approx(scores, abs=1e-5)
 
 
-def test_the_table_has_the_expected_dice(folder, tmp_path):
+def test_the_table_has_the_expected_dice(folder, tmp_path, capsys):
   from skinseg_jax import predict
 
   path = tmp_path / 'x.png'
@@ -63,10 +63,18 @@ def test_the_table_has_the_expected_dice(folder, tmp_path):
   )
   assert row['needs_review'] == str(int(found.needs_review))
   assert row['reasons'] == '; '.join(found.reasons)
+  assert 'not noticed' not in capsys.readouterr().out
   # Another calibration is not mixed in.
   (folder / 'review.json').unlink()
   with pytest.raises(errors.InputError, match='review: '):
     predict.main(['predict', *flags])
+  (line,) = [
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if line.startswith('no review.json')
+  ]
+  assert 'unlike the training images are not noticed' in line
+  assert line.endswith(f' --workdir {folder} --checkpoint last')
 
 
 def test_python_has_none_of_another_checkpoint_or_of_several_models(
@@ -88,6 +96,18 @@ def test_python_has_none_of_another_checkpoint_or_of_several_models(
   found = skinseg_jax.load(folder).predict(picture)
   assert found.expected_dice is None
   assert 'is for another model (step 99, not ' in capsys.readouterr().out
+
+
+def test_predict_says_what_several_models_do_not_notice(
+  model, tmp_path, capsys
+):
+  path = tmp_path / 'x.png'
+  Image.fromarray(cases.picture(40, 60)[0]).save(path)
+  out = tmp_path / 'out'
+  flags = ('--input', path, '--output', out, '--workdir', 'run', 'other')
+  assert cases.run(*flags) == 0
+  assert 'several models: low expected Dice' in capsys.readouterr().out
+  assert _rows(out)[0]['expected_dice'] == ''
 
 
 def test_export_copies_it(folder, tmp_path):
