@@ -72,17 +72,22 @@ def _predict(
   devices.use('auto')
   compilation.keep_programs()
   model = _model(args)
+  cleaning = postprocessing.Steps(
+    fill_holes=args.fill_holes,
+    min_area=args.min_area,
+    largest_component=args.largest_component,
+  )
   options = predictions.Options(
-    cleaning=postprocessing.Steps(
-      fill_holes=args.fill_holes,
-      min_area=args.min_area,
-      largest_component=args.largest_component,
-    ),
+    cleaning=cleaning,
     tile=args.tiles,
     review=_review(args, model),
     measures=args.measures,
     pixel_spacing=args.pixel_spacing,
   )
+  if options.review and args.tiles:
+    print('with --tiles there is no expected Dice')
+  elif options.review and cleaning != postprocessing.Steps():
+    print('the expected Dice is that of the masks before they are cleaned')
   try:
     summary = predictions.predict(model, files, places, done, options)
   except OSError as error:

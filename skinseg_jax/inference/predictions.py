@@ -332,6 +332,7 @@ def _write(
         mask,
         threshold,
         options.review,
+        tiled=options.tile is not None,
       )
     ),
     **measures,

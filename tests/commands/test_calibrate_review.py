@@ -77,6 +77,33 @@ def test_the_table_has_the_expected_dice(folder, tmp_path, capsys):
   assert line.endswith(f' --workdir {folder} --checkpoint last')
 
 
+def test_tiles_have_no_expected_dice_and_cleaning_is_noted(
+  folder, tmp_path, capsys
+):
+  from skinseg_jax import predict
+
+  path = tmp_path / 'x.png'
+  Image.fromarray(cases.picture(40, 60)[0]).save(path)
+  found = {}
+  for name, more, note in (
+    ('plain', [], ''),
+    ('clean', ['--fill_holes'], 'the masks before they are cleaned'),
+    ('tiles', ['--tiles=32'], 'with --tiles there is no expected Dice'),
+  ):
+    out = tmp_path / name
+    flags = [f'--workdir={folder}', f'--input={path}', f'--output={out}']
+    predict.main(['predict', *flags, *more])
+    (found[name],) = _rows(out)
+    printed = capsys.readouterr().out
+    assert note in printed
+    assert ('expected Dice' in printed) == bool(note)
+  assert (
+    found['clean']['expected_dice'] == found['plain']['expected_dice'] != ''
+  )
+  assert found['tiles']['expected_dice'] == ''
+  assert review.LOW not in found['tiles']['reasons']
+
+
 def test_python_has_none_of_another_checkpoint_or_of_several_models(
   folder, tmp_path, capsys
 ):
