@@ -91,9 +91,11 @@ def _predict(
   try:
     summary = predictions.predict(model, files, places, done, options)
   except OSError as error:
-    raise errors.InputError(
-      f'cannot write to {args.output}: {error.strerror}; choose another'
-      ' --output, or free some space and run the same command again.'
+    raise errors.of_files(
+      error,
+      args.output,
+      'choose another --output, or free some space and run the same command'
+      ' again.',
     ) from error
   for note in files.notes:
     print(note)
