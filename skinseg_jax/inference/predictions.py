@@ -8,6 +8,7 @@ same size, so one program is compiled; the last batch is filled up.
 import collections
 import concurrent.futures
 import dataclasses
+import math
 import os
 import pathlib
 import zlib
@@ -33,6 +34,9 @@ from skinseg_jax.runtime import distributed, errors, stop_signals
 
 # Whole pictures in memory at once, if they are cut into tiles.
 _LARGE_PICTURES = 2
+# Pictures whose tiles wait for one batch have 4 bytes a pixel in memory. Beyond
+# so many pixels, no other picture is added to the batch.
+_WAITING_PIXELS = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +232,9 @@ def _rows(
       if isinstance(found, dict):
         rows.append(found)
       else:
+        waiting = {picture for picture, _, _ in batch} if tile else set()
+        if sum(math.prod(one.size) for one in waiting) > _WAITING_PIXELS:
+          predict_batch()
         for index, part in enumerate(found.parts):
           batch.append((found, index, part))
           if len(batch) == batch_size:
