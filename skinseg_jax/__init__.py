@@ -22,8 +22,8 @@ def load(
 
   Returns:
     Its `predict` takes pictures. Its predictions have an expected Dice if the
-    folder is of one model and has a `review.json` for the checkpoint; if that
-    is for another checkpoint, a line is printed that says so.
+    folder is of one model and has a `review.json` for it; if that is for
+    another checkpoint or config, a line is printed that says so.
 
   Raises:
     InputError: If the folder, the checkpoint or `review.json` cannot be read.
@@ -40,6 +40,6 @@ def load(
   folders = ensemble_folder.members([path])
   model = trained_model.load_all(folders, checkpoint)
   calibration = None
-  if len(folders) == 1:
-    calibration = expected_dice.of_step(folders[0], model.step)
+  if isinstance(model, trained_model.TrainedModel):
+    calibration = expected_dice.of_model(folders[0], model.identity())
   return predictor.Predictor(model, calibration)

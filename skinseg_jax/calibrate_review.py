@@ -7,11 +7,13 @@ like with their true Dice. DIR/review.json keeps the result. With it, `predict`
 adds the expected Dice of each mask to its table; `export` copies it.
 
 Each run predicts only images that it was not trained on. For a model that was
-trained on all images, name the runs of a cross-validation with the same config.
+trained on all images, name the runs of a cross-validation with the same config;
+runs with another network, image size, threshold or other views are refused.
 Without --runs, the run of DIR itself is used.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -31,27 +33,27 @@ def main(argv: list[str]) -> None:
   """
   args = _parse(argv)
   runs = args.runs or [args.workdir]
-  for folder in (args.workdir, *runs):
-    config_lib.load(folder / 'config.json')  # Is it a run?
+  _check_alike(args.workdir, runs)
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
   from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import devices
 
   devices.use('auto')
-  step = trained_model.load(args.workdir, args.checkpoint).step
+  model = trained_model.load(args.workdir, args.checkpoint).identity()
   signs, dice = [], []
   for run in runs:
     one_signs, one_dice = examine(run, args.checkpoint)
     signs += one_signs
     dice += one_dice
     print(f'{run}: {len(one_dice)} validation images', flush=True)
-  found = expected_dice.fit(signs, dice, step)
+  found = expected_dice.fit(signs, dice, model)
   expected_dice.write(args.workdir, found)
+  low = sum(map(found.is_low, signs)) / len(signs)
   print(
     f'wrote {args.workdir / expected_dice.NAME}, learned from'
-    f' {found.images} images; masks with an expected Dice below'
-    f' {found.low:.3f} need a review'
+    f' {found.images} images; {low:.0%} of these need a review for a low'
+    ' expected Dice'
   )
 
 
@@ -97,6 +99,39 @@ def examine(
         'fn': np.sum(~mask & true), 'tn': np.sum(~mask & ~true),
       })  # fmt: skip
   return signs, [float(confusion.ratios(one)['dice']) for one in counts]
+
+
+def _check_alike(workdir: pathlib.Path, runs: Sequence[pathlib.Path]) -> None:
+  """Refuses runs that do not predict as the model of `workdir` does."""
+  expected = _predicts_by(config_lib.load(workdir / 'config.json'))
+  problems = [
+    f'{run}: {name} is {value}, not {expected[name]}'
+    for run in runs
+    for name, value in _predicts_by(
+      config_lib.load(run / 'config.json')
+    ).items()
+    if value != expected[name]
+  ]
+  if problems:
+    raise errors.InputError(
+      f'--runs need the network and the views of {workdir}; leave out runs with'
+      ' another config:\n' + errors.listing(problems)
+    )
+
+
+def _predicts_by(config: config_lib.Config) -> dict[str, Any]:
+  """Fields that masks depend on, apart from the weights, by name."""
+  network = dataclasses.asdict(config.model)
+  for name in ('encoder_weights', 'initializer'):  # What they began with.
+    del network[name]
+  return {
+    **{f'model.{name}': value for name, value in network.items()},
+    'data.image_size': tuple(config.data.image_size),
+    'evaluation.test_time_augmentation': (
+      config.evaluation.test_time_augmentation
+    ),
+    'evaluation.threshold': config.evaluation.threshold,
+  }
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

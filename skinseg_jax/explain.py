@@ -59,9 +59,8 @@ def main(argv: list[str]) -> None:
   try:
     skipped = _write(args, files, explain, model, workdir)
   except OSError as error:
-    raise errors.InputError(
-      f'cannot write to {args.output}: {error.strerror}; choose another'
-      ' --output.'
+    raise errors.of_files(
+      error, args.output, 'choose another --output.'
     ) from error
   print(
     f'wrote {files.count - skipped.count} sheets and {args.output / _PAGE}'

@@ -237,8 +237,8 @@ def _write_shared(
     nnx.merge(model.graphdef, model.state),
     shared_models.details(workdir, model.step),
   )
-  review = expected_dice.read(workdir)
-  if review is not None and review.step == model.step:
+  review = expected_dice.of_model(workdir, model.identity())
+  if review is not None:
     expected_dice.write(output, review)
   return model.step
 

@@ -81,10 +81,11 @@ def _follow(
             labels = ', '.join(what.label for what in visit.beyond)
             changed.add(f'{visit.entry.path}: {labels}')
   except OSError as error:
-    raise errors.InputError(
-      f'cannot write to {args.output}: {error.strerror}; choose another'
-      ' --output, or free some space and run the same command again with'
-      ' --overwrite.'
+    raise errors.of_files(
+      error,
+      args.output,
+      'choose another --output, or free some space and run the same command'
+      ' again with --overwrite.',
     ) from error
   if alone.count:
     print(f'{alone.count} pictures are not registered:\n{alone}')

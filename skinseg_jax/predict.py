@@ -72,23 +72,30 @@ def _predict(
   devices.use('auto')
   compilation.keep_programs()
   model = _model(args)
+  cleaning = postprocessing.Steps(
+    fill_holes=args.fill_holes,
+    min_area=args.min_area,
+    largest_component=args.largest_component,
+  )
   options = predictions.Options(
-    cleaning=postprocessing.Steps(
-      fill_holes=args.fill_holes,
-      min_area=args.min_area,
-      largest_component=args.largest_component,
-    ),
+    cleaning=cleaning,
     tile=args.tiles,
     review=_review(args, model),
     measures=args.measures,
     pixel_spacing=args.pixel_spacing,
   )
+  if options.review and args.tiles:
+    print('with --tiles there is no expected Dice')
+  elif options.review and cleaning != postprocessing.Steps():
+    print('the expected Dice is that of the masks before they are cleaned')
   try:
     summary = predictions.predict(model, files, places, done, options)
   except OSError as error:
-    raise errors.InputError(
-      f'cannot write to {args.output}: {error.strerror}; choose another'
-      ' --output, or free some space and run the same command again.'
+    raise errors.of_files(
+      error,
+      args.output,
+      'choose another --output, or free some space and run the same command'
+      ' again.',
     ) from error
   for note in files.notes:
     print(note)
@@ -124,13 +131,31 @@ def _model(args: argparse.Namespace) -> 'model_interface.AnyModel':
 
 
 def _review(args: argparse.Namespace, model):
-  """What `calibrate_review` learned for this model; None if it did not."""
+  """What `calibrate_review` learned for this model; None if it did not.
+
+  Prints why there is none.
+  """
   from skinseg_jax.quality import expected_dice
 
-  if args.method is not None or len(model.members) > 1:
+  if args.method is not None:
+    return None
+  unnoticed = (
+    'low expected Dice and pictures unlike the training images are not noticed'
+  )
+  if len(model.members) > 1:
+    print(f'several models: {unnoticed}; name one --workdir to notice them')
     return None
   (folder,) = args.workdir
-  return expected_dice.of_step(folder, model.step)
+  found = expected_dice.of_model(folder, model.identity())
+  if found is None and not (folder / expected_dice.NAME).exists():
+    remedy = 'a run of your own can have one: see calibrate_review'
+    if not shared_model.is_one(folder):
+      remedy = (
+        'write it with python -m skinseg_jax.calibrate_review --workdir'
+        f' {folder} --checkpoint {args.checkpoint}'
+      )
+    print(f'no {expected_dice.NAME}: {unnoticed}; {remedy}')
+  return found
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

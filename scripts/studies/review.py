@@ -188,7 +188,7 @@ def write_tables(
   for name, others, (described, values), images in cases:
     known = [dice for _, found in others for dice in found]
     learned = [row for found, _ in others for row in found]
-    calibration = expected_dice.fit(learned, known, 0)
+    calibration = expected_dice.fit(learned, known, {})
     dice = np.array(values)
     expected = np.array([calibration.expected(row) for row in described])
     about: dict[str, Any] = {'run': name, 'images': len(dice)}

@@ -38,17 +38,33 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
       larger than 100 megapixels, or needs a package that is not installed.
   """
   with pictures.loaded(data, name) as image:
-    if _is_32_bit(image):
-      raise errors.InputError(
-        f'{name}: 32 bits a pixel; allowed are 1, 8 and 16 bits a channel. Save'
-        ' the image with 8 bits a channel'
-      )
-    if _is_16_bit(image):
-      grey = masks.to_8_bit(np.asarray(image))
-      return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == 'P' and image.has_transparency_data:
-      image = image.convert('RGBA')  # Straight to RGB, Pillow warns.
-    return np.asarray(image.convert('RGB'))
+    return to_rgb(image, name)
+
+
+def to_rgb(image: Image.Image, name: str) -> np.ndarray:
+  """Takes the pixels of a Pillow image, as `decode_image` does.
+
+  Args:
+    image: Of any mode.
+    name: What messages call it.
+
+  Returns:
+    RGB, uint8 [height, width, 3].
+
+  Raises:
+    InputError: If the image has 32-bit pixels.
+  """
+  if _is_32_bit(image):
+    raise errors.InputError(
+      f'{name}: 32 bits a pixel; allowed are 1, 8 and 16 bits a channel. Save'
+      ' the image with 8 bits a channel'
+    )
+  if _is_16_bit(image):
+    grey = masks.to_8_bit(np.asarray(image))
+    return np.repeat(grey[..., None], 3, axis=2)
+  if image.mode == 'P' and image.has_transparency_data:
+    image = image.convert('RGBA')  # Straight to RGB, Pillow warns.
+  return np.asarray(image.convert('RGB'))
 
 
 def decode_mask(

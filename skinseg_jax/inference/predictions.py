@@ -8,6 +8,7 @@ same size, so one program is compiled; the last batch is filled up.
 import collections
 import concurrent.futures
 import dataclasses
+import math
 import os
 import pathlib
 import zlib
@@ -31,10 +32,11 @@ from skinseg_jax.inference import (
 from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import distributed, errors, stop_signals
 
-# Images per forward pass; fewer where there are fewer images.
-_BATCH_SIZE = 32
 # Whole pictures in memory at once, if they are cut into tiles.
 _LARGE_PICTURES = 2
+# Pictures whose tiles wait for one batch have 4 bytes a pixel in memory. Beyond
+# so many pixels, no other picture is added to the batch.
+_WAITING_PIXELS = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,11 +209,9 @@ def _rows(
   if options.tile:
     tile = (options.tile, max(1, round(options.tile * size[1] / size[0])))
   # By the number of images, not of those that are left: the same program gives
-  # the same bits before and after an interruption. Powers of two, so that few
-  # programs are compiled and a kept one is found again.
-  power = 2 ** (count - 1).bit_length()
-  batch_size = predictor.whole_batch(
-    model, _BATCH_SIZE if tile else min(_BATCH_SIZE, power)
+  # the same bits before and after an interruption.
+  batch_size = predictor.batch_size(
+    model, predictor.BATCH_SIZE if tile else count
   )
   most = _LARGE_PICTURES if tile else 2 * batch_size
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -232,6 +232,9 @@ def _rows(
       if isinstance(found, dict):
         rows.append(found)
       else:
+        waiting = {picture for picture, _, _ in batch} if tile else set()
+        if sum(math.prod(one.size) for one in waiting) > _WAITING_PIXELS:
+          predict_batch()
         for index, part in enumerate(found.parts):
           batch.append((found, index, part))
           if len(batch) == batch_size:
@@ -336,6 +339,7 @@ def _write(
         mask,
         threshold,
         options.review,
+        tiled=options.tile is not None,
       )
     ),
     **measures,

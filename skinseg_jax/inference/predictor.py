@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.data import preprocessing
+from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.measures import lesion
 from skinseg_jax.quality import expected_dice, review
@@ -22,8 +22,8 @@ from skinseg_jax.runtime import errors, paths
 # uint8 [height, width, 3] or [height, width], a Pillow image, or a file.
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
-# Pictures per forward pass, where there are more than one.
-_BATCH_SIZE = 32
+# Pictures per forward pass; fewer where there are fewer pictures.
+BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,23 +137,25 @@ class Predictor:
       One prediction for one picture, and otherwise a list of them.
 
     Raises:
-      InputError: If an array has another type or shape, or a file cannot be
-        read. Nothing is returned then.
+      InputError: If a picture is none of these, an array has another type or
+        shape, or a file or a Pillow image cannot be read. Nothing is returned
+        then.
     """
-    if isinstance(pictures, (np.ndarray, Image.Image, str, os.PathLike)):
-      return next(self._predicted([pictures], batch_size=1))
-    return list(self._predicted(pictures, batch_size=_BATCH_SIZE))
+    if isinstance(
+      pictures, (np.ndarray, Image.Image, str, bytes, os.PathLike)
+    ) or not isinstance(pictures, Iterable):
+      return next(self._predicted([pictures]))
+    return list(self._predicted(pictures))
 
-  def _predicted(
-    self, pictures: Iterable[Picture], batch_size: int
-  ) -> Iterator[Prediction]:
-    batch_size = whole_batch(self._model, batch_size)
+  def _predicted(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+    most = batch_size(self._model, BATCH_SIZE)
     threshold = self.config.evaluation.threshold
     left = enumerate(pictures)
-    while batch := list(itertools.islice(left, batch_size)):
+    while batch := list(itertools.islice(left, most)):
       arrays = [_to_array(picture, f'picture {i}') for i, picture in batch]
       resized = [resize(self._model, array) for array in arrays]
-      found = mean_probabilities(self._model, resized, batch_size)
+      size = batch_size(self._model, len(batch))
+      found = mean_probabilities(self._model, resized, size)
       for array, probability in zip(arrays, found, strict=True):
         yield at_own_size(array, probability, threshold, self._calibration)
 
@@ -176,6 +178,16 @@ def at_own_size(
   return Prediction(
     own > threshold, own, image, probability, threshold, calibration
   )
+
+
+def batch_size(model: model_interface.AnyModel, count: int) -> int:
+  """How many pictures a forward pass takes, if there are `count` in all.
+
+  At most 32, or the next number that the model's devices divide. A power of
+  two where there are fewer, so that few programs are compiled.
+  """
+  power = 2 ** (count - 1).bit_length()
+  return whole_batch(model, min(BATCH_SIZE, power))
 
 
 def whole_batch(model: model_interface.AnyModel, batch_size: int) -> int:
@@ -253,11 +265,20 @@ def _to_array(picture: Picture, name: str) -> np.ndarray:
     path = paths.user_path(os.fspath(picture))
     return preprocessing.decode_image(_bytes(path), str(path))
   if isinstance(picture, Image.Image):
-    return np.asarray(ImageOps.exif_transpose(picture).convert('RGB'))
-  array = np.asarray(picture)
+    with pictures.naming(name):
+      upright = ImageOps.exif_transpose(picture)
+      array = preprocessing.to_rgb(upright, name)
+  elif hasattr(picture, '__array__'):
+    array = np.asarray(picture)
+  else:
+    raise errors.InputError(
+      f'{name} is of type {type(picture).__name__}; give an array, a Pillow'
+      ' image or the path of a file.'
+    )
   if array.ndim == 2:
     array = np.repeat(array[..., None], 3, axis=2)
-  if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+  right = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+  if not right or not array.size:
     raise errors.InputError(
       f'{name} is an array of {array.dtype} {list(array.shape)}; give uint8'
       ' [height, width, 3], RGB from 0 to 255.'

@@ -78,13 +78,32 @@ class TrainedModel:
 
   def fingerprint(self) -> str:
     """SHA-256 of the network and its weights; equal where predictions are."""
+    return self._digest_as(None)
+
+  def identity(self) -> dict[str, Any]:
+    """What the Dice of its masks depends on, as `review.json` keeps it.
+
+    The weights count in float16: `export` writes kernels so, and the model that
+    it writes is the same one.
+    """
+    return {
+      'step': self.step,
+      'weights': self._digest_as(np.float16),
+      'image_size': list(self.config.data.image_size),
+      'views': self.config.evaluation.test_time_augmentation,
+      'threshold': self.config.evaluation.threshold,
+    }
+
+  def _digest_as(self, dtype: type[np.floating] | None) -> str:
+    """SHA-256 of the network and its weights, in this type or as they are."""
     network = dataclasses.asdict(self.config.model)
     for name in ('encoder_weights', 'initializer'):  # What they began with.
       del network[name]
     digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(self.state):
       digest.update(jax.tree_util.keystr(path).encode())
-      digest.update(np.ascontiguousarray(leaf).tobytes())
+      with np.errstate(over='ignore'):
+        digest.update(np.ascontiguousarray(leaf, dtype).tobytes())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from skinseg_jax.quality import signs as signs_lib
 from skinseg_jax.runtime import errors
 
 NAME = 'review.json'
-_VERSION = 1
+_VERSION = 2
 _LEAST = 50
 # Ridge penalty, in images: signs have unit variance.
 _PENALTY = 10.0
@@ -28,7 +28,7 @@ _PENALTY = 10.0
 _FOLDS = 5
 # Dice values are clipped to this distance from 0 and 1 before the logit.
 _MARGIN = 0.01
-# Share of the images with the lowest expected Dice that need a review.
+# Share of the images, those with the lowest scores, that need a review.
 _LOW = 0.2
 # Share of the images that are the most unlike the others, the darkest, and the
 # most blurred; these need a review.
@@ -74,21 +74,22 @@ class Calibration:
   """What was learned from images with known masks.
 
   Attributes:
-    step: Step of the checkpoint that it belongs to.
+    model: What it belongs to: `TrainedModel.identity`.
     images: Number of images.
     scale: What is usual for each sign.
     weights: Ridge weights of `Scale.answers`, [ANSWER].
     intercept: Score of an image with the mean signs.
     scores: Scores at which the Dice is known, increasing, [blocks].
     dice: Expected Dice at these scores, never decreasing, in [0, 1], [blocks].
-    low: Expected Dice below which an image needs a review.
+    low: Score below which an image needs a review. Not a Dice: the regression
+      can give one Dice to more images than need a review.
     precision: Inverse of the shrunk covariance of `Scale.pictures`, square.
     far: Distance above which a picture is unlike these images.
     dark: Mean grey value below which a picture is too dark.
     blurred: `detail` below which a picture is blurred.
   """
 
-  step: int
+  model: Mapping[str, Any]
   images: int
   scale: Scale
   weights: np.ndarray
@@ -103,8 +104,15 @@ class Calibration:
 
   def expected(self, signs: Mapping[str, float]) -> float:
     """Expected Dice of an image with these signs, in [0, 1]."""
-    score = self.scale.answers(_table([signs]))[0] @ self.weights
-    return float(np.interp(score + self.intercept, self.scores, self.dice))
+    return float(np.interp(self._score(signs), self.scores, self.dice))
+
+  def is_low(self, signs: Mapping[str, float]) -> bool:
+    """Whether the expected Dice is in the lowest fifth of these images."""
+    return self._score(signs) < self.low
+
+  def _score(self, signs: Mapping[str, float]) -> float:
+    answers = self.scale.answers(_table([signs]))[0]
+    return float(answers @ self.weights + self.intercept)
 
   def distance(self, signs: Mapping[str, float]) -> float:
     """Mahalanobis distance of a picture from these images, at least 0."""
@@ -131,14 +139,16 @@ def grey(signs: Mapping[str, float]) -> float:
 
 
 def fit(
-  signs: Sequence[Mapping[str, float]], dice: Sequence[float], step: int
+  signs: Sequence[Mapping[str, float]],
+  dice: Sequence[float],
+  model: Mapping[str, Any],
 ) -> Calibration:
   """Learns from images that the model was not trained on.
 
   Args:
     signs: `signs.describe` of N images.
     dice: Their true Dice, in [0, 1].
-    step: Step of the checkpoint that the calibration is for.
+    model: `TrainedModel.identity` of the model that the calibration is for.
 
   Raises:
     InputError: If there are fewer than 50 images.
@@ -161,11 +171,11 @@ def fit(
   target = np.log(target / (1 - target))
   weights, intercept = _ridge(answers, target)
   scores, expected = _isotonic(_held_out(answers, target), known)
-  own = np.interp(answers @ weights + intercept, scores, expected)
+  own = answers @ weights + intercept
   pictures = scale.pictures(table)
   precision = _precision(pictures)
   return Calibration(
-    step=step,
+    model=model,
     images=len(table),
     scale=scale,
     weights=weights,
@@ -267,26 +277,40 @@ def read(folder: pathlib.Path) -> Calibration | None:
     ) from error
 
 
-def of_step(folder: pathlib.Path, step: int) -> Calibration | None:
-  """Reads the `review.json` of a run or of a model, if it is for a checkpoint.
+def of_model(
+  folder: pathlib.Path, model: Mapping[str, Any]
+) -> Calibration | None:
+  """Reads the `review.json` of a run or of a model, if it is for that model.
 
   Prints that it is for another one, where it is.
 
   Args:
     folder: Of the run or of the model.
-    step: Of the checkpoint.
+    model: `TrainedModel.identity` of what predicts.
 
   Returns:
-    None if there is none for this checkpoint.
+    None if there is none for this model.
 
   Raises:
     InputError: If the file is damaged or of another version.
   """
   found = read(folder)
-  if found is not None and found.step != step:
+  if found is None:
+    return None
+  before = found.model
+  differ = [
+    'other weights'
+    if name == 'weights'
+    else f'{name} {before.get(name)}, not {now}'
+    for name, now in model.items()
+    if before.get(name) != now
+  ]
+  if differ:
     print(
-      f'no expected Dice: {folder / NAME} is for step {found.step}, not for'
-      f' step {step}'
+      f'no expected Dice: {folder / NAME} is for another model'
+      f' ({"; ".join(differ)}); write it again with python -m'
+      f' skinseg_jax.calibrate_review --workdir {folder}, with the same'
+      ' --checkpoint'
     )
     return None
   return found
@@ -303,7 +327,7 @@ def _parsed(content: Any) -> Calibration:
   single = lambda name: float(numbers(name))
   names = [field.name for field in dataclasses.fields(Scale)]
   return Calibration(
-    step=int(content['step']),
+    model=dict(content['model']),
     images=int(content['images']),
     scale=Scale(
       **{name: _numbers(content['scale'], name, (signs,)) for name in names}

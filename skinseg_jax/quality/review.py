@@ -51,6 +51,8 @@ def examine(
   mask: np.ndarray,
   threshold: float,
   calibration: expected_dice.Calibration | None,
+  *,
+  tiled: bool = False,
 ) -> Review:
   """Examines one prediction.
 
@@ -62,13 +64,16 @@ def examine(
     threshold: Probability above which a pixel counts as lesion, in (0, 1).
     calibration: What `expected_dice.fit` learned for this model. Without it,
       there is no expected Dice, and unlike pictures are not noticed.
+    tiled: Whether the picture was predicted in tiles. The expected Dice does
+      not hold then, and there is none.
   """
   found = signs.describe(image, probability, threshold)
-  dice = calibration.expected(found) if calibration else None
   why = [*_of_mask(mask), *of_picture(found, calibration)]
-  if calibration and dice is not None and dice < calibration.low:
+  if calibration is None or tiled:
+    return Review(None, tuple(why))
+  if calibration.is_low(found):
     why.append(LOW)
-  return Review(dice, tuple(why))
+  return Review(calibration.expected(found), tuple(why))
 
 
 def cells(review: Review) -> dict[str, int | str]:

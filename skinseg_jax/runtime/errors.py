@@ -1,6 +1,7 @@
 """Errors that end a program with one message and an exit code, no traceback."""
 
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -33,6 +34,28 @@ def listing(items: Sequence[str], *, most: int = 20) -> str:
   if len(items) > most:
     lines.append(f'  ... and {len(items) - most} more')
   return '\n'.join(lines)
+
+
+def of_files(
+  error: OSError, output: str | os.PathLike[str], remedy: str
+) -> InputError:
+  """What to tell of an error while files were read and written.
+
+  Args:
+    error: What happened. Its `filename` says where, if the system told.
+    output: Folder that is written to.
+    remedy: What to do if that failed.
+  """
+  if error.filename is not None:
+    place = pathlib.Path(os.path.abspath(os.fsdecode(error.filename)))
+    folder = pathlib.Path(os.path.abspath(output))
+    # Folders above may be missing, and are made.
+    if not place.is_relative_to(folder) and not folder.is_relative_to(place):
+      return InputError(
+        f'cannot read {place}: {error.strerror}; make it readable, or leave it'
+        ' out of --input.'
+      )
+  return InputError(f'cannot write to {output}: {error.strerror}; {remedy}')
 
 
 class Few:

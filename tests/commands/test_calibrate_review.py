@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import predict_cases as cases
@@ -30,6 +31,12 @@ def folder(tiny_run, tmp_path, monkeypatch):
   return workdir
 
 
+def change_model(folder, **change):
+  content = json.loads((folder / 'review.json').read_text())
+  content['model'] |= change
+  (folder / 'review.json').write_text(json.dumps(content))
+
+
 def test_it_compares_with_the_scores_of_the_run(tiny_run):
   workdir, _ = tiny_run
   signs, dice = calibrate_review.examine(workdir, 'last')
@@ -39,7 +46,7 @@ def test_it_compares_with_the_scores_of_the_run(tiny_run):
   assert dice == pytest.approx(scores, abs=1e-5)
 
 
-def test_the_table_has_the_expected_dice(folder, tmp_path):
+def test_the_table_has_the_expected_dice(folder, tmp_path, capsys):
   from skinseg_jax import predict
 
   path = tmp_path / 'x.png'
@@ -56,10 +63,45 @@ def test_the_table_has_the_expected_dice(folder, tmp_path):
   )
   assert row['needs_review'] == str(int(found.needs_review))
   assert row['reasons'] == '; '.join(found.reasons)
+  assert 'not noticed' not in capsys.readouterr().out
   # Another calibration is not mixed in.
   (folder / 'review.json').unlink()
   with pytest.raises(errors.InputError, match='review: '):
     predict.main(['predict', *flags])
+  (line,) = [
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if line.startswith('no review.json')
+  ]
+  assert 'unlike the training images are not noticed' in line
+  assert line.endswith(f' --workdir {folder} --checkpoint last')
+
+
+def test_tiles_have_no_expected_dice_and_cleaning_is_noted(
+  folder, tmp_path, capsys
+):
+  from skinseg_jax import predict
+
+  path = tmp_path / 'x.png'
+  Image.fromarray(cases.picture(40, 60)[0]).save(path)
+  found = {}
+  for name, more, note in (
+    ('plain', [], ''),
+    ('clean', ['--fill_holes'], 'the masks before they are cleaned'),
+    ('tiles', ['--tiles=32'], 'with --tiles there is no expected Dice'),
+  ):
+    out = tmp_path / name
+    flags = [f'--workdir={folder}', f'--input={path}', f'--output={out}']
+    predict.main(['predict', *flags, *more])
+    (found[name],) = _rows(out)
+    printed = capsys.readouterr().out
+    assert note in printed
+    assert ('expected Dice' in printed) == bool(note)
+  assert (
+    found['clean']['expected_dice'] == found['plain']['expected_dice'] != ''
+  )
+  assert found['tiles']['expected_dice'] == ''
+  assert review.LOW not in found['tiles']['reasons']
 
 
 def test_python_has_none_of_another_checkpoint_or_of_several_models(
@@ -77,11 +119,22 @@ def test_python_has_none_of_another_checkpoint_or_of_several_models(
     found = skinseg_jax.load(group).predict(picture)
     assert type(found.expected_dice) is expected
   assert 'no expected Dice' not in capsys.readouterr().out
-  content = json.loads((folder / 'review.json').read_text())
-  (folder / 'review.json').write_text(json.dumps({**content, 'step': 99}))
+  change_model(folder, step=99)
   found = skinseg_jax.load(folder).predict(picture)
   assert found.expected_dice is None
-  assert 'is for step 99, not for step' in capsys.readouterr().out
+  assert 'is for another model (step 99, not ' in capsys.readouterr().out
+
+
+def test_predict_says_what_several_models_do_not_notice(
+  model, tmp_path, capsys
+):
+  path = tmp_path / 'x.png'
+  Image.fromarray(cases.picture(40, 60)[0]).save(path)
+  out = tmp_path / 'out'
+  flags = ('--input', path, '--output', out, '--workdir', 'run', 'other')
+  assert cases.run(*flags) == 0
+  assert 'several models: low expected Dice' in capsys.readouterr().out
+  assert _rows(out)[0]['expected_dice'] == ''
 
 
 def test_export_copies_it(folder, tmp_path):
@@ -91,11 +144,45 @@ def test_export_copies_it(folder, tmp_path):
   copied = expected_dice.read(output)
   assert copied.fingerprint() == expected_dice.read(folder).fingerprint()
   # One of another checkpoint stays behind.
-  content = json.loads((folder / 'review.json').read_text())
-  (folder / 'review.json').write_text(json.dumps({**content, 'step': 99}))
+  change_model(folder, step=99)
   flags[-1] = f'--output={tmp_path / "second"}'
   export.main(['export', *flags])
   assert not (tmp_path / 'second/review.json').exists()
+
+
+def test_the_exported_model_uses_it(folder, tmp_path, capsys):
+  picture = cases.picture(40, 60)[0]
+  found = skinseg_jax.load(folder).predict(picture)
+  output = tmp_path / 'model'
+  flags = [f'--workdir={folder}', '--format=huggingface', f'--output={output}']
+  export.main(['export', *flags])
+  # Its kernels are float16, so its weights are not quite those of the run.
+  exported = skinseg_jax.load(output).predict(picture)
+  assert exported.expected_dice == pytest.approx(found.expected_dice, abs=0.01)
+  assert 'no expected Dice' not in capsys.readouterr().out
+
+
+def test_another_model_of_the_same_step_has_no_expected_dice(folder, capsys):
+  picture = cases.picture(40, 60)[0]
+  path = folder / 'config.json'
+  before = path.read_text()
+  for section, field, value, differs in (
+    ('evaluation', 'threshold', 0.3, 'threshold 0.5, not 0.3'),
+    ('evaluation', 'test_time_augmentation', 'flips', 'views off, not flips'),
+    ('data', 'image_size', [64, 96], ', not [64, 96]'),
+  ):
+    config = json.loads(before)
+    config[section][field] = value
+    path.write_text(json.dumps(config))
+    assert skinseg_jax.load(folder).predict(picture).expected_dice is None
+    line = capsys.readouterr().out
+    assert differs in line
+    assert f'calibrate_review --workdir {folder}' in line
+  path.write_text(before)
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is not None
+  change_model(folder, weights='0' * 64)
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is None
+  assert '(other weights)' in capsys.readouterr().out
 
 
 def test_few_images_are_refused(tiny_run):
@@ -112,6 +199,29 @@ def test_every_run_is_checked_first(tiny_run, tmp_path):
       ['calibrate_review', f'--workdir={workdir}', '--runs', str(workdir),
        str(tmp_path / 'nowhere')],
     )  # fmt: skip
+
+
+def test_runs_that_predict_in_another_way_are_refused(tiny_run, tmp_path):
+  workdir, _ = tiny_run
+  config = json.loads((workdir / 'config.json').read_text())
+  width = config['model']['width']
+  config['model'] |= {'width': 2 * width, 'encoder_weights': 'imagenet'}
+  config['data']['image_size'] = [64, 96]
+  config['evaluation'] |= {'threshold': 0.3, 'test_time_augmentation': 'flips'}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  argv = ['calibrate_review', f'--workdir={workdir}', '--runs']
+  with pytest.raises(errors.InputError) as caught:
+    calibrate_review.main([*argv, str(workdir), str(tmp_path)])
+  _, *lines = str(caught.value).splitlines()
+  assert lines == [
+    f'  {tmp_path}: {line}'
+    for line in (
+      f'model.width is {2 * width}, not {width}',
+      'data.image_size is (64, 96), not (32, 32)',
+      'evaluation.test_time_augmentation is flips, not off',
+      'evaluation.threshold is 0.3, not 0.5',
+    )
+  ]
 
 
 @pytest.fixture
@@ -158,7 +268,7 @@ def test_a_calibration_of_another_step_is_left_out(
   model, tmp_path, monkeypatch, capsys
 ):
   class Other:
-    step = model.step + 1
+    model: ClassVar = {}
 
   monkeypatch.setattr(expected_dice, 'read', lambda folder: Other())
   path = tmp_path / 'x.png'

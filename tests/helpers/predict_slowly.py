@@ -12,7 +12,7 @@ import time
 import predict_cases as cases
 import pytest
 
-from skinseg_jax.inference import forward_pass, predictions
+from skinseg_jax.inference import forward_pass, predictor
 
 
 def main(argv: list[str]) -> int:
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     return forward(*args, **views)
 
   forward_pass.forward = slow
-  predictions._BATCH_SIZE = 4
+  predictor.BATCH_SIZE = 4
   return cases.run(*argv[3:])
 
 

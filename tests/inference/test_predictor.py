@@ -1,9 +1,11 @@
 """Predictions from Python equal those of the command."""
 
 import csv
+import io
 import pathlib
 import re
 
+import fake_model
 import numpy as np
 import pytest
 from fake_images import random_image
@@ -11,6 +13,7 @@ from PIL import Image
 
 import skinseg_jax
 from skinseg_jax import predict
+from skinseg_jax.inference import forward_pass, predictor
 from skinseg_jax.measures import lesion
 from skinseg_jax.runtime import errors
 
@@ -64,6 +67,29 @@ def test_one_picture_gives_one_prediction(model, photos):
   assert model.predict([]) == []
 
 
+@pytest.mark.parametrize(
+  ('count', 'sizes'),
+  [(1, [1]), (2, [2]), (3, [4]), (33, [32, 1]), (37, [32, 8])],
+)
+def test_a_list_is_filled_up_to_a_power_of_two(
+  monkeypatch, tmp_path, count, sizes
+):
+  made = fake_model.make(monkeypatch, tmp_path)
+  seen = []
+  forward = forward_pass.forward
+
+  def watch(graphdef, state, images, **views):
+    seen.append(len(images))
+    return forward(graphdef, state, images, **views)
+
+  monkeypatch.setattr(forward_pass, 'forward', watch)
+  grey = np.full((8, 8), 20, np.uint8)
+  found = predictor.Predictor(made).predict([grey] * count)
+  assert seen == sizes
+  assert all(one.mask.all() for one in found)
+  assert len(found) == count
+
+
 def test_grey_is_three_equal_channels(model):
   grey = random_image(40, 30)[..., 0]
   expected = model.predict(np.repeat(grey[..., None], 3, axis=2))
@@ -84,11 +110,48 @@ def test_orientation_is_applied(model, photos):
     np.zeros((4, 4, 3)),
     np.zeros((4, 4, 4), np.uint8),
     np.zeros((1, 4, 4, 3), np.uint8),
+    np.zeros((0, 5, 3), np.uint8),
+    np.zeros((5, 0), np.uint8),
+    Image.new('RGB', (5, 0)),
   ],
 )
 def test_other_arrays_are_refused(model, picture):
   with pytest.raises(errors.InputError, match='picture 0 is an array'):
     model.predict(picture)
+
+
+@pytest.mark.parametrize('mode', ['I;16', 'I;16B'])
+def test_16_bit_images_are_divided_by_257(model, mode):
+  grey = random_image(40, 30)[..., 0]
+  deep = Image.fromarray(grey.astype(np.uint16) * 257)
+  assert deep.mode == 'I;16'
+  if mode == 'I;16B':
+    data = np.asarray(deep).astype('>u2').tobytes()
+    deep = Image.frombytes(mode, deep.size, data)
+  found, expected = model.predict(deep), model.predict(grey)
+  np.testing.assert_array_equal(found.image, expected.image)
+
+
+@pytest.mark.parametrize('mode', ['I', 'F'])
+def test_32_bit_images_are_refused(model, mode):
+  with pytest.raises(errors.InputError, match='picture 0: 32 bits a pixel'):
+    model.predict(Image.new(mode, (5, 5)))
+
+
+@pytest.mark.parametrize(
+  'picture', [None, b'\xff\xd8\xff', 3, [[1, 2], [3, 4]]]
+)
+def test_what_is_no_picture_is_refused(model, picture):
+  kind = 'list' if isinstance(picture, list) else type(picture).__name__
+  with pytest.raises(errors.InputError, match=f'picture 0 is of type {kind}'):
+    model.predict(picture)
+
+
+def test_a_truncated_image_is_refused(model, photos):
+  data = photos[0].read_bytes()
+  image = Image.open(io.BytesIO(data[: len(data) // 2]))
+  with pytest.raises(errors.InputError, match='picture 1: cannot be decoded'):
+    model.predict([photos[0], image])
 
 
 def test_measures_are_of_the_mask_at_the_picture_s_size(model, photos):

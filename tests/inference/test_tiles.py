@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from skinseg_jax.data import preprocessing
-from skinseg_jax.inference import predictor, tiles
+from skinseg_jax.inference import predictions, predictor, tiles
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,28 @@ def test_pictures_of_many_sizes_share_batches(monkeypatch, tmp_path):
   for name, mask in expected.items():
     found = cases.read(tmp_path / f'out/{name}.png') > 0
     assert (found != mask).mean() < 0.03
+
+
+def test_few_large_pictures_wait_for_one_batch(monkeypatch, tmp_path):
+  cases.make_model(monkeypatch, tmp_path)
+  (tmp_path / 'in').mkdir()
+  for i in range(7):
+    image, _ = cases.picture(50, 60)
+    Image.fromarray(image).save(tmp_path / f'in/{i}.png')
+  # Beyond two pictures of 3000 pixels: three wait, then the batch is predicted.
+  monkeypatch.setattr(predictions, '_WAITING_PIXELS', 6000)
+  batches = []
+  mean = predictor.mean_probabilities
+
+  def watch(model, parts, batch_size):
+    batches.append(len(parts))
+    return mean(model, parts, batch_size)
+
+  monkeypatch.setattr(predictor, 'mean_probabilities', watch)
+  flags = ('--input', tmp_path / 'in', '--output', tmp_path / 'out')
+  assert cases.run(*flags, '--tiles', '64') == 0
+  assert batches == [3, 3, 1]
+  assert len(list((tmp_path / 'out').glob('*.png'))) == 7
 
 
 def test_a_tile_needs_a_size(monkeypatch, tmp_path, capsys):

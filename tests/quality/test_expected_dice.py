@@ -21,7 +21,7 @@ def made_up(number, seed=0):
 
 @pytest.fixture(scope='module')
 def calibration():
-  return expected_dice.fit(*made_up(600), step=10)
+  return expected_dice.fit(*made_up(600), model={'step': 10})
 
 
 def test_it_predicts_new_images(calibration):
@@ -51,27 +51,37 @@ def test_it_is_bounded_and_never_falls_with_the_soft_dice(calibration):
 
 def test_a_fifth_is_low_and_few_are_extreme(calibration):
   rows, _ = made_up(600)
-  low = np.mean([calibration.expected(r) < calibration.low for r in rows])
-  assert 0.15 < low <= 0.2
+  low = np.mean([calibration.is_low(row) for row in rows])
+  assert low == pytest.approx(0.2, abs=0.005)
   far = np.mean([calibration.distance(r) > calibration.far for r in rows])
   assert 0 < far <= 0.01
 
 
+def test_a_fifth_is_low_where_more_have_the_lowest_expected_dice():
+  rows, dice = made_up(600)
+  # Below the median the Dice does not depend on the signs: one block.
+  found = expected_dice.fit(rows, np.maximum(dice, np.median(dice)), model={})
+  expected = np.array([found.expected(row) for row in rows])
+  assert (expected == expected.min()).mean() > 0.2
+  low = np.mean([found.is_low(row) for row in rows])
+  assert low == pytest.approx(0.2, abs=0.005)
+
+
 def test_the_distance_is_that_of_mahalanobis():
   rows, dice = made_up(5000)
-  found = expected_dice.fit(rows, dice, step=1)
+  found = expected_dice.fit(rows, dice, model={})
   row = dict.fromkeys(signs.NAMES, 0.0) | {'red': 3.0, 'blue': -4.0}
   # Signs of unit variance that do not depend on each other: sqrt(9 + 16).
   assert found.distance(row) == pytest.approx(5, rel=0.05)
 
 
 def test_the_same_images_give_the_same_file(tmp_path, calibration):
-  again = expected_dice.fit(*made_up(600), step=10)
+  again = expected_dice.fit(*made_up(600), model={'step': 10})
   assert again.fingerprint() == calibration.fingerprint()
   expected_dice.write(tmp_path, calibration)
   read = expected_dice.read(tmp_path)
   assert read.fingerprint() == calibration.fingerprint()
-  assert (read.step, read.images) == (10, 600)
+  assert (read.model, read.images) == ({'step': 10}, 600)
   row = made_up(1, seed=2)[0][0]
   assert read.expected(row) == calibration.expected(row)
   assert [path.name for path in tmp_path.iterdir()] == ['review.json']
@@ -80,19 +90,19 @@ def test_the_same_images_give_the_same_file(tmp_path, calibration):
 def test_one_sign_that_never_differs_is_no_problem():
   rows, dice = made_up(60)
   rows = [{**row, 'edge_share': 0.0} for row in rows]
-  found = expected_dice.fit(rows, dice, step=1)
+  found = expected_dice.fit(rows, dice, model={})
   assert 0 <= found.expected({**rows[0], 'edge_share': 1.0}) <= 1
 
 
 def test_all_alike_is_no_problem():
   rows, _ = made_up(60)
-  found = expected_dice.fit(rows, [1.0] * 60, step=1)
+  found = expected_dice.fit(rows, [1.0] * 60, model={})
   assert found.expected(rows[0]) == 1
 
 
 def test_few_images_are_refused():
   with pytest.raises(errors.InputError, match='49 images are too few'):
-    expected_dice.fit(*made_up(49), step=1)
+    expected_dice.fit(*made_up(49), model={})
 
 
 def test_no_file_is_no_calibration(tmp_path):
@@ -103,6 +113,8 @@ def test_no_file_is_no_calibration(tmp_path):
   'change',
   [
     {'version': 99},
+    {'version': 1},
+    {'model': 10},
     {'signs': ['red']},
     {'weights': [1.0]},
     {'weights': 'many'},

@@ -31,7 +31,7 @@ def calibration():
     found = signs.describe(*lesion(seed), 0.5)
     described.append(found)
     dice.append(float(stats.logistic.cdf(found['soft_dice'])))
-  return expected_dice.fit(described, np.array(dice), step=1)
+  return expected_dice.fit(described, np.array(dice), model={})
 
 
 def _cells(image, probability, calibration=None, mask=None):

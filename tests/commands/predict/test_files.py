@@ -1,5 +1,7 @@
 """Files that predict reads, refuses and writes."""
 
+import errno
+import os
 import pathlib
 
 import fake_model
@@ -7,6 +9,8 @@ import numpy as np
 import predict_cases as cases
 import pytest
 from PIL import ExifTags, Image
+
+from skinseg_jax.runtime import errors
 
 
 @pytest.fixture
@@ -227,3 +231,44 @@ def test_output_that_cannot_be_a_folder(model, tmp_path, capsys):
     capsys, '--input', tmp_path / 'x.png', '--output', tmp_path / 'file'
   )
   assert 'cannot write to' in message
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_the_output(
+  model, tmp_path, capsys, monkeypatch
+):
+  source = tmp_path / 'in'
+  source.mkdir()
+  Image.fromarray(cases.picture(30, 40)[0]).save(source / 'x.png')
+  scandir, calls = os.scandir, []
+
+  def vanish(path):
+    if pathlib.Path(path) == source:
+      calls.append(path)
+      if len(calls) > 2:  # The first walk asks twice.
+        raise FileNotFoundError(errno.ENOENT, 'No such file', str(source))
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', vanish)
+  message = cases.end(capsys, '--input', source, '--output', tmp_path / 'out')
+  assert f'cannot read {source}: No such file' in message
+  assert 'cannot write' not in message
+
+
+@pytest.mark.parametrize(
+  ('name', 'reads'),
+  [
+    (None, False),
+    ('out', False),
+    ('out/a/x.png.tmp', False),
+    ('.', False),  # mkdir names the folder above that it could not make.
+    ('in/x.png', True),
+    ('output', True),
+  ],
+)
+def test_an_error_of_the_system_names_what_failed(tmp_path, name, reads):
+  file = None if name is None else str(tmp_path / name)
+  error = PermissionError(errno.EACCES, 'Permission denied', file)
+  found = str(errors.of_files(error, tmp_path / 'out', 'give another.'))
+  start = f'read {file}' if reads else f'write to {tmp_path / "out"}'
+  assert found.startswith(f'cannot {start}: Permission denied; ')
+  assert found.endswith('give another.') != reads

@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from skinseg_jax import predict
-from skinseg_jax.inference import forward_pass, predictions
+from skinseg_jax.inference import forward_pass, predictor
 
 _EXIF = {
   2: lambda x: x[:, ::-1],
@@ -143,7 +143,7 @@ def test_overlay_and_probability(model, tmp_path):
 def test_batches_of_one_size_and_every_image_under_its_stem(
   model, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(predictions, '_BATCH_SIZE', 4)
+  monkeypatch.setattr(predictor, 'BATCH_SIZE', 4)
   shapes = []
   forward = forward_pass.forward
 

@@ -16,7 +16,7 @@ import predict_cases as cases
 import pytest
 from PIL import Image
 
-from skinseg_jax.inference import predictions, predictor, table
+from skinseg_jax.inference import predictor, table
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _SLOWLY = _ROOT / 'tests/helpers/predict_slowly.py'
@@ -77,7 +77,7 @@ def wait_for_rows(out, number, process):
 
 
 def test_killed_twice(tmp_path, model, monkeypatch):
-  monkeypatch.setattr(predictions, '_BATCH_SIZE', 4)
+  monkeypatch.setattr(predictor, 'BATCH_SIZE', 4)
   folder = write_images(tmp_path / 'in', 60)
   out, whole = tmp_path / 'out', tmp_path / 'whole'
   flags = ('--input', folder, '--output', out, '--probability')
