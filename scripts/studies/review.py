@@ -35,7 +35,7 @@ from skinseg_jax.runtime import errors, paths
 # Signs and true Dice of images, as `calibrate_review.examine` returns them.
 Examined = tuple[list[dict[str, float]], list[float]]
 
-_GOOD = 0.85
+GOOD = 0.85
 _FLAGGED = 0.2
 _COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 # Pictures of a run that are spoiled.
@@ -109,7 +109,7 @@ def quality(expected: np.ndarray, dice: np.ndarray) -> dict[str, float]:
   flagged = np.isin(
     np.arange(len(dice)), order[: int(np.ceil(_FLAGGED * len(dice)))]
   )
-  bad = dice < _GOOD
+  bad = dice < GOOD
   worst = np.argsort(dice, kind='stable')[: max(1, len(dice) // 20)]
   return {
     'rank_correlation': float(stats.spearmanr(expected, dice).statistic),
@@ -203,9 +203,9 @@ def write_tables(
         curves.append(about | {'order': order, 'coverage': share, 'risk': risk})
     pictures.append(about | noticed(images, calibration))
   output.mkdir(parents=True, exist_ok=True)
-  _write(output / 'table.csv', rows)
-  _write(output / 'risk_coverage.csv', curves)
-  _write(output / 'pictures.csv', pictures)
+  write(output / 'table.csv', rows)
+  write(output / 'risk_coverage.csv', curves)
+  write(output / 'pictures.csv', pictures)
   for row in (*rows, *pictures):
     print(row)
 
@@ -238,7 +238,8 @@ def _images(run: pathlib.Path) -> list[np.ndarray]:
   return [own.data.images[places[name]] for name in chosen]
 
 
-def _write(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+def write(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+  """Writes rows with the same keys as csv."""
   with path.open('w', encoding='utf-8', newline='') as file:
     writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
     writer.writeheader()

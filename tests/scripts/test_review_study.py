@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import review as study
+import review_columns
 from scipy import stats
 
 from skinseg_jax.quality import signs
@@ -58,3 +59,19 @@ def test_the_tables_are_written(tmp_path):
   with (tmp_path / 'pictures.csv').open(newline='') as file:
     (row,) = csv.DictReader(file)
   assert row['black'] == '1.0000'
+
+
+def test_flagged_masks_by_hand():
+  dice = np.array([0.2, 0.8, 0.9, 0.95])
+  found = review_columns.flagged(
+    [True, False, False, True],
+    ['blurred; too dark', '', '', 'blurred'],
+    dice,
+  )
+  assert found == {
+    'flagged': 0.5,
+    'flagged_below_0.85': 0.5,
+    'flagged_worst_twentieth': 1.0,
+    'blurred': 2,
+    'too dark': 1,
+  }
