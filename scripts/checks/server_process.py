@@ -1,7 +1,9 @@
 """A server as a process, its clients, its memory and its sockets. Linux."""
 
+import concurrent.futures
 import contextlib
 import http.client
+import io
 import ipaddress
 import json
 import os
@@ -16,12 +18,16 @@ import sys
 import tempfile
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from PIL import Image
 
 from skinseg_jax.runtime import errors
 
 # Seconds until the server must have started, answered or ended.
 _WAIT = 180
+_FORM = {'Content-Type': 'multipart/form-data; boundary=b'}
 # Seconds between two looks at the sockets.
 _LOOK = 0.1
 # What strace prints of a connection or a datagram with an address.
@@ -46,6 +52,35 @@ class Got(NamedTuple):
     return found if isinstance(found, str) else ''
 
 
+def form(data: bytes, *, whole: bool = True) -> bytes:
+  """A form with a file; without its last boundary if it is not whole."""
+  head = b'Content-Disposition: form-data; name="file"; filename="x.jpg"'
+  body = b'--b\r\n' + head + b'\r\n\r\n' + data
+  return body + b'\r\n--b--\r\n' if whole else body
+
+
+def huge_png() -> bytes:
+  """A valid file of 25 kB: 20000 x 10000 pixels, all black."""
+  file = io.BytesIO()
+  Image.new('1', (20_000, 10_000)).save(file, 'PNG')
+  return file.getvalue()
+
+
+class Seen:
+  """What clients saw: seconds until answers, and how many other ends.
+
+  Attributes:
+    seconds: One for each answer.
+    told: Requests that were told to come again.
+    failed: All others.
+  """
+
+  def __init__(self):
+    self.seconds: list[float] = []
+    self.told = 0
+    self.failed = 0
+
+
 class Client:
   """A connection that is kept."""
 
@@ -54,7 +89,7 @@ class Client:
       '127.0.0.1', port, timeout=_WAIT
     )
 
-  def __enter__(self) -> 'Client':
+  def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *error) -> None:
@@ -68,9 +103,9 @@ class Client:
     """Asks for a path."""
     return self._request('GET', path, None, {})
 
-  def post(self, body: bytes, headers: dict[str, str]) -> Got:
-    """Sends a picture."""
-    return self._request('POST', '/predict', body, headers)
+  def post(self, body: bytes) -> Got:
+    """Sends a form."""
+    return self._request('POST', '/predict', body, _FORM)
 
   def _request(self, *request) -> Got:
     try:
@@ -106,7 +141,7 @@ class Server:
     self._ended = threading.Event()
     self.looks = 0
 
-  def __enter__(self) -> 'Server':
+  def __enter__(self) -> Self:
     began = time.monotonic()
     # Files, because a full pipe would stop the server.
     self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
@@ -149,13 +184,13 @@ class Server:
     found = re.search(rf'^{name} (\S+)$', text, re.MULTILINE)
     return float(found[1]) if found else float('nan')
 
-  def head(self, body: bytes, headers: dict[str, str]) -> bytes:
-    """The head of a request."""
+  def head(self, body: bytes) -> bytes:
+    """The head of a request with a form."""
     lines = [
       'POST /predict HTTP/1.1',
       'Host: 127.0.0.1',
       f'Content-Length: {len(body)}',
-      *(f'{name}: {value}' for name, value in headers.items()),
+      *(f'{name}: {value}' for name, value in _FORM.items()),
     ]
     return '\r\n'.join([*lines, '', '']).encode()
 
@@ -166,6 +201,22 @@ class Server:
       if reset:
         linger = struct.pack('ii', 1, 0)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+  @contextlib.contextmanager
+  def asking(self, clients: int, bodies: list[bytes]) -> Iterator[Seen]:
+    """Clients that ask again as soon as they are answered."""
+    stop, seen = threading.Event(), Seen()
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+      asked = [
+        pool.submit(self._ask_until, stop, seen, bodies[n % len(bodies)])
+        for n in range(clients)
+      ]
+      try:
+        yield seen
+      finally:
+        stop.set()
+      for client in asked:
+        client.result()
 
   def memory(self) -> float:
     """Resident memory, in MiB."""
@@ -186,6 +237,20 @@ class Server:
   def _status(self, name: str) -> float:
     text = pathlib.Path(f'/proc/{self.pid}/status').read_text()
     return int(re.search(rf'{name}:\s+(\d+) kB', text)[1]) / 1024
+
+  def _ask_until(self, stop: threading.Event, seen: Seen, body: bytes) -> None:
+    with self.client() as client:
+      while not stop.is_set():
+        began = time.perf_counter()
+        got = client.post(body)
+        if got.status == 200:
+          seen.seconds.append(time.perf_counter() - began)
+        elif got.status == 503 and got.retry_after > 0:
+          seen.told += 1
+          stop.wait(got.retry_after)
+        else:
+          seen.failed += 1
+          stop.wait(0.1)
 
   def _listening(self) -> int:
     end = time.monotonic() + _WAIT
