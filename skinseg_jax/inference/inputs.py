@@ -45,7 +45,7 @@ class Inputs:
   Attributes:
     paths: Files and folders.
     leave_out: A folder that is not searched: that of the masks.
-    several: Files that are found on several ways; each is predicted once.
+    several: Files that several of the paths lead to; each is predicted once.
     count: Number of images.
     notes: Sentences on files that were left out.
   """
@@ -186,7 +186,7 @@ def _key(file: Input) -> tuple[pathlib.Path, str]:
 
 
 def _check_shared(found: Inputs, seen: _Seen) -> frozenset[Input]:
-  """Refuses inputs with one output; returns files found on several ways."""
+  """Refuses inputs with one output; returns files found several times."""
   values, counts = np.unique(np.array(seen.targets), return_counts=True)
   hashes = set(values[counts > 1].tolist())
   if not hashes:
