@@ -86,9 +86,10 @@ def scan(
     The images: those of each path in turn, in a folder by name.
 
   Raises:
-    InputError: If a path does not exist or holds no image, a package that some
-      images need is not installed, two images have one output, or an output
-      is an input, another file, or belongs to another image.
+    InputError: If a path does not exist, cannot be read or holds no image, a
+      folder below one cannot be read, a package that some images need is not
+      installed, two images have one output, or an output is an input, another
+      file, or belongs to another image.
   """
   paths = _different(paths)
   seen = _Seen(outputs, done)
@@ -96,11 +97,16 @@ def scan(
   problems = [f'{path} does not exist' for path in paths if not path.exists()]
   for path in paths:
     before = len(seen.sources)
-    if path.exists():
+    if not path.exists():
+      continue
+    try:
       for file in _walk(path, outputs.masks, notes):
         seen.add(file)
-      if len(seen.sources) == before:
-        problems.append(f'{path} holds no image file')
+    except OSError as error:
+      problems.append(f'{path} cannot be read ({error.strerror})')
+      continue
+    if len(seen.sources) == before:
+      problems.append(f'{path} holds no image file')
   if problems:
     raise errors.InputError(
       'the inputs do not fit; name image files'
