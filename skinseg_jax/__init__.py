@@ -37,7 +37,7 @@ def load(
   path = shared_model.chosen(
     None if folder is None else paths.user_path(os.fspath(folder))
   )
-  folders = ensemble_folder.members([path])
+  folders = ensemble_folder.members([path], 'folder')
   model = trained_model.load_all(folders, checkpoint)
   calibration = None
   if isinstance(model, trained_model.TrainedModel):

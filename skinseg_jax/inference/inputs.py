@@ -45,7 +45,7 @@ class Inputs:
   Attributes:
     paths: Files and folders.
     leave_out: A folder that is not searched: that of the masks.
-    several: Files that are found on several ways; each is predicted once.
+    several: Files that several of the paths lead to; each is predicted once.
     count: Number of images.
     notes: Sentences on files that were left out.
   """
@@ -86,9 +86,10 @@ def scan(
     The images: those of each path in turn, in a folder by name.
 
   Raises:
-    InputError: If a path does not exist or holds no image, a package that some
-      images need is not installed, two images have one output, or an output
-      is an input, another file, or belongs to another image.
+    InputError: If a path does not exist, cannot be read or holds no image, a
+      folder below one cannot be read, a package that some images need is not
+      installed, two images have one output, or an output is an input, another
+      file, or belongs to another image.
   """
   paths = _different(paths)
   seen = _Seen(outputs, done)
@@ -96,11 +97,16 @@ def scan(
   problems = [f'{path} does not exist' for path in paths if not path.exists()]
   for path in paths:
     before = len(seen.sources)
-    if path.exists():
+    if not path.exists():
+      continue
+    try:
       for file in _walk(path, outputs.masks, notes):
         seen.add(file)
-      if len(seen.sources) == before:
-        problems.append(f'{path} holds no image file')
+    except OSError as error:
+      problems.append(f'{path} cannot be read ({error.strerror})')
+      continue
+    if len(seen.sources) == before:
+      problems.append(f'{path} holds no image file')
   if problems:
     raise errors.InputError(
       'the inputs do not fit; name image files'
@@ -186,7 +192,7 @@ def _key(file: Input) -> tuple[pathlib.Path, str]:
 
 
 def _check_shared(found: Inputs, seen: _Seen) -> frozenset[Input]:
-  """Refuses inputs with one output; returns files found on several ways."""
+  """Refuses inputs with one output; returns files found several times."""
   values, counts = np.unique(np.array(seen.targets), return_counts=True)
   hashes = set(values[counts > 1].tolist())
   if not hashes:

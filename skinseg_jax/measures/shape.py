@@ -43,8 +43,8 @@ def perimeter(mask: np.ndarray, spacing: tuple[float, float]) -> float:
   in Legland, Kieu and Devaux, Image Analysis and Stereology 26, 2007,
   https://doi.org/10.5566/ias.v26.p83-92. Equal to scikit-image's
   `perimeter_crofton` where pixels are square: then a straight outline is 5.2 %
-  too short at 0 and 90 degrees, and up to 2.6 % too long between, and a disc is
-  right on average.
+  too short at multiples of 45 degrees, and up to 2.6 % too long between them,
+  and a disc is right on average.
 
   Args:
     mask: bool, [H, W].

@@ -13,25 +13,32 @@ from skinseg_jax.runtime import errors
 FILE = 'ensemble.json'
 
 
-def members(given: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+def members(
+  given: Sequence[pathlib.Path], given_as: str = '--workdir'
+) -> list[pathlib.Path]:
   """Folders of single models; a folder with `ensemble.json` is replaced.
+
+  Args:
+    given: What was given.
+    given_as: Name of the flag or the argument, for messages.
 
   Raises:
     InputError: If that file is damaged, or a model is named twice.
   """
   found: list[pathlib.Path] = []
   for folder in given:
-    found += _named(folder) if (folder / FILE).is_file() else [folder]
+    found += _named(folder, given_as) if (folder / FILE).is_file() else [folder]
   resolved = [folder.resolve() for folder in found]
   twice = sorted({str(f) for f in resolved if resolved.count(f) > 1})
   if twice:
     raise errors.InputError(
-      '--workdir names a model twice; give each once:\n' + errors.listing(twice)
+      f'{given_as} names a model twice; give each once:\n'
+      + errors.listing(twice)
     )
   return found
 
 
-def _named(folder: pathlib.Path) -> list[pathlib.Path]:
+def _named(folder: pathlib.Path, given_as: str) -> list[pathlib.Path]:
   path = folder / FILE
   try:
     names = json.loads(path.read_text(encoding='utf-8'))['members']
@@ -39,7 +46,7 @@ def _named(folder: pathlib.Path) -> list[pathlib.Path]:
       raise ValueError('members is no list of folders')
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.InputError(
-      f'{path} is damaged ({error}); give the folders of the models instead:'
-      ' --workdir DIR DIR ...'
+      f'{path} is damaged ({error}); write it again, such as {{"members":'
+      f' ["fold_0", "fold_1"]}}, or give the folder of one model as {given_as}.'
     ) from error
   return [folder / name for name in names]

@@ -3,6 +3,7 @@
 import copy
 import json
 import pathlib
+import re
 
 import fake_model
 import numpy as np
@@ -10,6 +11,7 @@ import predict_cases as cases
 import pytest
 from PIL import Image
 
+import skinseg_jax
 from skinseg_jax import config as config_lib
 from skinseg_jax import predict
 from skinseg_jax.data import preprocessing
@@ -208,6 +210,15 @@ def test_a_folder_that_names_its_members(tmp_path):
     file.write_text(text)
     with pytest.raises(errors.InputError, match=r'ensemble\.json is damaged'):
       ensemble_folder.members([home])
+  with pytest.raises(errors.InputError, match=r'model as folder\.$') as caught:
+    skinseg_jax.load(home)
+  # What it says to write can be read.
+  text = re.search(r'\{"members".*?\}', str(caught.value)).group()
+  file.write_text(text)
+  assert ensemble_folder.members([home]) == names
+  file.write_text(json.dumps({'members': ['fold_0', 'fold_0']}))
+  with pytest.raises(errors.InputError, match='^folder names a model twice'):
+    skinseg_jax.load(home)
 
 
 def test_no_folder_is_the_model_of_the_package(

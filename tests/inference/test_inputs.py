@@ -1,5 +1,9 @@
 """The names of the images are not held in memory, and nothing gets lost."""
 
+import errno
+import os
+import pathlib
+import re
 import tracemalloc
 
 import numpy as np
@@ -40,6 +44,30 @@ def test_the_walk_finds_what_the_list_has(tmp_path):
   assert set(listed.values()) == {'a', 'b', 'c', 'p/x', 'p/q/y'}
   assert more == notes
   assert len(notes) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+  folder = make(tmp_path / 'in', 'a.png', 'p/b.png', 'p/q/c.png')
+  scandir, locked = os.scandir, [folder / 'p/q']
+
+  def refuse(path):  # Tests may run as root, who may read everything.
+    if pathlib.Path(path) in locked:
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  message = f'{locked[0]} cannot be read (Permission denied); make it readable'
+  for look in (
+    lambda: folder_files.find_pictures(folder),
+    lambda: list(folder_files.walk_pictures(folder, notes=[])),
+    lambda: scan(folder, out=tmp_path / 'out'),
+  ):
+    with pytest.raises(errors.InputError, match=re.escape(message)):
+      look()
+  locked[:] = [folder]
+  message = f'{folder} cannot be read (Permission denied)'
+  with pytest.raises(errors.InputError, match=re.escape(message)):
+    scan(folder, out=tmp_path / 'out')
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path):

@@ -83,6 +83,16 @@ def test_square(scale, degrees):
   assert found.eccentricity < math.sqrt(4 / side)
 
 
+@pytest.mark.parametrize(
+  ('degrees', 'factor'), [(0, LEAST), (22.5, MOST), (45, LEAST), (67.5, MOST)]
+)
+def test_straight_outlines_are_shortest_at_multiples_of_45(degrees, factor):
+  side = 240
+  found = measured(drawn.rectangle(side / 2, side / 2, degrees))
+  # Each side is known to a pixel.
+  assert found.perimeter_px == pytest.approx(factor * 4 * side, abs=4)
+
+
 @pytest.mark.parametrize('radius', SCALES)
 @pytest.mark.parametrize('degrees', ANGLES)
 def test_half_disc(radius, degrees):

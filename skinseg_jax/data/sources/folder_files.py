@@ -38,6 +38,7 @@ def find_pictures(
 
   Raises:
     OSError: If `directory` is no folder that can be read.
+    InputError: If a folder below it cannot be read.
   """
   ids, notes = _every_picture(directory, leave_out)
   kept = _one_format(ids)
@@ -63,6 +64,7 @@ def walk_pictures(
 
   Raises:
     OSError: If `directory` is no folder that can be read.
+    InputError: If a folder below it cannot be read.
   """
   superpixels = others = 0
   for folder, names, left_out in _folders(directory, leave_out):
@@ -93,7 +95,9 @@ def _folders(
   """Each folder, the names of its pictures, and how many were left out."""
   os.scandir(directory).close()
   seen = {path.resolve() for path in leave_out}
-  for folder, folders, names in os.walk(directory, followlinks=True):
+  for folder, folders, names in os.walk(
+    directory, onerror=_refuse, followlinks=True
+  ):
     path = pathlib.Path(folder)
     if path.resolve() in seen:  # Left out, or a link leads back.
       folders.clear()
@@ -109,6 +113,14 @@ def _folders(
       if not os.path.splitext(name)[0].lower().endswith('_superpixels')
     ]
     yield path, kept, len(files) - len(kept)
+
+
+def _refuse(error: OSError) -> None:
+  """Ends the walk: what a folder holds must not be missed unnoticed."""
+  raise errors.InputError(
+    f'{error.filename} cannot be read ({error.strerror}); make it readable, or'
+    ' move it elsewhere.'
+  ) from error
 
 
 def _id(path: pathlib.Path, directory: pathlib.Path) -> str:
