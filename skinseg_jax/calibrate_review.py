@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 
 _BATCH_SIZE = 32
 
@@ -100,12 +100,7 @@ def examine(
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.calibrate_review',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('calibrate_review', __doc__)
   path: dict[str, Any] = {'type': paths.user_path}
   add = parser.add_argument
   add(
@@ -123,11 +118,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     ' --workdir',
     **path,
   )
-  add(
-    '--checkpoint',
-    default='last',
-    help='best (by validation Dice), last or a step number; default: last',
-  )
+  flags.add_checkpoint(parser)
   return parser.parse_args(argv[1:])
 
 

@@ -7,20 +7,14 @@ choice of images. The intervals do not include the variation between training
 seeds.
 """
 
-import argparse
 import sys
 
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 
 
 def main(argv: list[str]) -> None:
   """Parses the command line, compares and prints."""
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.compare',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('compare', __doc__)
   parser.add_argument(
     'runs',
     nargs='+',

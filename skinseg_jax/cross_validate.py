@@ -19,7 +19,7 @@ from absl import logging
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules, main
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 
 if TYPE_CHECKING:
   from skinseg_jax.folds import plan as plan_lib
@@ -112,12 +112,7 @@ def _join(plan: 'plan_lib.Plan', ensemble: bool) -> None:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.cross_validate',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('cross_validate', __doc__)
   add = parser.add_argument
   add(
     '--folds',

@@ -14,7 +14,7 @@ import pathlib
 import sys
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 
 
 def main(argv: list[str]) -> None:
@@ -64,12 +64,7 @@ def _folder(args: argparse.Namespace) -> bool:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.doctor',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('doctor', __doc__)
   for name, text in (
     ('--data_dir', 'folder of prepared data sets; default: data'),
     ('--raw_dir', 'folder of raw HAM10000 files to check; default: no check'),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from skinseg_jax import config as config_lib
 from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.data import remedies, splits
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 from skinseg_jax.weights import shared_model
 
 if TYPE_CHECKING:
@@ -212,20 +212,10 @@ def _evaluate_external(args, home, model, options) -> 'evaluator.Outcome':
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.evaluate',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('evaluate', __doc__)
   path: dict[str, Any] = {'type': paths.user_path, 'metavar': 'PATH'}
   add = parser.add_argument
-  add(
-    '--workdir',
-    help='folder of a run or of a shared model; default: the model that comes'
-    ' with skinseg_jax',
-    **path,
-  )
+  flags.add_workdir(parser)
   add(
     '--method',
     metavar='NAME',
@@ -236,11 +226,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--output', help=where, **path)
   where = 'where data sets are prepared; for a model without a run'
   add('--data_dir', help=where, **path)
-  add(
-    '--checkpoint',
-    default='last',
-    help='best (by validation Dice), last or a step number; default: last',
-  )
+  flags.add_checkpoint(parser)
   add(
     '--split',
     choices=splits.SUBSETS,

@@ -21,7 +21,7 @@ from typing import Any
 from skinseg_jax import config as config_lib
 from skinseg_jax.explanation import occlusion
 from skinseg_jax.inference import inputs, outputs, table
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 from skinseg_jax.weights import ensemble_folder, shared_model
 
 _PAGE = 'explain.html'
@@ -125,20 +125,9 @@ def _write(
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.explain',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('explain', __doc__)
   add = parser.add_argument
-  add(
-    '--workdir',
-    metavar='DIR',
-    type=paths.user_path,
-    help='folder of a run or of a shared model; default: the model that comes'
-    ' with skinseg_jax',
-  )
+  flags.add_workdir(parser)
   add(
     '--input',
     nargs='+',
@@ -154,11 +143,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     required=True,
     help='folder to write sheets and page to',
   )
-  add(
-    '--checkpoint',
-    default='last',
-    help='best (by validation Dice), last or a step number; default: last',
-  )
+  flags.add_checkpoint(parser)
   add(
     '--overwrite',
     action='store_true',

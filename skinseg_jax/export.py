@@ -33,7 +33,7 @@ from typing import Any
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.exporting import portable, web_runtime
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 from skinseg_jax.weights import shared_model
 
 # Files are written here first, inside the output.
@@ -265,20 +265,10 @@ def _without_paths(config: config_lib.Config) -> config_lib.Config:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.export',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('export', __doc__)
   path: dict[str, Any] = {'type': paths.user_path, 'metavar': 'DIR'}
   add = parser.add_argument
-  add(
-    '--workdir',
-    help='folder of a run or of a shared model; default: the model that comes'
-    ' with skinseg_jax',
-    **path,
-  )
+  flags.add_workdir(parser)
   add(
     '--format',
     required=True,
@@ -294,11 +284,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   where = 'where HAM10000 is prepared; for --precision of a model without a run'
   add('--data_dir', help=where, **path)
-  add(
-    '--checkpoint',
-    default='last',
-    help='best (by validation Dice), last or a step number; default: last',
-  )
+  flags.add_checkpoint(parser)
   add(
     '--runtime_dir',
     help='with --format web: folder with the files of onnxruntime-web'

@@ -18,12 +18,11 @@ Research software, not a medical device.
 
 import argparse
 import csv
-import math
 import sys
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.following import registration, series
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 from skinseg_jax.weights import ensemble_folder, shared_model
 
 _TABLE = 'follow.csv'
@@ -60,7 +59,7 @@ def _follow(
 
   devices.use('auto')
   compilation.keep_programs()
-  model = trained_model.load_all(args.workdir, args.checkpoint or 'last')
+  model = trained_model.load_all(args.workdir, args.checkpoint)
   skipped, changed, alone = errors.Few(), errors.Few(), errors.Few()
   try:
     args.output.mkdir(parents=True, exist_ok=True)
@@ -111,21 +110,9 @@ def _check_output(
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.follow',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('follow', __doc__)
   add = parser.add_argument
-  add(
-    '--workdir',
-    nargs='+',
-    metavar='DIR',
-    type=paths.user_path,
-    help='folder of a run or of a shared model, several for the mean of their'
-    ' probabilities; default: the model that comes with skinseg_jax',
-  )
+  flags.add_workdir(parser, several=True)
   add(
     '--input',
     metavar='PATH',
@@ -141,13 +128,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     required=True,
     help='folder to write the table and the pages to',
   )
-  add(
-    '--checkpoint',
-    help='best (by validation Dice), last or a step number; default: last',
-  )
+  flags.add_checkpoint(parser)
   add(
     '--pixel_spacing',
-    type=_millimetres,
+    type=flags.millimetres,
     metavar='MM',
     help="millimetres between pixels of each lesion's first picture, if its"
     ' file does not state it as DICOM files can; default: not known, lengths'
@@ -159,18 +143,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     help='write over the table and the pages that are there already',
   )
   return parser.parse_args(argv[1:])
-
-
-def _millimetres(text: str) -> float:
-  try:
-    distance = float(text)
-  except ValueError:
-    distance = 0.0
-  if not 0 < distance < math.inf:
-    raise argparse.ArgumentTypeError(
-      f'{text} is no distance; give millimetres above 0, such as 0.02'
-    )
-  return distance
 
 
 if __name__ == '__main__':

@@ -18,14 +18,13 @@ The same command resumes after an interruption: images that are done stay.
 """
 
 import argparse
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.inference import inputs, outputs, postprocessing, table
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 from skinseg_jax.weights import ensemble_folder, shared_model
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def _model(args: argparse.Namespace) -> 'model_interface.AnyModel':
 
   if args.method is not None:
     return classical_model.load(args.method, config_lib.Config())
-  return trained_model.load_all(args.workdir, args.checkpoint or 'last')
+  return trained_model.load_all(args.workdir, args.checkpoint)
 
 
 def _review(args: argparse.Namespace, model):
@@ -135,22 +134,10 @@ def _review(args: argparse.Namespace, model):
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.predict',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('predict', __doc__)
   path: dict[str, Any] = {'type': paths.user_path, 'required': True}
   add = parser.add_argument
-  add(
-    '--workdir',
-    nargs='+',
-    metavar='DIR',
-    type=paths.user_path,
-    help='folder of a run or of a shared model, several for the mean of their'
-    ' probabilities; default: the model that comes with skinseg_jax',
-  )
+  flags.add_workdir(parser, several=True)
   add(
     '--method',
     metavar='NAME',
@@ -165,10 +152,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     **path,
   )
   add('--output', metavar='DIR', help='folder to write masks to', **path)
-  add(
-    '--checkpoint',
-    help='best (by validation Dice), last or a step number; default: last',
-  )
+  flags.add_checkpoint(parser)
   _add_file_flags(parser)
   _add_mask_flags(parser)
   _add_measure_flags(parser)
@@ -209,7 +193,7 @@ def _check_method(args: argparse.Namespace) -> None:
   if args.method is None:
     return
   catalog.find(args.method)
-  if args.workdir is not None or args.checkpoint is not None:
+  if args.workdir is not None or args.checkpoint != 'last':
     raise errors.InputError(
       f'--method {args.method} uses no trained model; leave --workdir and'
       ' --checkpoint out.'
@@ -253,7 +237,7 @@ def _add_measure_flags(parser: argparse.ArgumentParser) -> None:
   measures.add_argument(
     '--pixel_spacing',
     nargs='+',
-    type=_millimetres,
+    type=flags.millimetres,
     metavar='MM',
     help='distance between pixels in millimetres, or between rows and between'
     ' columns, of images that do not state it as DICOM files can; default:'
@@ -283,18 +267,6 @@ def _share(text: str) -> float:
       f'{text} is no share of an image; give 0 to below 1, such as 0.001'
     )
   return share
-
-
-def _millimetres(text: str) -> float:
-  try:
-    distance = float(text)
-  except ValueError:
-    distance = 0.0
-  if not 0 < distance < math.inf:
-    raise argparse.ArgumentTypeError(
-      f'{text} is no distance; give millimetres above 0, such as 0.02'
-    )
-  return distance
 
 
 def _spacing(args: argparse.Namespace) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ import ipaddress
 import sys
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags
 from skinseg_jax.weights import shared_model
 
 # Modules of the extra `serve`.
@@ -87,20 +87,9 @@ def _greet(url: str, address: str, token: str | None) -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.serve',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('serve', __doc__)
   add = parser.add_argument
-  add(
-    '--workdir',
-    metavar='DIR',
-    type=paths.user_path,
-    help='folder of a run or of a shared model; default: the model that comes'
-    ' with skinseg_jax',
-  )
+  flags.add_workdir(parser)
   add(
     '--host',
     default='127.0.0.1',

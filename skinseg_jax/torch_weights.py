@@ -18,12 +18,11 @@ num_batches_tracked, a count of training steps, which becomes 0. PyTorch uses it
 only for batch norms with momentum=None.
 """
 
-import argparse
 import pathlib
 import sys
 
 from skinseg_jax import main
-from skinseg_jax.runtime import errors, paths
+from skinseg_jax.runtime import errors, flags, paths
 from skinseg_jax.weights import shared_model, torch_names
 
 
@@ -49,12 +48,7 @@ def export_run(
 
 def run(argv: list[str]) -> None:
   """Parses the command line and converts."""
-  parser = argparse.ArgumentParser(
-    prog='python -m skinseg_jax.torch_weights',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = flags.parser('torch_weights', __doc__)
   what = parser.add_mutually_exclusive_group(required=True)
   what.add_argument(
     '--weights',

@@ -66,6 +66,8 @@ def _flags(path):
     if not isinstance(node, ast.Call) or not node.args:
       continue
     name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+    if name in ('add_workdir', 'add_checkpoint'):  # Of runtime/flags.py.
+      found.add('--' + name.removeprefix('add_'))
     first = node.args[0]
     if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
       continue
