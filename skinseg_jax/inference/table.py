@@ -4,6 +4,9 @@
 image, so a run that was killed finds in it what is left to do. With several
 processes, each writes a part; the parts are joined at the end.
 
+Where pyarrow is installed, `predictions.parquet` has the same rows with types,
+for programs. It is written from the finished `predictions.csv`.
+
 `predictions.json` says how the predictions were made: a folder holds those of
 one model with one choice of flags.
 """
@@ -18,16 +21,25 @@ import numpy as np
 
 from skinseg_jax.inference import image_columns
 from skinseg_jax.inference import outputs as outputs_lib
-from skinseg_jax.runtime import errors, spreadsheets
+from skinseg_jax.runtime import errors, parquet, spreadsheets
 
 NAME = 'predictions.csv'
 SETTINGS = 'predictions.json'
+PARQUET = 'predictions.parquet'
 PREDICTED, SKIPPED = 'predicted', 'skipped'
 # Of every table; some have more behind them.
 COLUMNS = (
   'image_id', 'file', 'status', 'problem', 'pictures', 'height', 'width',
   *image_columns.NAMES,
 )  # fmt: skip
+# In a typed table. All other columns are numbers that need not be whole.
+_TEXT = frozenset({
+  'image_id', 'file', 'status', 'problem', 'reasons', 'ita_reason'
+})  # fmt: skip
+_WHOLE = frozenset({
+  'pictures', 'height', 'width', 'lesion_pixels', 'needs_review', 'pieces',
+  'touches_border', 'area_px',
+})  # fmt: skip
 
 
 class Summary(NamedTuple):
@@ -119,6 +131,7 @@ def start(folder: pathlib.Path, settings: Mapping[str, Any], done: Done):
   else:
     for path in _tables(folder):
       path.unlink()
+  (folder / PARQUET).unlink(missing_ok=True)  # It has only finished tables.
   _gather(folder, settings['columns'], done.take)
   temporary = folder / f'{SETTINGS}.tmp'
   temporary.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
@@ -180,9 +193,15 @@ class Writer:
 
 
 def join(folder: pathlib.Path, columns: Sequence[str]) -> None:
-  """Puts the parts of all processes into the table."""
+  """Puts the parts of all processes into the table, and types it."""
   if len(_tables(folder)) > 1:
     _gather(folder, columns, lambda row: True)
+  if parquet.installed():
+    types = {
+      name: str if name in _TEXT else int if name in _WHOLE else float
+      for name in columns
+    }
+    parquet.write(folder / PARQUET, _rows(folder / NAME, columns), types)
 
 
 def summary(folder: pathlib.Path) -> Summary:

@@ -59,8 +59,9 @@ def test_a_fifth_is_low_and_few_are_extreme(calibration):
 
 def test_a_fifth_is_low_where_more_have_the_lowest_expected_dice():
   rows, dice = made_up(600)
-  # Below the median the Dice does not depend on the signs: one block.
-  found = expected_dice.fit(rows, np.maximum(dice, np.median(dice)), model={})
+  # Most images have one Dice, whatever their signs: one block of many.
+  dice = np.maximum(dice, np.quantile(dice, 0.9))
+  found = expected_dice.fit(rows, dice, model={})
   expected = np.array([found.expected(row) for row in rows])
   assert (expected == expected.min()).mean() > 0.2
   low = np.mean([found.is_low(row) for row in rows])

@@ -109,6 +109,34 @@ def test_an_empty_mask_and_a_bad_file(folder, tmp_path):
   assert rows['bad']['area_px'] == ''
 
 
+def test_the_typed_table_has_the_same_cells(folder, tmp_path):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  (folder / 'bad.png').write_bytes(b'')
+  out = tmp_path / 'out'
+  flags = ('--input', folder, '--output', out, '--measures')
+  assert cases.run(*flags) == 3
+  table = parquet.read_table(out / 'predictions.parquet')
+  text = {'image_id', 'file', 'status', 'problem', 'reasons', 'ita_reason'}
+  names = {name for name in table.column_names if table[name].type == 'string'}
+  assert names == text
+  typed = {row['image_id']: row for row in table.to_pylist()}
+  for name, row in _rows(out).items():
+    assert list(typed[name]) == list(row)
+    for column, cell in row.items():
+      found = typed[name][column]
+      if cell and column not in text:
+        assert found == float(cell)
+      else:
+        assert found == (cell or None)
+  assert type(typed['photo']['area_px']) is int
+  # A later run writes it again.
+  (folder / 'bad.png').unlink()
+  Image.new('RGB', (96, 64)).save(folder / 'bad.png')
+  assert cases.run(*flags) == 0
+  table = parquet.read_table(out / 'predictions.parquet')
+  assert set(table['status'].to_pylist()) == {'predicted'}
+
+
 def test_resuming_needs_the_same_measures(folder, tmp_path, capsys):
   out = tmp_path / 'out'
   flags = ['--input', folder, '--output', out]
