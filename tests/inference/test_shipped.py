@@ -43,7 +43,7 @@ def test_it_fits_a_phone():
   files = {path.name: path for path in shared_model.SHIPPED.iterdir()}
   assert sorted(files) == [
     'README.md', 'config.json', 'failures.png', 'model.json',
-    'model.safetensors', 'split.csv',
+    'model.safetensors', 'review.json', 'split.csv',
   ]  # fmt: skip
   assert sum(path.stat().st_size for path in files.values()) < 12e6
 

@@ -8,6 +8,7 @@ import pytest
 
 from skinseg_jax.evaluation import shared_models
 from skinseg_jax.inference import trained_model
+from skinseg_jax.quality import expected_dice
 from skinseg_jax.weights import shared_model
 
 
@@ -21,7 +22,8 @@ def build(tiny_run, tiny_config, tmp_path, monkeypatch):
   def call(command, *flags):
     if command == 'main':
       assert '--config=ham10000_mobile' in flags
-      shutil.copytree(workdir, runs / 'run', dirs_exist_ok=True)
+      (home,) = [f[10:] for f in flags if f.startswith('--workdir=')]
+      shutil.copytree(workdir, home, dirs_exist_ok=True)
     else:
       if command == 'evaluate':  # The card reads the scores alone.
         flags += ('--skip_report',)
@@ -29,6 +31,11 @@ def build(tiny_run, tiny_config, tmp_path, monkeypatch):
       module.main([command, *flags])
 
   monkeypatch.setattr(build_shipped, '_call', call)
+  # The run's own validation images; there are few of them.
+  monkeypatch.setattr(
+    build_shipped, '_write_split', lambda path, data_dir: None
+  )
+  monkeypatch.setattr(expected_dice, '_LEAST', 5)
   # Ids of generated images are not kept, as those of HAM10000 are.
   monkeypatch.setattr(
     shared_models,
@@ -54,11 +61,12 @@ def test_it_replaces_the_model_of_the_package(
   assert '| Dice, pooled over all pixels |' in card
   assert '\n## Where it fails\n' in card
   assert '](../' not in card  # The card has no neighbours.
+  assert expected_dice.of_model(shipped, model.identity())
   (shipped / 'left_over').touch()
   build()
   assert 'its weights are unchanged' in capsys.readouterr().out
   assert sorted(path.name for path in shipped.iterdir()) == [
     'README.md', 'config.json', 'failures.png', 'model.json',
-    'model.safetensors', 'split.csv',
+    'model.safetensors', 'review.json', 'split.csv',
   ]  # fmt: skip
   assert not list(tmp_path.glob('shipped.*'))
