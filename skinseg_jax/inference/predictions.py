@@ -130,7 +130,8 @@ def predict(
   Raises:
     InputError: If the folder holds predictions of another model or with other
       options.
-    StoppedError: After a signal; the same call goes on from there.
+    StoppedError: After a signal, if there is one process; the same call goes on
+      from there. Several processes are not stopped by SIGTERM, which JAX takes.
   """
   model = model.on_this_process()
   settings = _settings(model, places, options)

@@ -47,11 +47,11 @@ def rows(out):
 
 
 def contents(out):
-  """Bytes of every file; rows in the order of their names."""
+  """Bytes of every file but the tables; rows in the order of their names."""
   files = {
     str(path.relative_to(out)): path.read_bytes()
     for path in out.rglob('*.*')
-    if path.name != 'predictions.csv'
+    if path.name not in ('predictions.csv', 'predictions.parquet')
   }
   return files, sorted(rows(out), key=lambda row: row['image_id'])
 
