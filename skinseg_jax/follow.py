@@ -64,7 +64,10 @@ def _follow(
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / _TABLE
-    with path.open('w', encoding='utf-8', newline='') as file:
+    # Names of files need not be UTF-8.
+    with path.open(
+      'w', encoding='utf-8', errors='surrogateescape', newline=''
+    ) as file:
       writer = csv.DictWriter(file, table.COLUMNS, lineterminator='\n')
       writer.writeheader()
       for one in tqdm.tqdm(lesions, unit='lesion', disable=None):

@@ -1,5 +1,6 @@
 """Errors that end a program with one message and an exit code, no traceback."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +61,9 @@ class Few:
 
 def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
   """Runs `main(argv)`; turns our errors into one message and an exit code."""
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    # Names of files need not be UTF-8, and are printed all the same.
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     main(argv)
   except (InputError, DivergenceError) as error:

@@ -1,6 +1,7 @@
 """The command follow on drawn lesions and a model whose answer is known."""
 
 import csv
+import os
 
 import drawn_shapes as drawn
 import fake_model
@@ -140,6 +141,22 @@ def test_the_lesion_of_the_first_picture_is_followed(model, tmp_path):
   assert third['lightness_change'] == ''
   assert 'where the first picture has it' in third['problem']
   assert third['problem'] in (out / 'arm.html').read_text()
+
+
+def test_names_that_are_not_utf_8(model, tmp_path, capfd):
+  name = os.fsdecode(b'\xff arm')
+  image, _ = drawn.lesion(drawn.texture())
+  try:
+    _save(image, tmp_path / 'in' / name / '1.png')
+  except OSError:
+    pytest.skip('this file system takes UTF-8 only')
+  other, _ = drawn.lesion(drawn.texture(seed=1))
+  _save(other, tmp_path / 'in' / name / '2.png')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'in', '--output', out) == 0
+  assert os.fsencode(name) in (out / 'follow.csv').read_bytes()
+  assert '? arm' in (out / f'{name}.html').read_text()
+  assert '1 pictures are not registered' in capfd.readouterr().out
 
 
 def test_nothing_is_written_into_a_shared_model(model, tmp_path, capsys):
