@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 # Everything else is done, but some files could not be read.
 SKIPPED_FILES = 3
+# A shell's exit code for SIGINT.
+_INTERRUPTED = 130
 
 
 class InputError(ValueError):
@@ -69,6 +71,14 @@ def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
   except (InputError, DivergenceError) as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)
+  except KeyboardInterrupt:
+    # Of a command that cannot resume.
+    print(
+      '\nstopped by SIGINT; run the same command again, with --overwrite if it'
+      ' has that flag.',
+      file=sys.stderr,
+    )
+    sys.exit(_INTERRUPTED)
   except StoppedError as stop:
     sys.stdout.flush()
     print(stop, file=sys.stderr, flush=True)
