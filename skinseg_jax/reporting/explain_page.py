@@ -49,9 +49,7 @@ class Page:
     self._count += 1
     if len(self._sheets) < _SHOWN:
       link = urllib.parse.quote(os.fsencode(f'{name}.png'))
-      self._sheets.append(
-        {'name': shown, 'link': link, 'picture': _small(png)}
-      )
+      self._sheets.append({'name': shown, 'link': link, 'picture': _small(png)})
     for one in found.maps:
       self._correlations[one.kind, one.name].append(one.correlation)
 
