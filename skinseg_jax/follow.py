@@ -60,11 +60,14 @@ def _follow(
   devices.use('auto')
   compilation.keep_programs()
   model = trained_model.load_all(args.workdir, args.checkpoint)
-  skipped, changed, alone = errors.Few(), errors.Few(), errors.Few()
+  skipped, changed, alone, noted = (errors.Few() for _ in range(4))
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / _TABLE
-    with path.open('w', encoding='utf-8', newline='') as file:
+    # Names of files need not be UTF-8.
+    with path.open(
+      'w', encoding='utf-8', errors='surrogateescape', newline=''
+    ) as file:
       writer = csv.DictWriter(file, table.COLUMNS, lineterminator='\n')
       writer.writeheader()
       for one in tqdm.tqdm(lesions, unit='lesion', disable=None):
@@ -77,6 +80,8 @@ def _follow(
             skipped.add(visit.problem)
           if visit.status == course.ALONE:
             alone.add(f'{visit.entry.path}: {visit.problem}')
+          elif visit.problem and visit.status != course.SKIPPED:
+            noted.add(f'{visit.entry.path}: {visit.problem}')
           if visit.beyond:
             labels = ', '.join(what.label for what in visit.beyond)
             changed.add(f'{visit.entry.path}: {labels}')
@@ -89,6 +94,8 @@ def _follow(
     ) from error
   if alone.count:
     print(f'{alone.count} pictures are not registered:\n{alone}')
+  if noted.count:
+    print(f'{noted.count} pictures have a problem:\n{noted}')
   if changed.count:
     print(
       f'{changed.count} pictures differ from the first of their lesion more'

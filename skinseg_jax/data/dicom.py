@@ -7,6 +7,7 @@ package is optional.
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -41,7 +42,7 @@ def pixel_spacing(data: bytes) -> tuple[float, float] | None:
 
   From `PixelSpacing`, for a file with functional groups from the group that all
   frames share, or for a secondary capture from `NominalScannedPixelSpacing`.
-  Values that are not positive state no distance.
+  Anything but two positive values states no distance.
   """
   header = _read(data, pixels=False)
   places = [header]
@@ -49,7 +50,9 @@ def pixel_spacing(data: bytes) -> tuple[float, float] | None:
     places += group.get('PixelMeasuresSequence') or []
   for keyword in ('PixelSpacing', 'NominalScannedPixelSpacing'):
     for place in places:
-      if spacing := place.get(keyword):
+      # A value alone is no sequence, and an empty one no number.
+      spacing = place.get(keyword)
+      if isinstance(spacing, Sequence) and len(spacing) == 2 and all(spacing):
         rows, columns = map(float, spacing)
         if 0 < rows < math.inf and 0 < columns < math.inf:
           return rows, columns

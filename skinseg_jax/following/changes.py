@@ -130,11 +130,14 @@ def compare(
 ) -> Change | None:
   """Compares a value with that of the first picture; None if one is missing.
 
-  Lengths and areas have to be in one unit and above 0.
+  Lengths and areas have to be in one unit, the first one above 0. A later one
+  of 0 is a change beyond every limit.
   """
   if first is None or later is None:
     return None
   if what.relative:
     ratio = later / first
+    if not ratio:
+      return Change(0.0, True)
     return Change(ratio, max(ratio, 1 / ratio) > what.limit)
   return Change(later - first, abs(later - first) > what.limit)

@@ -26,7 +26,7 @@ class Visit:
     status: `FIRST` of the pictures with a lesion; `REGISTERED` to it; `ALONE`
       if that failed; `NOTHING` if there is no lesion; `SKIPPED` if the file
       cannot be read.
-    problem: Why it is not registered or skipped; ''.
+    problem: Why it is skipped, not registered or not compared; ''.
     reasons: Why a person should look at the outline, separated by '; '.
     scale: Pixels of the first file for one of this file, where registered.
     degrees: Turn onto the first picture, clockwise as seen.
@@ -36,7 +36,9 @@ class Visit:
     changed: Changes since the first picture, by name, where they make sense.
     picture: As it lies on the first one where it is registered, RGB, uint8
       [H, W, 3]; None if the file cannot be read.
-    mask: The lesion on `picture`, bool [H, W].
+    mask: The lesion on `picture`, bool [H, W]; all that was found if nothing
+      lies where the first picture has its lesion.
+    cut: Whether the lesion goes on outside of the picture.
   """
 
   entry: series.Entry
@@ -51,11 +53,12 @@ class Visit:
   changed: dict[str, changes.Change] = dataclasses.field(default_factory=dict)
   picture: np.ndarray | None = None
   mask: np.ndarray | None = None
+  cut: bool = False
 
   @property
-  def cut(self) -> bool:
-    """Whether the lesion goes on outside of the picture."""
-    return review.BORDER in self.reasons.split('; ')
+  def several(self) -> bool:
+    """Whether the picture shows several lesions."""
+    return review.SEVERAL in self.reasons.split('; ')
 
   @property
   def beyond(self) -> list[changes.Measure]:
@@ -166,17 +169,25 @@ def _see(
 
 
 def _measured(
-  entry: series.Entry, status: str, seen: _Seen, step: float, unit: str
+  entry: series.Entry,
+  status: str,
+  seen: _Seen,
+  lesion: np.ndarray,
+  step: float,
+  unit: str,
 ) -> Visit:
-  masks = seen.masks
+  """Measures one piece of the mask, and what each view has at its place."""
+  each = [views.piece_at(view, lesion) for view in seen.masks.views]
+  sides = lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]
   return Visit(
     entry,
     status,
     reasons=seen.reasons,
     unit=unit,
-    values=changes.measure(seen.image, masks.mask, masks.views, step),
+    values=changes.measure(seen.image, lesion, each, step),
     picture=seen.image,
-    mask=masks.mask,
+    mask=lesion,
+    cut=any(bool(side.any()) for side in sides),
   )
 
 
@@ -185,7 +196,9 @@ def _first(
 ) -> _Reference:
   spacing = seen.spacing or pixel_spacing
   step = (spacing or 1.0) / seen.reduction
-  visit = _measured(entry, FIRST, seen, step, 'mm' if spacing else 'px')
+  lesion = views.largest(seen.masks.mask)
+  unit = 'mm' if spacing else 'px'
+  visit = _measured(entry, FIRST, seen, lesion, step, unit)
   points = registration.find_points(seen.image, seen.masks.mask)
   return _Reference(visit, seen, points, step)
 
@@ -195,16 +208,20 @@ def _later(entry: series.Entry, seen: _Seen, first: _Reference) -> Visit:
   try:
     found = registration.register(first.points, points)
   except registration.RefusedError as error:
-    visit = _measured(entry, ALONE, seen, 1 / seen.reduction, 'own px')
+    lesion = views.largest(seen.masks.mask)
+    step = 1 / seen.reduction
+    visit = _measured(entry, ALONE, seen, lesion, step, 'own px')
     visit.problem = str(error)
+    if visit.several or first.visit.several:
+      visit.problem += (
+        '; it or the first picture shows several lesions, so nothing is'
+        ' compared'
+      )
+      return visit
   else:
-    step = first.step * found.scale
-    visit = _measured(entry, REGISTERED, seen, step, first.visit.unit)
-    visit.scale = found.scale * seen.reduction / first.seen.reduction
-    visit.degrees, visit.points = found.degrees, found.points
-    size = first.seen.image.shape[:2]
-    visit.picture = registration.aligned(seen.image, found, size)
-    visit.mask = registration.aligned(seen.masks.mask, found, size)
+    visit = _registered(entry, seen, first, found)
+    if not visit.values:
+      return visit
   for what in changes.MEASURES:
     if what.relative and visit.status != REGISTERED:
       continue
@@ -215,4 +232,37 @@ def _later(entry: series.Entry, seen: _Seen, first: _Reference) -> Visit:
     )
     if change:
       visit.changed[what.name] = change
+  return visit
+
+
+def _registered(
+  entry: series.Entry,
+  seen: _Seen,
+  first: _Reference,
+  found: registration.Similarity,
+) -> Visit:
+  """Measures the lesion that lies on the first one; no values without one."""
+  assert first.visit.mask is not None
+  place = registration.brought_back(
+    first.visit.mask, found, seen.image.shape[:2]
+  )
+  lesion = views.piece_at(seen.masks.mask, place)
+  if lesion.any():
+    step = first.step * found.scale
+    unit = first.visit.unit
+    visit = _measured(entry, REGISTERED, seen, lesion, step, unit)
+  else:
+    lesion = seen.masks.mask
+    visit = Visit(
+      entry,
+      REGISTERED,
+      'no lesion is found where the first picture has it, so nothing is'
+      ' compared',
+      seen.reasons,
+    )
+  visit.scale = found.scale * seen.reduction / first.seen.reduction
+  visit.degrees, visit.points = found.degrees, found.points
+  size = first.seen.image.shape[:2]
+  visit.picture = registration.aligned(seen.image, found, size)
+  visit.mask = registration.aligned(lesion, found, size)
   return visit

@@ -181,6 +181,29 @@ def aligned(
   return warped.view(bool) if is_mask else warped
 
 
+def brought_back(
+  mask: np.ndarray, similarity: Similarity, size: tuple[int, int]
+) -> np.ndarray:
+  """A mask of the first picture as it lies on another one.
+
+  Args:
+    mask: bool [H, W].
+    similarity: From the other picture to the first.
+    size: Height and width of the other picture.
+
+  Returns:
+    bool [height, width].
+  """
+  import cv2  # An optional package.
+
+  return cv2.warpAffine(
+    mask.view(np.uint8),
+    similarity.matrix,
+    size[::-1],
+    flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+  ).view(bool)
+
+
 def _matches(first: Points, other: Points) -> tuple[np.ndarray, np.ndarray]:
   """Places of points that are each other's nearest: float32 [M, 2] each."""
   import cv2  # An optional package.

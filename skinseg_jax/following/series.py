@@ -13,15 +13,25 @@ from skinseg_jax.runtime import errors
 
 # 2024-05-01, 2024_05_01, 2024.05.01 or 20240501 within a file's name.
 _DATE = re.compile(r'(?<!\d)((?:19|20)\d\d)([-_.]?)(\d\d)\2(\d\d)(?!\d)')
+# Columns of a csv file, in any case.
+_COLUMNS = ('lesion', 'date', 'file')
 # What no name of a page may hold.
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.')
 
 
 class Entry(NamedTuple):
-  """A picture of a lesion; `date` is None where no date is known."""
+  """A picture of a lesion; `time` is None where no date is known.
+
+  It is the local time as it is written, and midnight where only a date is.
+  """
 
   path: pathlib.Path
-  date: datetime.date | None
+  time: datetime.datetime | None
+
+  @property
+  def date(self) -> datetime.date | None:
+    """The day of the picture."""
+    return self.time and self.time.date()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +56,9 @@ def read(path: pathlib.Path, leave_out: pathlib.Path) -> list[Series]:
   """Reads a folder with one folder for each lesion, or a csv file.
 
   In a folder, dates are taken from the names of the files. A csv file has the
-  columns lesion, date (such as 2024-05-01, or empty) and file (relative to the
-  csv file). Pictures without dates have the order of their names, or of the
-  rows of the csv file.
+  columns lesion, date (such as 2024-05-01 or 2024-05-01T10:15, or empty) and
+  file (relative to the csv file). Pictures without dates, or of one time, have
+  the order of their names, or of the rows of the csv file.
 
   Args:
     path: The folder or the csv file.
@@ -87,8 +97,10 @@ def read(path: pathlib.Path, leave_out: pathlib.Path) -> list[Series]:
     Series(
       lesion,
       entries
-      if entries[0].date is None
-      else sorted(entries, key=lambda entry: entry.date or datetime.date.min),
+      if entries[0].time is None
+      else sorted(
+        entries, key=lambda entry: entry.time or datetime.datetime.min
+      ),
     )
     for lesion, entries in by_lesion.items()
   ]
@@ -96,14 +108,15 @@ def read(path: pathlib.Path, leave_out: pathlib.Path) -> list[Series]:
   return series
 
 
-def date_in(name: str) -> datetime.date | None:
-  """The first date in a name, or None."""
+def dates_in(name: str) -> list[datetime.datetime]:
+  """The different dates in a name, in order; the time is midnight."""
+  found = {}
   for year, _, month, day in _DATE.findall(name):
     try:
-      return datetime.date(int(year), int(month), int(day))
+      found[datetime.datetime(int(year), int(month), int(day))] = None
     except ValueError:
       continue
-  return None
+  return list(found)
 
 
 def _of_folder(
@@ -117,8 +130,15 @@ def _of_folder(
   found = []
   for _, path, name in files:
     lesion, slash, _ = name.partition('/')
+    dates = dates_in(path.name)
+    if slash and len(dates) > 1:
+      shown = ' and '.join(str(date.date()) for date in dates)
+      problems.append(
+        f'{path} has several dates in its name, {shown}; leave only that of the'
+        ' picture, or give a csv file with the columns lesion, date and file'
+      )
     if slash:
-      found.append((lesion, Entry(path, date_in(path.name))))
+      found.append((lesion, Entry(path, dates[0] if dates else None)))
     else:
       problems.append(
         f'{path} lies in no folder of a lesion; move it to'
@@ -145,22 +165,24 @@ def _of_table(
       f'--input {path}: {error}; save it as csv with the columns lesion, date'
       ' and file.'
     ) from error
-  lesion = 'lesion' if 'lesion' in table.header else 'lesion_id'
-  lacking = {lesion, 'date', 'file'} - set(table.header)
-  if lacking:
+  names = {name.lower(): name for name in table.header}
+  if 'lesion' not in names and 'lesion_id' in names:
+    names['lesion'] = names['lesion_id']
+  if lacking := [name for name in _COLUMNS if name not in names]:
     raise errors.InputError(
       f'--input {path} has the columns {", ".join(table.header)}; add'
-      f' {" and ".join(sorted(lacking))} to its first line. It needs lesion,'
-      ' date and file.'
+      f' {" and ".join(lacking)} to its first line. It needs lesion, date and'
+      ' file.'
     )
   problems += table.problems
   found = []
   for number, row in table.lines:
-    file = path.parent / pathlib.Path(row['file']).expanduser()
-    wrong = _row_problems(row[lesion], row['date'], row['file'], file)
+    lesion, date, cell = (row[names[name]] for name in _COLUMNS)
+    file = path.parent / pathlib.Path(cell).expanduser()
+    wrong = _row_problems(lesion, date, cell, file)
     problems += [f'row {number}: {problem}' for problem in wrong]
     if not wrong:
-      found.append((row[lesion], Entry(file, _iso(row['date']))))
+      found.append((lesion, Entry(file, _iso(date))))
   return found
 
 
@@ -184,15 +206,15 @@ def _row_problems(
   return wrong
 
 
-def _iso(text: str) -> datetime.date | None:
+def _iso(text: str) -> datetime.datetime | None:
   try:
-    return datetime.datetime.fromisoformat(text).date()
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
   except ValueError:
     return None
 
 
 def _check(lesion: str, entries: list[Entry]) -> list[str]:
-  """Refuses a file that is named twice, and dates of some files only."""
+  """Reports files named twice, and lesions where only some have a date."""
   problems = []
   seen: set[pathlib.Path] = set()
   for entry in entries:
@@ -200,7 +222,7 @@ def _check(lesion: str, entries: list[Entry]) -> list[str]:
     if place in seen:
       problems.append(f'{lesion}: {entry.path} is named twice')
     seen.add(place)
-  without = [entry.path.name for entry in entries if entry.date is None]
+  without = [entry.path.name for entry in entries if entry.time is None]
   if 0 < len(without) < len(entries):
     problems.append(
       f'{lesion}: {len(without)} of {len(entries)} pictures have no date'

@@ -1,10 +1,11 @@
-"""Masks of one picture from eight views of it."""
+"""Masks of one picture from turned and mirrored views of it."""
 
 import copy
 import dataclasses
 import itertools
 
 import numpy as np
+from scipy import ndimage
 
 from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import (
@@ -14,13 +15,15 @@ from skinseg_jax.inference import (
   trained_model,
 )
 
-# One lesion per picture: its largest piece, without holes.
-_CLEANING = postprocessing.Steps(fill_holes=True, largest_component=True)
+_LARGEST = postprocessing.Steps(fill_holes=True, largest_component=True)
+_FILLED = postprocessing.Steps(fill_holes=True)
+# Pixels that touch at a corner belong to one piece.
+_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Masks:
-  """What a model says about a picture.
+  """What a model says about a picture, with all pieces.
 
   Attributes:
     mask: By the mean probability of all views, bool [H, W].
@@ -51,8 +54,29 @@ def predict(model: model_interface.AnyModel, image: np.ndarray) -> Masks:
     for probability in _of_views(member, resized)
   ]
   mean = np.asarray(np.mean(found, axis=0, dtype=np.float32))
-  clean = lambda one: postprocessing.clean(one > threshold, _CLEANING)
-  return Masks(clean(mean), [clean(one) for one in found], mean)
+  return Masks(mean > threshold, [one > threshold for one in found], mean)
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+  """The largest piece of a mask, without holes; bool [H, W]."""
+  return postprocessing.clean(mask, _LARGEST)
+
+
+def piece_at(mask: np.ndarray, place: np.ndarray) -> np.ndarray:
+  """The piece of a mask that covers most of a place, without holes.
+
+  Args:
+    mask: bool, [H, W].
+    place: bool, [H, W].
+
+  Returns:
+    bool [H, W]; empty if the mask covers nothing of the place.
+  """
+  filled = postprocessing.clean(mask, _FILLED)
+  labels, _ = ndimage.label(filled, structure=_NEIGHBOURS)
+  covered = np.bincount(labels[place], minlength=1)
+  covered[0] = 0  # Skin.
+  return filled & (labels == covered.argmax())
 
 
 def _of_views(

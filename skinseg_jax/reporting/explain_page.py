@@ -2,7 +2,9 @@
 
 import collections
 import io
+import os
 import pathlib
+import urllib.parse
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,9 @@ class Page:
       name: Path of the sheet below the folder, without extension.
       found: The explanation.
     """
-    png = figures.to_png(explain_sheet.draw(found, name))
+    # Names of files need not be UTF-8.
+    shown = name.encode('utf-8', 'replace').decode()
+    png = figures.to_png(explain_sheet.draw(found, shown))
     path = self._folder / f'{name}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + '.tmp')
@@ -44,7 +48,8 @@ class Page:
     temporary.replace(path)
     self._count += 1
     if len(self._sheets) < _SHOWN:
-      self._sheets.append({'name': name, 'picture': _small(png)})
+      link = urllib.parse.quote(os.fsencode(f'{name}.png'))
+      self._sheets.append({'name': shown, 'link': link, 'picture': _small(png)})
     for one in found.maps:
       self._correlations[one.kind, one.name].append(one.correlation)
 

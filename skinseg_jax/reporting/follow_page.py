@@ -73,7 +73,7 @@ def _findings(visit: course.Visit, first: course.Visit | None) -> list[str]:
       f' differ by less than {_limit(what)}'
     )
     if first and not _sure(what, first, visit):
-      sentence += '. The eight views do not agree on this change'
+      sentence += '. The views do not agree on this change'
     found.append(sentence)
   if visit.changed and not visit.beyond:
     found.append('no measure changed more than repeated pictures differ')

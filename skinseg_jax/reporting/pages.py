@@ -72,7 +72,8 @@ def write(path: pathlib.Path, template: str, **values: Any) -> None:
     labels=figures.LABELS, **values
   )
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(page, encoding='utf-8')
+  # Names of files need not be UTF-8; '?' stands for what is not.
+  temporary.write_text(page, encoding='utf-8', errors='replace')
   temporary.replace(path)
 
 

@@ -1,5 +1,6 @@
 """Errors that end a program with one message and an exit code, no traceback."""
 
+import io
 import os
 import pathlib
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 # Everything else is done, but some files could not be read.
 SKIPPED_FILES = 3
+# A shell's exit code for SIGINT.
+_INTERRUPTED = 130
 
 
 class InputError(ValueError):
@@ -83,11 +86,22 @@ class Few:
 
 def exit_with_message(main: Callable[[list[str]], None], argv: list[str]):
   """Runs `main(argv)`; turns our errors into one message and an exit code."""
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    # Names of files need not be UTF-8, and are printed all the same.
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     main(argv)
   except (InputError, DivergenceError) as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)
+  except KeyboardInterrupt:
+    # Of a command that cannot resume.
+    print(
+      '\nstopped by SIGINT; run the same command again, with --overwrite if it'
+      ' has that flag.',
+      file=sys.stderr,
+    )
+    sys.exit(_INTERRUPTED)
   except StoppedError as stop:
     sys.stdout.flush()
     print(stop, file=sys.stderr, flush=True)

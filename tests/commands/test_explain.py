@@ -1,7 +1,9 @@
 """The command explain: sheets, page, and what it refuses."""
 
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -53,6 +55,19 @@ def output(workdir, pictures, tmp_path_factory):
   assert _run(*flags, '--patch', 16) == errors.SKIPPED_FILES
   (pictures / 'broken.png').unlink()
   return folder
+
+
+def test_a_name_that_is_not_utf_8(workdir, pictures, tmp_path):
+  name = os.fsdecode(b'\xff.png')
+  (tmp_path / 'in').mkdir()
+  try:
+    shutil.copy(pictures / 'a&b.png', tmp_path / 'in' / name)
+  except OSError:
+    pytest.skip('this file system takes UTF-8 only')
+  flags = ('--workdir', workdir, '--input', tmp_path / 'in')
+  assert _run(*flags, '--output', tmp_path / 'out', '--patch', 16) == 0
+  assert (tmp_path / 'out' / name).is_file()
+  assert 'href="%FF.png"' in (tmp_path / 'out/explain.html').read_text()
 
 
 def test_a_sheet_for_each_picture(output):

@@ -29,6 +29,14 @@ def test_dicom_rgb():
   assert pictures.count(data, 'x') == 1
 
 
+@pytest.mark.parametrize(
+  'spacing', [None, 0.02, ['', ''], ['', 0.02], [0.02] * 3, [0.0, 0.02]]
+)
+def test_dicom_that_states_no_spacing(spacing):
+  data = dicom(scene(), 'RGB', PixelSpacing=spacing)
+  assert pictures.pixel_spacing(data, 'x') is None
+
+
 def test_dicom_ybr_full():
   ybr = np.asarray(Image.fromarray(scene()).convert('YCbCr'))
   decoded = preprocessing.decode_image(dicom(ybr, 'YBR_FULL'), 'x')

@@ -1,6 +1,7 @@
 """The command follow on drawn lesions and a model whose answer is known."""
 
 import csv
+import os
 
 import drawn_shapes as drawn
 import fake_model
@@ -108,6 +109,54 @@ def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
   assert '<arm>' not in page
   assert 'leaves this picture or the first one' in page
   assert 'The files have no dates' in page
+
+
+def _two_lesions(texture, radii):
+  """Discs left and right on skin; a radius of 0 is none."""
+  rows, columns = np.mgrid[:240, :320]
+  image = np.full((240, 320, 3), (205, 165, 150), float)
+  image += texture[280:520, 240:560, None]
+  for radius, column in zip(radii, (90, 240), strict=True):
+    disc = np.hypot(rows - 120, columns - column) < radius
+    image[disc] = (95, 60, 50)
+  return np.clip(image, 45, 255).astype(np.uint8)
+
+
+def test_the_lesion_of_the_first_picture_is_followed(model, tmp_path):
+  texture, folder = drawn.texture(), tmp_path / 'in'
+  # The other one is the larger one in the second picture, and alone in the
+  # third.
+  for name, radii in ((1, (45, 40)), (2, (40, 48)), (3, (0, 48))):
+    _save(_two_lesions(texture, radii), folder / f'arm/{name}.png')
+  out = tmp_path / 'out'
+  assert _run('--input', folder, '--output', out) == 0
+  first, second, third = _rows(out)
+  assert 'several lesions' in first['needs_review']
+  assert 'several lesions' in second['needs_review']
+  assert first['status'] == 'first'
+  assert second['status'] == third['status'] == 'registered'
+  change = float(second['area_change'])
+  assert change == pytest.approx(40**2 / 45**2, rel=0.04)
+  assert third['area'] == third['area_change'] == ''
+  assert third['lightness_change'] == ''
+  assert 'where the first picture has it' in third['problem']
+  assert third['problem'] in (out / 'arm.html').read_text()
+
+
+def test_names_that_are_not_utf_8(model, tmp_path, capfd):
+  name = os.fsdecode(b'\xff arm')
+  image, _ = drawn.lesion(drawn.texture())
+  try:
+    _save(image, tmp_path / 'in' / name / '1.png')
+  except OSError:
+    pytest.skip('this file system takes UTF-8 only')
+  other, _ = drawn.lesion(drawn.texture(seed=1))
+  _save(other, tmp_path / 'in' / name / '2.png')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'in', '--output', out) == 0
+  assert os.fsencode(name) in (out / 'follow.csv').read_bytes()
+  assert '? arm' in (out / f'{name}.html').read_text()
+  assert '1 pictures are not registered' in capfd.readouterr().out
 
 
 def test_nothing_is_written_into_a_shared_model(model, tmp_path, capsys):

@@ -25,17 +25,19 @@ def _read(path):
 @pytest.mark.parametrize(
   ('name', 'expected'),
   [
-    ('2024-05-01.jpg', (2024, 5, 1)),
-    ('IMG_20240501_123456.jpg', (2024, 5, 1)),
-    ('arm 2024_05_01.png', (2024, 5, 1)),
-    ('ISIC_0024306.jpg', None),
-    ('2024-13-01.jpg', None),
-    ('2024-0501.jpg', None),
-    ('120240501.jpg', None),
+    ('2024-05-01.jpg', [(2024, 5, 1)]),
+    ('IMG_20240501_123456.jpg', [(2024, 5, 1)]),
+    ('arm 2024_05_01.png', [(2024, 5, 1)]),
+    ('20240501 of 2024-05-01.png', [(2024, 5, 1)]),
+    ('patient_19550412_2024-05-01.jpg', [(1955, 4, 12), (2024, 5, 1)]),
+    ('ISIC_0024306.jpg', []),
+    ('2024-13-01.jpg', []),
+    ('2024-0501.jpg', []),
+    ('120240501.jpg', []),
   ],
 )
 def test_dates_in_names(name, expected):
-  assert series.date_in(name) == (expected and datetime.date(*expected))
+  assert series.dates_in(name) == [datetime.datetime(*d) for d in expected]
 
 
 def test_a_folder_for_each_lesion(tmp_path):
@@ -59,11 +61,13 @@ def test_the_output_is_no_lesion(tmp_path):
 
 def test_a_folder_that_does_not_fit(tmp_path):
   _write(tmp_path / 'in', 'loose.jpg', 'a/2024-05-01.jpg', 'a/later.jpg')
+  _write(tmp_path / 'in', 'b/born 19550412, 2024-05-01.jpg')
   with pytest.raises(errors.InputError) as error:
     _read(tmp_path / 'in')
   message = str(error.value)
   assert 'loose.jpg lies in no folder of a lesion' in message
   assert 'a: 1 of 2 pictures have no date (later.jpg)' in message
+  assert 'several dates in its name, 1955-04-12 and 2024-05-01' in message
   with pytest.raises(errors.InputError, match='does not exist'):
     _read(tmp_path / 'nowhere')
   (tmp_path / 'empty').mkdir()
@@ -84,6 +88,20 @@ def test_a_table(tmp_path):
     ('arm left', True, ['x.jpg', 'y.jpg']),
     ('back', False, ['z.jpg', 'w.jpg']),
   ]
+
+
+def test_a_table_with_times_and_capitals(tmp_path):
+  _write(tmp_path, 'a.jpg', 'b.jpg', 'c.jpg')
+  table = tmp_path / 'lesions.csv'
+  table.write_text(
+    'Lesion,Date,File\n'
+    'arm,2024-05-01T15:30,a.jpg\n'
+    'arm,2024-05-01T09:05+02:00,b.jpg\n'
+    'arm,2024-05-01,c.jpg\n'
+  )
+  assert _read(table) == [('arm', True, ['c.jpg', 'b.jpg', 'a.jpg'])]
+  (one,) = series.read(table, tmp_path / 'out')
+  assert {str(entry.date) for entry in one.entries} == {'2024-05-01'}
 
 
 def test_a_table_that_does_not_fit(tmp_path):
@@ -115,4 +133,9 @@ def test_a_table_that_does_not_fit(tmp_path):
     assert words in message
   table.write_text('lesion,day\na,2024-05-01\n')
   with pytest.raises(errors.InputError, match='add date and file to its first'):
+    _read(table)
+  table.write_text('Name,Day\na,2024-05-01\n')
+  with pytest.raises(
+    errors.InputError, match='add lesion and date and file to'
+  ):
     _read(table)

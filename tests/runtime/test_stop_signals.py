@@ -31,6 +31,18 @@ def test_deferred_signal_is_only_noted(signum):
     next(stopping)
 
 
+def test_interrupt_of_a_command_that_cannot_resume(capsys):
+  def interrupted(argv):
+    del argv
+    raise KeyboardInterrupt
+
+  with pytest.raises(SystemExit) as end:
+    errors.exit_with_message(interrupted, [])
+  assert end.value.code == 128 + signal.SIGINT
+  (line,) = capsys.readouterr().err.strip().splitlines()
+  assert line.startswith('stopped by SIGINT')
+
+
 def _stop_outside():
   with stop_signals.StopSignals():
     os.kill(os.getpid(), signal.SIGTERM)
