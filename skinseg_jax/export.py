@@ -10,11 +10,11 @@ takes such a folder as --workdir, and so does `evaluate` with --output. Nothing
 is uploaded. Paths of this machine are left out.
 
 onnx, stablehlo, tflite, savedmodel: the network for a program without Flax.
-Pictures go in as uint8, probabilities come out; any number of pictures at once,
-but one with tflite. Beside the file are `model.json`, which describes it, and
-`example.py`, which uses it. Its probabilities are compared with those of Flax
-before the folder is written. onnx is for ONNX Runtime, stablehlo for JAX alone,
-tflite for LiteRT on phones, savedmodel for TensorFlow.
+Pictures go in as uint8, probabilities come out. The batch size is free. A
+tflite file takes one picture at a time. Beside the file are `model.json`, which
+describes it, and `example.py`, which uses it. Its probabilities are compared
+with those of Flax before the folder is written. onnx is for ONNX Runtime,
+stablehlo for JAX alone, tflite for LiteRT on phones, savedmodel for TensorFlow.
 
 --precision float16 or int8 makes a smaller ONNX file. It is written only if the
 pooled Dice of the validation images falls by at most 0.001. A model without a
@@ -26,6 +26,7 @@ the files of onnxruntime-web; --runtime_dir names their folder.
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import shutil
 import sys
@@ -47,18 +48,18 @@ def main(argv: list[str]) -> None:
     InputError: If the run cannot be read or the folder cannot be written to.
   """
   args = _parse(argv)
-  workdir = shared_model.chosen(args.workdir)
-  config_lib.load(workdir / 'config.json')  # Is it a run?
+  args.workdir = shared_model.chosen(args.workdir)
+  config_lib.load(args.workdir / 'config.json')  # Is it a run?
   if args.format != 'huggingface':
     portable.check_installed(args.format)
-  shared_model.keep_out(workdir, args.output)
+  shared_model.keep_out(args.workdir, args.output)
   if args.format == portable.WEB:
     web_runtime.check(args.runtime_dir)
   elif args.runtime_dir is not None:
     raise errors.InputError(
       f'--runtime_dir is for --format web, not {args.format}; leave it out.'
     )
-  _check_data(args, workdir)
+  _check_data(args)
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     empty = all(path.name == _PARTIAL for path in args.output.iterdir())
@@ -70,25 +71,17 @@ def main(argv: list[str]) -> None:
     raise errors.InputError(
       f'{args.output} is not empty; give a new folder as --output.'
     )
-  step = export(
-    workdir,
-    args.checkpoint,
-    args.output,
-    args.format,
-    args.runtime_dir,
-    args.precision,
-    args.data_dir,
-  )
-  print(f'exported step {step} of {workdir} to {args.output}')
+  step = _export(args)
+  print(f'exported step {step} of {args.workdir} to {args.output}')
 
 
-def _check_data(args: argparse.Namespace, workdir: pathlib.Path) -> None:
+def _check_data(args: argparse.Namespace) -> None:
   """Checks the flags around --precision.
 
   Raises:
     InputError: If they do not fit the format or the folder of the model.
   """
-  reduced = args.precision != 'float32'
+  workdir, reduced = args.workdir, args.precision != 'float32'
   if reduced and args.format != 'onnx':
     raise errors.InputError(
       f'--precision {args.precision} is for --format onnx, not {args.format};'
@@ -113,44 +106,28 @@ def _check_data(args: argparse.Namespace, workdir: pathlib.Path) -> None:
       )
 
 
-def export(
-  workdir: pathlib.Path,
-  checkpoint: str,
-  output: pathlib.Path,
-  kind: str,
-  runtime: pathlib.Path | None = None,
-  precision: str = 'float32',
-  data_dir: pathlib.Path | None = None,
-) -> int:
+def _export(args: argparse.Namespace) -> int:
   """Writes the folder; returns the step of the checkpoint.
 
   After an error the folder is as it was.
 
   Args:
-    workdir: Folder of the run.
-    checkpoint: 'best', 'last' or a step.
-    output: An existing folder.
-    kind: The format.
-    runtime: For the format web: folder with the files of onnxruntime-web.
-    precision: Of an ONNX file.
-    data_dir: Where HAM10000 is prepared; for another precision of a model
-      without a run.
+    args: From `_parse`; the output is an existing folder.
 
   Raises:
     InputError: If the checkpoint cannot be read or exported, or the folder
       cannot be written to.
   """
+  output = args.output
   partial = output / _PARTIAL
   try:
     shutil.rmtree(partial, ignore_errors=True)  # Of an export that was killed.
     partial.mkdir()
-    if kind == 'huggingface':
-      step = _write_shared(workdir, checkpoint, partial)
+    if args.format == 'huggingface':
+      step = _write_shared(args.workdir, args.checkpoint, partial)
     else:
-      step = _write_portable(
-        workdir, checkpoint, partial, kind, runtime, precision, data_dir
-      )
-    # model.json is last: a folder with it is whole.
+      step = _write_portable(partial, args)
+    # model.json is moved last, so a folder that has it is complete.
     for path in sorted(partial.iterdir(), key=lambda p: p.name == 'model.json'):
       path.rename(output / path.name)
   except OSError as error:
@@ -162,54 +139,56 @@ def export(
   return step
 
 
-def _write_portable(
-  workdir: pathlib.Path,
-  checkpoint: str,
-  output: pathlib.Path,
-  kind: str,
-  runtime: pathlib.Path | None,
-  precision: str,
-  data_dir: pathlib.Path | None,
-) -> int:
+def _write_portable(output: pathlib.Path, args: argparse.Namespace) -> int:
   # Imported here, because the import takes seconds.
   from skinseg_jax.evaluation import shared_models
   from skinseg_jax.exporting import reduced, web_page
   from skinseg_jax.inference import trained_model
   from skinseg_jax.reporting import model_card
 
-  model = trained_model.load(workdir, checkpoint)
+  model = trained_model.load(args.workdir, args.checkpoint)
   about: dict[str, Any] = {'licence': model_card.licence(model.config)}
-  if model.config.evaluation.test_time_augmentation == 'off':
-    about['scores'] = model_card.scores(workdir, model.step)['scores']
-  else:
+  replace = None
+  if args.precision != 'float32':
+    replace = functools.partial(
+      reduced.replace,
+      precision=args.precision,
+      model=model,
+      run_data=shared_models.open_data(
+        args.workdir, model.config, args.data_dir
+      ),
+    )
+  if model.config.evaluation.test_time_augmentation != 'off':
     print(
       'the file predicts each picture once, without its mirror images; the'
       ' scores of the run, which are with them, are left out'
     )
-  if precision != 'float32':
-    run_data = shared_models.open_data(workdir, model.config, data_dir)
-  if runtime is None:
-    difference = portable.write(output, kind, model, about)
-  else:
-    difference, size = web_page.write(output, model, about, runtime)
+  elif replace is None:  # The scores are of float32.
+    about['scores'] = model_card.scores(args.workdir, model.step)['scores']
+  if args.format == portable.WEB:
+    difference, size = web_page.write(output, model, about, args.runtime_dir)
     if size > web_page.SINGLE_FILE_LIMIT:
       print(
         f'single_file.html was not written: it would have {size / 2**20:.0f}'
         f' MiB, more than {web_page.SINGLE_FILE_LIMIT / 2**20:.0f}'
       )
-      if not shared_model.is_one(workdir):
+      if not shared_model.is_one(args.workdir):
         print(
           'export with --format huggingface first, and give that folder as'
           ' --workdir: its weights take half the space'
         )
-  print(f'largest difference to Flax in a probability: {difference:.2g}')
-  if precision != 'float32':
-    found = reduced.write(output, precision, model, run_data)
-    print(
-      f'pooled Dice on {found["images"]:,} validation images:'
-      f' {found["dice_float32"]:.4f} in float32, {found["dice"]:.4f} in'
-      f' {precision} (change {-found["dice_loss"]:+.4f})'
+  else:
+    description = portable.write(
+      output, args.format, model, about, replace=replace
     )
+    difference = description['largest_difference_to_flax']
+    if found := description.get('validation'):
+      print(
+        f'pooled Dice on {found["images"]:,} validation images:'
+        f' {found["dice_float32"]:.4f} in float32, {found["dice"]:.4f} in'
+        f' {args.precision} (change {-found["dice_loss"]:+.4f})'
+      )
+  print(f'largest difference to Flax in a probability: {difference:.2g}')
   return model.step
 
 
@@ -280,7 +259,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--precision',
     default='float32',
     choices=['float32', 'float16', 'int8'],
-    help='what an ONNX file computes in; default: float32',
+    help='number type of weights and results in an ONNX file; default: float32',
   )
   where = 'where HAM10000 is prepared; for --precision of a model without a run'
   add('--data_dir', help=where, **path)

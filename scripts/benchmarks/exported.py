@@ -47,30 +47,41 @@ def main() -> None:
   sides = ['jax', 'torch', *map(str, args.folders)]
   context = multiprocessing.get_context('spawn')
   pipes, processes = {}, {}
-  for side in sides:
-    pipes[side], theirs = context.Pipe()
-    processes[side] = context.Process(
-      target=_serve, args=(side, args.workdir, theirs), daemon=True
-    )
-    processes[side].start()
-    pipes[side].recv()  # It is warm.
-    # Stopped between its turns: its waiting threads would spin.
-    os.kill(processes[side].pid, signal.SIGSTOP)
   times: dict[str, list[float]] = {side: [] for side in sides}
-  for _ in range(args.turns):
-    for side, pipe in pipes.items():
-      os.kill(processes[side].pid, signal.SIGCONT)
-      pipe.send(None)
-      times[side].append(1e3 * pipe.recv())
+  try:
+    for side in sides:
+      pipes[side], theirs = context.Pipe()
+      processes[side] = context.Process(
+        target=_serve, args=(side, args.workdir, theirs), daemon=True
+      )
+      processes[side].start()
+      theirs.close()  # Or `recv` would wait for a process that has ended.
+      _receive(side, pipes[side])  # It is warm.
+      # Stopped between its turns: its waiting threads would spin.
       os.kill(processes[side].pid, signal.SIGSTOP)
-  for process in processes.values():
-    process.kill()
+    for _ in range(args.turns):
+      for side, pipe in pipes.items():
+        os.kill(processes[side].pid, signal.SIGCONT)
+        pipe.send(None)
+        times[side].append(1e3 * _receive(side, pipe))
+        os.kill(processes[side].pid, signal.SIGSTOP)
+  finally:
+    for process in processes.values():
+      process.kill()
   for side, taken in times.items():
     median = statistics.median(taken)
     print(f'{side:24} {median:8.1f} ({min(taken):.1f} to {max(taken):.1f})')
   if args.output:
-    result = {'milliseconds': times, 'batch': 1, 'cores': os.cpu_count()}
+    cores = len(os.sched_getaffinity(0))
+    result = {'milliseconds': times, 'batch': 1, 'cores': cores}
     args.output.write_text(json.dumps(result, indent=2) + '\n')
+
+
+def _receive(side: str, pipe: Connection) -> float | None:
+  try:
+    return pipe.recv()
+  except EOFError:
+    sys.exit(f'error: {side} failed; its message is above')
 
 
 def _serve(side: str, workdir: pathlib.Path, pipe: Connection) -> None:

@@ -11,8 +11,9 @@ from skinseg_jax.exporting import onnx_graph, onnx_operations, program
 from skinseg_jax.models import named
 from skinseg_jax.models.cpu import switch
 
-# The oldest with all that is used here: old runtimes can read the file.
-OPSET, IR_VERSION = 17, 8
+# Old runtimes can read the file. Before opset 13 the axes of ReduceSum and
+# Unsqueeze were attributes, and int8 weights had one scale for all channels.
+OPSET, IR_VERSION = 13, 7
 
 
 def build(

@@ -27,8 +27,9 @@ class Graph:
   Attributes:
     nodes: In the order of computation.
     weights: By their names.
-    halves: Whether kernels that float16 holds exactly are stored so, apart from
-      their factors; the runtime then multiplies them when it loads the file.
+    halves: Whether kernels that are exact in float16 are stored as float16,
+      separate from their factors. The runtime multiplies the two when it loads
+      the file.
   """
 
   def __init__(self, *, halves: bool = False) -> None:
@@ -133,7 +134,10 @@ class Convolution:
     """See `Source`."""
     axis = 0 if self.kind == 'Conv' else 1
     channels = self.kernel.shape[axis]
-    fits = [v is None or v.size in (1, v.shape[1]) for v in (factor, summand)]
+    fits = [
+      v is None or v.size == 1 or v.size == v.shape[1]
+      for v in (factor, summand)
+    ]
     if not all(fits):
       return Ready(self.emit(graph, None, None)).emit(graph, factor, summand)
     shape = [channels if i == axis else 1 for i in range(4)]

@@ -156,27 +156,16 @@ def _conv_transpose2x2(
 
 
 def _max_pool_with_places(x: Tensor, *, shape: Any) -> list[Tensor]:
-  graph, name = x.graph, x.ordered(_IMAGE)
-  even = [2 * n for n in shape[1:3]]
-  if even != list(x.shape[1:3]):
-    rows = [[0, 0], even, [2, 3]]
-    inputs = [graph.weight(np.array(row, np.int64)) for row in rows]
-    name = graph.node('Slice', [name, *inputs])
-  names = graph.nodes_outputs(
-    'MaxPool', [name], 2, kernel_shape=[2, 2], strides=[2, 2]
+  names = x.graph.nodes_outputs(
+    'MaxPool', [x.ordered(_IMAGE)], 2, kernel_shape=[2, 2], strides=[2, 2]
   )
-  return [Tensor(graph, onnx_graph.Ready(n), shape, _IMAGE) for n in names]
+  return [Tensor(x.graph, onnx_graph.Ready(n), shape, _IMAGE) for n in names]
 
 
 def _unpool(x: Tensor, places: Tensor, *, shape: Any) -> list[Tensor]:
-  graph = x.graph
   inputs = [tensor.ordered(_IMAGE) for tensor in (x, places)]
-  name = graph.node('MaxUnpool', inputs, kernel_shape=[2, 2], strides=[2, 2])
-  rest = [shape[axis] - 2 * x.shape[axis] for axis in (1, 2)]
-  if any(rest):
-    ends = graph.weight(np.array([0] * 6 + rest, np.int64))
-    name = graph.node('Pad', [name, ends])
-  return [Tensor(graph, onnx_graph.Ready(name), shape, _IMAGE)]
+  node = x.graph.node('MaxUnpool', inputs, kernel_shape=[2, 2], strides=[2, 2])
+  return [Tensor(x.graph, onnx_graph.Ready(node), shape, _IMAGE)]
 
 
 # By the names of the functions that `models.named` decorates.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from jax.extend import core
 
 from skinseg_jax.exporting import onnx_graph, onnx_layers, onnx_shapes
@@ -149,7 +150,13 @@ def _max(x: Any, y: Any, *, shape: Any, **_: Any) -> Tensor:
 def _min(x: Any, y: Any, *, shape: Any, **_: Any) -> Tensor:
   value, limit = (x, y) if isinstance(x, Tensor) else (y, x)
   raised = value.source if isinstance(value, Tensor) else None
-  if isinstance(raised, onnx_graph.Clipped) and not isinstance(limit, Tensor):
+  # Nothing may come between both limits.
+  if (
+    isinstance(raised, onnx_graph.Clipped)
+    and raised.high is value.factor is value.summand is None
+    and not isinstance(limit, Tensor)
+    and limit.size == 1
+  ):
     both = onnx_graph.Clipped(raised.name, raised.low, float(limit.item()))
     return Tensor(
       value.graph, both, shape, value.order, repeated=value.repeated
@@ -204,9 +211,12 @@ def _select(
 
 
 def _convert(x: Tensor, *, shape: Any, new_dtype: Any, **_: Any) -> Tensor:
-  types = {np.dtype(np.float32): 1}
-  node = x.graph.node('Cast', [x.name], to=types[np.dtype(new_dtype)])
-  return Tensor(x.graph, onnx_graph.Ready(node), shape, x.order)
+  if np.dtype(new_dtype) != np.float32:
+    raise NotImplementedError(f'numbers of type {new_dtype}')
+  node = x.graph.node('Cast', [x.name], to=onnx.TensorProto.FLOAT)
+  return Tensor(
+    x.graph, onnx_graph.Ready(node), shape, x.order, repeated=x.repeated
+  )
 
 
 def _reduce(x: Tensor, axes: Sequence[int]) -> tuple[tuple[int, ...], Any]:
@@ -235,6 +245,7 @@ _RULES: dict[str, Callable[..., Value]] = {
   'sub': _sub,
   'mul': _mul,
   'div': _div,
+  'neg': lambda x, **_: x.scaled(np.float32(-1)),
   'max': _max,
   'min': _min,
   'gt': lambda x, y, *, shape, **_: _elementwise('Greater', x, y, shape=shape),

@@ -36,6 +36,9 @@ _PACKAGES = {
 FORMATS = tuple(FILES)
 WEB = 'web'  # ONNX with a page; see `web_page`.
 
+# Replaces a file that was checked; returns more for `model.json`.
+Replace = Callable[[pathlib.Path], dict[str, Any]]
+
 _EXAMPLE = pathlib.Path(__file__).parent / 'templates' / 'example.py'
 # One and several: the size of a batch may differ.
 _BATCH_SIZES = (1, 7)
@@ -62,8 +65,13 @@ def check_installed(kind: str) -> None:
 
 
 def write(
-  folder: pathlib.Path, kind: str, model: Any, about: dict[str, Any]
-) -> float:
+  folder: pathlib.Path,
+  kind: str,
+  model: Any,
+  about: dict[str, Any],
+  *,
+  replace: Replace | None = None,
+) -> dict[str, Any]:
   """Writes the file of the network, `model.json` and `example.py`.
 
   Args:
@@ -71,16 +79,17 @@ def write(
     kind: One of `FORMATS`.
     model: An `inference.trained_model.TrainedModel`.
     about: More for `model.json`, such as licence and scores.
+    replace: See `write_network`.
 
   Returns:
-    The largest difference to Flax's probabilities.
+    What `model.json` says.
 
   Raises:
     InputError: See `write_network`.
   """
-  description = write_network(folder, kind, model, about)
+  description = write_network(folder, kind, model, about, replace=replace)
   shutil.copyfile(_EXAMPLE, folder / 'example.py')
-  return description['largest_difference_to_flax']
+  return description
 
 
 def write_network(
@@ -90,6 +99,7 @@ def write_network(
   about: dict[str, Any],
   *,
   halves: bool = False,
+  replace: Replace | None = None,
 ) -> dict[str, Any]:
   """Writes the file of the network and `model.json`.
 
@@ -99,12 +109,14 @@ def write_network(
     model: An `inference.trained_model.TrainedModel`.
     about: More for `model.json`, such as licence and scores.
     halves: For ONNX: see `onnx_graph.Graph`.
+    replace: Called with the file after the check; None keeps the file.
 
   Returns:
     What `model.json` says.
 
   Raises:
-    InputError: If the probabilities differ by more than `TOLERANCE`.
+    InputError: If the format lacks something that the network computes, or the
+      probabilities differ by more than `TOLERANCE`.
   """
   from skinseg_jax.exporting import program, tensorflow_files
 
@@ -128,6 +140,8 @@ def write_network(
       f'the {kind} file differs from Flax by {difference:.2g} in a probability,'
       f' more than {TOLERANCE}: nothing was written. Give another --format.'
     )
+  if replace is not None:
+    about = about | replace(path)
   with path.open('rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
   description = {
@@ -190,7 +204,13 @@ def _write_onnx(path, predict, state, size, halves) -> dict[str, Any]:
 
   from skinseg_jax.exporting import onnx_file
 
-  model = onnx_file.build(predict, state, size, halves=halves)
+  try:
+    model = onnx_file.build(predict, state, size, halves=halves)
+  except NotImplementedError as error:
+    raise errors.InputError(
+      f'the network has no ONNX form ({error}): nothing was written. Give'
+      ' another --format, such as stablehlo.'
+    ) from error
   onnx.save_model(model, path)
   return {'opset': onnx_file.OPSET, 'ir_version': onnx_file.IR_VERSION,
           'nodes': len(model.graph.node), 'precision': 'float32'}  # fmt: skip
@@ -246,7 +266,8 @@ def _difference(run, predict, state, size) -> float:
   # Noise reaches what smooth pictures do not.
   images[::3] = np.random.default_rng(0).integers(0, 256, images[::3].shape)
   flax = jax.jit(predict)
-  return max(
-    float(np.abs(run(images[:n]) - np.asarray(flax(state, images[:n]))).max())
+  largest = [
+    np.abs(run(images[:n]) - np.asarray(flax(state, images[:n]))).max()
     for n in _BATCH_SIZES
-  )
+  ]
+  return float(np.max(largest))  # Not a number if one of them is not.

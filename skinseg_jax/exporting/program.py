@@ -19,6 +19,9 @@ Program = Callable[[Any, jax.Array], jax.Array]
 def build_program(config: config_lib.ModelConfig) -> Program:
   """The evaluation forward pass, in float32 whatever the config computes in.
 
+  Also on accelerators that round float32 to fewer bits by default, such as
+  TF32 on NVIDIA GPUs.
+
   Args:
     config: Which network.
 
@@ -32,7 +35,8 @@ def build_program(config: config_lib.ModelConfig) -> Program:
   )
 
   def program(state, images):
-    logits = nnx.merge(graphdef, state)(images.astype(jnp.float32) / 255.0)
+    with jax.default_matmul_precision('highest'):
+      logits = nnx.merge(graphdef, state)(images.astype(jnp.float32) / 255.0)
     return jax.nn.sigmoid(jnp.squeeze(logits, -1))
 
   return program

@@ -1,12 +1,10 @@
 """ONNX files that compute with fewer bits: float16 and int8.
 
-float16 halves the file, for runtimes that compute in it. int8 holds a quarter;
-the ranges of its numbers are those of training images. Either costs accuracy,
-so the validation images are scored before such a file counts as written.
+float16 halves the file, for runtimes that compute in it. An int8 file is a
+quarter as large; its ranges are calibrated on training images. Both lose
+accuracy, so the command scores the validation images before it keeps the file.
 """
 
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,45 +26,51 @@ _CALIBRATION_IMAGES = 200
 _Run = Callable[[np.ndarray], np.ndarray]
 
 
-def write(
-  folder: pathlib.Path,
+def replace(
+  path: pathlib.Path,
   precision: str,
   model: Any,
   run_data: stored_data.RunData,
 ) -> dict[str, Any]:
-  """Replaces the float32 file in a folder that `portable.write` wrote.
+  """Replaces a float32 file that `portable` wrote.
 
   Args:
-    folder: With `model.onnx` and `model.json`.
+    path: The ONNX file.
     precision: 'float16' or 'int8'.
     model: The `inference.trained_model.TrainedModel` of the file.
     run_data: The images that the model was trained and validated on.
 
   Returns:
-    Of the validation images, each predicted once: `images`, their number;
+    What `model.json` says about the new file. Under `validation`, of the
+    validation images, each predicted once: `images`, their number;
     `dice_float32`, Flax's pooled Dice; `dice`, the file's; and `dice_loss`.
 
   Raises:
-    InputError: If pooled Dice falls by more than `MOST_LOSS`.
+    InputError: If ONNX Runtime cannot make or load the file, or pooled Dice
+      falls by more than `MOST_LOSS`.
   """
   import onnx
+  from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-  path = folder / portable.FILES['onnx']
-  whole = onnx.load(path)
   known: dict[str, Any] = {'precision': precision}
-  if precision == 'float16':
-    onnx.save(halved(whole), path)
-    # ONNX Runtime computes such a file in float32 on most CPUs.
-    others = [portable.load_onnx(rounded(whole).SerializeToString())]
-  else:
-    indices = input_pipeline.select(run_data.data, run_data.split.train)
-    indices = indices[:: -(-len(indices) // _CALIBRATION_IMAGES)]
-    known['calibration_images'] = len(indices)
-    quantise(whole, path, (run_data.data.images[i] for i in indices))
-    others = []
-  found, difference = _compare(
-    [portable.load_onnx(path), *others], model, run_data
-  )
+  try:
+    if precision == 'float16':
+      runs = _halve(path)
+    else:
+      indices = input_pipeline.select(run_data.data, run_data.split.train)
+      indices = indices[:: -(-len(indices) // _CALIBRATION_IMAGES)]
+      known['calibration_images'] = len(indices)
+      images = (run_data.data.images[i] for i in indices)
+      quantise(onnx.load(path), path, images)
+      runs = [portable.load_onnx(path)]
+  except (state.Fail, state.InvalidArgument, state.InvalidGraph,
+          state.InvalidProtobuf, state.NotImplemented,
+          state.RuntimeException) as error:  # fmt: skip
+    raise errors.InputError(
+      f'ONNX Runtime refuses the {precision} file ({error}): nothing was'
+      ' written. Give another --precision, such as float32.'
+    ) from error
+  found, difference = _compare(runs, model, run_data)
   if not (found['dice_loss'] <= MOST_LOSS and np.isfinite(difference)):
     raise errors.InputError(
       f'the {precision} file lowers pooled Dice on the {found["images"]:,}'
@@ -75,17 +79,22 @@ def write(
       f' {MOST_LOSS} is allowed: nothing was written. Give another --precision,'
       ' such as float32.'
     )
-  about = json.loads((folder / 'model.json').read_text('utf-8'))
-  about.pop('scores', None)  # Of float32.
-  about |= known | {
-    'sha256': hashlib.sha256(path.read_bytes()).hexdigest(),
+  return known | {
     'nodes': len(onnx.load(path).graph.node),
     'largest_difference_to_flax': difference,
     'validation': found,
   }
-  text = json.dumps(about, indent=2)
-  (folder / 'model.json').write_text(text + '\n', encoding='utf-8')
-  return found
+
+
+def _halve(path: pathlib.Path) -> list[_Run]:
+  """Replaces a file; returns how runtimes of both kinds compute it."""
+  import onnx
+
+  whole = onnx.load(path)
+  onnx.save(halved(whole), path)
+  # ONNX Runtime computes such a file in float32 on most CPUs.
+  narrow = rounded(whole).SerializeToString()
+  return [portable.load_onnx(path), portable.load_onnx(narrow)]
 
 
 def halved(model: Any) -> Any:
@@ -147,6 +156,7 @@ def quantise(
 
   for node in model.graph.node:
     node.name = node.output[0]
+  _unshare(model.graph)
   # The last convolution gives logits. They stay float32.
   names = [node.name for node in model.graph.node]
   places = [
@@ -165,6 +175,26 @@ def quantise(
     activation_type=quantization.QuantType.QUInt8,
     weight_type=quantization.QuantType.QInt8,
   )
+
+
+def _unshare(graph: Any) -> None:
+  """Gives each node weights of its own.
+
+  ONNX Runtime replaces quantised weights node by node, and fails where two
+  products share a matrix, as those of bilinear resizing do.
+  """
+  import onnx
+
+  weights = {tensor.name: tensor for tensor in graph.initializer}
+  taken = set()
+  for node in graph.node:
+    for i, name in enumerate(node.input):
+      if name in weights and name in taken:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(weights[name])
+        copy.name = node.input[i] = f'{name}_{node.name}_{i}'
+        graph.initializer.append(copy)
+      taken.add(name)
 
 
 class _Pictures:

@@ -88,6 +88,7 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
   predict = portable.load_onnx(folder / file)
   expected = predict(check_picture(height, width)[None]).ravel()[::_STRIDE]
   network, licence = description['network'], description['licence']
+  names = ' '.join(filter(None, (network['architecture'], network['encoder'])))
   if '-nc-' in licence:
     licence += ', not for commercial use'
   digests = {file: description['sha256'], **web_runtime.DIGESTS}
@@ -101,7 +102,7 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
     'height': height,
     'width': width,
     'threshold': description['threshold'],
-    'about': f'Model {network["architecture"]} {network["encoder"]}, step'
+    'about': f'Model {names}, step'
     f' {description["step"]}, SHA-256 {description["sha256"][:12]}. Licence of'
     f' the training data: {licence}.',
     'check': {'stride': _STRIDE, 'expected': expected.tolist()},

@@ -2,6 +2,7 @@
 
 import json
 
+import export_cases
 import numpy as np
 import pytest
 
@@ -13,7 +14,12 @@ from skinseg_jax.runtime import errors
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 
-from skinseg_jax.exporting import reduced  # noqa: E402
+from skinseg_jax.exporting import (  # noqa: E402
+  onnx_file,
+  portable,
+  program,
+  reduced,
+)
 
 
 def _export(workdir, output, *flags):
@@ -71,6 +77,46 @@ def test_the_loss_of_dice_is_stated(
   pooled = tiny_run[1]['pooled']['dice']
   assert found['dice_float32'] == pytest.approx(pooled, abs=1e-6)
   assert f'{found["dice"]:.4f} in {precision}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ('architecture', 'encoder', 'width', 'size'), export_cases.NETWORKS
+)
+def test_every_architecture_can_be_reduced(
+  architecture, encoder, width, size, tmp_path
+):
+  config = config_lib.ModelConfig(
+    architecture=architecture, encoder=encoder, width=width
+  )
+  # As many as in other tests, which share the compiled network.
+  images = np.random.default_rng(1).integers(
+    0, 256, (7, size, size, 3), np.uint8
+  )
+  state, flax = export_cases.trained_like(config, images)
+  predict = program.build_program(config)
+  model = onnx_file.build(predict, state, (size, size))
+  path = tmp_path / 'model.onnx'
+  error = lambda found: np.abs(found - flax).mean()
+  onnx.save(model, path)
+  halves = [error(run(images)) for run in reduced._halve(path)]
+  # The random features of the one reach 4e9, and float16 ends at 65504.
+  assert architecture == 'resunetplusplus' or max(halves) < 0.05
+  reduced.quantise(model, path, images)
+  assert error(portable.load_onnx(path)(images)) < 0.15
+
+
+def test_what_the_runtime_refuses_is_not_written(
+  tiny_run, tmp_path, monkeypatch
+):
+  def broken(model, path, images):
+    path.write_bytes(b'no model')
+
+  monkeypatch.setattr(reduced, 'quantise', broken)
+  with pytest.raises(
+    errors.InputError, match=r'refuses the int8 file.*nothing.*such as float32'
+  ):
+    _export(tiny_run[0], tmp_path / 'model', '--precision=int8')
+  assert not list((tmp_path / 'model').iterdir())
 
 
 def test_what_loses_too_much_is_not_written(tiny_run, tmp_path, monkeypatch):

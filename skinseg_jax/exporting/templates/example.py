@@ -62,6 +62,19 @@ def load():
   return about, lambda images: np.asarray(call(images))
 
 
+def read_picture(path):
+  """Upright, uint8 [H, W, 3]."""
+  image = ImageOps.exif_transpose(Image.open(path))
+  if image.mode in ('I', 'F'):
+    sys.exit(
+      f'error: {path} has 32 bits a pixel. Save it with 8 bits a channel.'
+    )
+  if image.mode.startswith('I;16'):  # Pillow would cut values off at 255.
+    grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+  return np.asarray(image.convert('RGB'))
+
+
 def neighbours(source, target, precision):
   """Both neighbours of each target pixel, and the share of the second."""
   place = (np.arange(target) + 0.5) * (1 / (target / source)) - 0.5
@@ -100,8 +113,7 @@ def main(picture, mask):
   """Reads a picture, writes its mask."""
   about, predict = load()
   _, height, width, _ = about['input']['shape']
-  image = ImageOps.exif_transpose(Image.open(picture)).convert('RGB')
-  pixels = np.asarray(image)
+  pixels = read_picture(picture)
   small = resize_image(pixels, height, width)
   probability = resize_probability(predict(small[None])[0], *pixels.shape[:2])
   lesion = probability > about['threshold']
