@@ -48,13 +48,13 @@ class Measure:
 # HAM10000, docs/explanation/repeatability.md has the command and the table.
 MEASURES = (
   Measure('area', 'Area', 'area', 1.33),
-  Measure('diameter', 'Largest diameter', 'length', 1.22),
-  Measure('perimeter', 'Perimeter', 'length', 1.16),
-  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.038),
-  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.047),
+  Measure('diameter', 'Largest diameter', 'length', 1.16),
+  Measure('perimeter', 'Perimeter', 'length', 1.15),
+  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.049),
+  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.052),
   Measure('lightness', 'L*, lesion minus skin', 'L*', 10.8),
-  Measure('red_green', 'a*, lesion minus skin', 'a*', 4.1),
-  Measure('yellow_blue', 'b*, lesion minus skin', 'b*', 6.0),
+  Measure('red_green', 'a*, lesion minus skin', 'a*', 5.0),
+  Measure('yellow_blue', 'b*, lesion minus skin', 'b*', 7.9),
 )
 
 
