@@ -18,7 +18,9 @@ Research software, not a medical device.
 
 import argparse
 import csv
+import pathlib
 import sys
+from collections.abc import Sequence
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.following import registration, series
@@ -54,12 +56,17 @@ def _follow(
 
   from skinseg_jax.following import course, table
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
   from skinseg_jax.reporting import follow_page
   from skinseg_jax.runtime import compilation, devices
 
   devices.use('auto')
   compilation.keep_programs()
   model = trained_model.load_all(args.workdir, args.checkpoint)
+  calibration = None
+  if len(args.workdir) == 1:
+    calibration = expected_dice.of_step(args.workdir[0], model.step)
+  other_model = _other_model(args.workdir)
   skipped, changed, alone, noted = (errors.Few() for _ in range(4))
   try:
     args.output.mkdir(parents=True, exist_ok=True)
@@ -71,8 +78,9 @@ def _follow(
       writer = csv.DictWriter(file, table.COLUMNS, lineterminator='\n')
       writer.writeheader()
       for one in tqdm.tqdm(lesions, unit='lesion', disable=None):
-        visits = course.follow(one, model, args.pixel_spacing)
-        follow_page.write(args.output / f'{one.lesion}.html', one, visits)
+        visits = course.follow(one, model, args.pixel_spacing, calibration)
+        page = args.output / f'{one.lesion}.html'
+        follow_page.write(page, one, visits, other_model)
         writer.writerows(table.rows(one, visits))
         file.flush()
         for visit in visits:
@@ -92,17 +100,27 @@ def _follow(
       'choose another --output, or free some space and run the same command'
       ' again with --overwrite.',
     ) from error
-  if alone.count:
-    print(f'{alone.count} pictures are not registered:\n{alone}')
-  if noted.count:
-    print(f'{noted.count} pictures have a problem:\n{noted}')
-  if changed.count:
-    print(
-      f'{changed.count} pictures differ from the first of their lesion more'
-      f' than repeated pictures do:\n{changed}'
-    )
+  _say('are not registered', alone)
+  _say('have a problem', noted)
+  _say(
+    'differ from the first of their lesion more than repeated pictures do',
+    changed,
+  )
   print(f'wrote {path} and {len(lesions)} pages (step {model.step})')
   return skipped
+
+
+def _say(what: str, pictures: errors.Few) -> None:
+  if pictures.count:
+    print(f'{pictures.count} pictures {what}:\n{pictures}')
+
+
+def _other_model(folders: Sequence[pathlib.Path]) -> str:
+  """Names of the models; '' for the one that the limits belong to."""
+  places = [folder.resolve() for folder in folders]
+  if places == [shared_model.SHIPPED.resolve()]:
+    return ''
+  return ', '.join(place.name for place in places)
 
 
 def _check_output(

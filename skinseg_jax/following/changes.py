@@ -46,6 +46,9 @@ class Measure:
 
 # Limits: the model that comes with the package on repeated pictures of
 # HAM10000, docs/explanation/repeatability.md has the command and the table.
+# The limits of lengths and areas rest on this number of pairs of pictures, the
+# others on more.
+PAIRS = 35
 MEASURES = (
   Measure('area', 'Area', 'area', 1.33),
   Measure('diameter', 'Largest diameter', 'length', 1.16),

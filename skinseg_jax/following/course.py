@@ -8,7 +8,7 @@ import numpy as np
 from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.following import changes, registration, series, views
 from skinseg_jax.inference import model_interface
-from skinseg_jax.quality import review
+from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import errors
 
 FIRST, REGISTERED = 'first', 'registered'
@@ -95,6 +95,7 @@ def follow(
   one: series.Series,
   model: model_interface.AnyModel,
   pixel_spacing: float | None,
+  calibration: expected_dice.Calibration | None = None,
   *,
   bands: bool = True,
 ) -> list[Visit]:
@@ -105,6 +106,7 @@ def follow(
     model: Trained models.
     pixel_spacing: Millimetres between pixels of the first picture, if its file
       does not state it; None if not known.
+    calibration: What `calibrate_review` learned for the model, for the review.
     bands: Whether to measure the outline of each view as well.
 
   Returns:
@@ -114,7 +116,7 @@ def follow(
   first: _Reference | None = None
   for entry in one.entries:
     try:
-      seen = _see(entry, model, bands)
+      seen = _see(entry, model, calibration, bands)
     except errors.InputError as error:
       visits.append(Visit(entry, SKIPPED, str(error)))
       continue
@@ -131,7 +133,10 @@ def follow(
 
 
 def _see(
-  entry: series.Entry, model: model_interface.AnyModel, bands: bool
+  entry: series.Entry,
+  model: model_interface.AnyModel,
+  calibration: expected_dice.Calibration | None,
+  bands: bool,
 ) -> _Seen:
   try:
     data = entry.path.read_bytes()
@@ -155,7 +160,7 @@ def _see(
     preprocessing.resize_probability(masks.probability, size),
     masks.mask,
     model.config.evaluation.threshold,
-    None,
+    calibration,
   )
   # Registration has one scale, so pixels have to be square.
   square = spacing and math.isclose(*spacing, rel_tol=0.01)

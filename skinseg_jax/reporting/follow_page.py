@@ -16,7 +16,10 @@ _SIDE = 480
 
 
 def write(
-  path: pathlib.Path, one: series.Series, visits: Sequence[course.Visit]
+  path: pathlib.Path,
+  one: series.Series,
+  visits: Sequence[course.Visit],
+  other_model: str,
 ) -> None:
   """Writes a page that needs no other file and no network.
 
@@ -24,6 +27,8 @@ def write(
     path: HTML file to write.
     one: The lesion.
     visits: What `course.follow` found.
+    other_model: Name of the model, if it is not the one that the limits were
+      measured with; otherwise ''.
   """
   first = next((v for v in visits if v.status == course.FIRST), None)
   named = list(zip(_names(one, visits), visits, strict=True))
@@ -32,6 +37,8 @@ def write(
     'follow.html',
     lesion=one.lesion,
     dated=one.dated,
+    other_model=other_model,
+    pairs=changes.PAIRS,
     first=first and next(name for name, visit in named if visit is first),
     findings=[
       (name, _findings(visit, first), bool(visit.beyond))

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import types
 
 import drawn_shapes as drawn
 import fake_model
@@ -13,9 +14,11 @@ pytest.importorskip('cv2', reason="needs the extra 'classical'")
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import follow
-from skinseg_jax.following import views
+from skinseg_jax.following import changes, views
 from skinseg_jax.inference import trained_model
+from skinseg_jax.quality import expected_dice
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import shared_model
 
 
 @pytest.fixture
@@ -141,6 +144,38 @@ def test_the_lesion_of_the_first_picture_is_followed(model, tmp_path):
   assert third['lightness_change'] == ''
   assert 'where the first picture has it' in third['problem']
   assert third['problem'] in (out / 'arm.html').read_text()
+
+
+def test_the_page_says_whose_limits_it_has(model, tmp_path):
+  _save(drawn.lesion(drawn.texture())[0], tmp_path / 'in/arm/1.png')
+  assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
+  page = (tmp_path / 'out/arm.html').read_text()
+  assert 'This page was made with <code>run</code>' in page
+  flags = ('--workdir', shared_model.SHIPPED, '--output', tmp_path / 'own')
+  assert _run('--input', tmp_path / 'in', *flags) == 0
+  page = (tmp_path / 'own/arm.html').read_text()
+  assert 'This page was made with' not in page
+  assert f'{changes.PAIRS} pairs of pictures' in page
+
+
+def test_the_calibration_of_the_model_is_used(model, tmp_path, monkeypatch):
+  asked = []
+  made = types.SimpleNamespace(
+    expected=lambda signs: 0.5, low=0.6, distance=lambda signs: 9.0, far=8.0,
+    dark=0.0, blurred=-9.0,
+  )  # fmt: skip
+
+  def of_step(folder, step):
+    asked.append((folder.name, step))
+    return made
+
+  monkeypatch.setattr(expected_dice, 'of_step', of_step)
+  _save(drawn.lesion(drawn.texture())[0], tmp_path / 'in/arm/1.png')
+  assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
+  (row,) = _rows(tmp_path / 'out')
+  expected = 'unlike the training images; low expected Dice'
+  assert row['needs_review'] == expected
+  assert asked == [('run', model.step)]
 
 
 def test_names_that_are_not_utf_8(model, tmp_path, capfd):
