@@ -64,8 +64,8 @@ def _follow(
   compilation.keep_programs()
   model = trained_model.load_all(args.workdir, args.checkpoint)
   calibration = None
-  if len(args.workdir) == 1:
-    calibration = expected_dice.of_step(args.workdir[0], model.step)
+  if isinstance(model, trained_model.TrainedModel):
+    calibration = expected_dice.of_model(args.workdir[0], model.identity())
   other_model = _other_model(args.workdir)
   skipped, changed, alone, noted = (errors.Few() for _ in range(4))
   try:

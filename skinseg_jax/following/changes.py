@@ -48,7 +48,7 @@ class Measure:
 # HAM10000, docs/explanation/repeatability.md has the command and the table.
 # The limits of lengths and areas rest on this number of pairs of pictures, the
 # others on more.
-PAIRS = 35
+PAIRS = 345
 MEASURES = (
   Measure('area', 'Area', 'area', 1.33),
   Measure('diameter', 'Largest diameter', 'length', 1.16),

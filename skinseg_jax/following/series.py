@@ -110,7 +110,7 @@ def read(path: pathlib.Path, leave_out: pathlib.Path) -> list[Series]:
 
 def dates_in(name: str) -> list[datetime.datetime]:
   """The different dates in a name, in order; the time is midnight."""
-  found = {}
+  found: dict[datetime.datetime, None] = {}
   for year, _, month, day in _DATE.findall(name):
     try:
       found[datetime.datetime(int(year), int(month), int(day))] = None

@@ -161,21 +161,21 @@ def test_the_page_says_whose_limits_it_has(model, tmp_path):
 def test_the_calibration_of_the_model_is_used(model, tmp_path, monkeypatch):
   asked = []
   made = types.SimpleNamespace(
-    expected=lambda signs: 0.5, low=0.6, distance=lambda signs: 9.0, far=8.0,
-    dark=0.0, blurred=-9.0,
+    expected=lambda signs: 0.5, is_low=lambda signs: True,
+    distance=lambda signs: 9.0, far=8.0, dark=0.0, blurred=-9.0,
   )  # fmt: skip
 
-  def of_step(folder, step):
-    asked.append((folder.name, step))
+  def of_model(folder, identity):
+    asked.append((folder.name, identity))
     return made
 
-  monkeypatch.setattr(expected_dice, 'of_step', of_step)
+  monkeypatch.setattr(expected_dice, 'of_model', of_model)
   _save(drawn.lesion(drawn.texture())[0], tmp_path / 'in/arm/1.png')
   assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
   (row,) = _rows(tmp_path / 'out')
   expected = 'unlike the training images; low expected Dice'
   assert row['needs_review'] == expected
-  assert asked == [('run', model.step)]
+  assert asked == [('run', model.identity())]
 
 
 def test_names_that_are_not_utf_8(model, tmp_path, capfd):
