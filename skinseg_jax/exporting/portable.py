@@ -140,13 +140,10 @@ def write_network(
       f'the {kind} file differs from Flax by {difference:.2g} in a probability,'
       f' more than {TOLERANCE}: nothing was written. Give another --format.'
     )
-  if replace is not None:
-    about = about | replace(path)
-  with path.open('rb') as file:
-    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  about = about | (replace(path) if replace else {})
   description = {
     **_description(kind, model),
-    'sha256': digest,
+    'sha256': hashlib.sha256(path.read_bytes()).hexdigest(),
     'largest_difference_to_flax': difference,
     **details,
     **about,
