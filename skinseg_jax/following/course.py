@@ -13,6 +13,8 @@ from skinseg_jax.runtime import errors
 
 FIRST, REGISTERED = 'first', 'registered'
 ALONE, NOTHING, SKIPPED = 'not registered', 'nothing found', 'skipped'
+# A spacing of a file that is not used is reported if it differs by more.
+_SPACING_TOLERANCE = 0.05
 # Pictures are examined at this longer side at most, in pixels.
 _SIDE = 1024
 
@@ -26,7 +28,8 @@ class Visit:
     status: `FIRST` of the pictures with a lesion; `REGISTERED` to it; `ALONE`
       if that failed; `NOTHING` if there is no lesion; `SKIPPED` if the file
       cannot be read.
-    problem: Why it is skipped, not registered or not compared; ''.
+    problem: Why it is skipped, not registered or not compared, or its spacing
+      is not used; ''.
     reasons: Why a person should look at the outline, separated by '; '.
     scale: Pixels of the first file for one of this file, where registered.
     degrees: Turn onto the first picture, clockwise as seen.
@@ -77,8 +80,16 @@ class _Seen:
   image: np.ndarray
   reduction: float
   masks: views.Masks
-  spacing: float | None  # Millimetres between pixels of the file.
+  # Millimetres between rows and columns of the file, if it states them.
+  stated: tuple[float, float] | None
   reasons: str
+
+  @property
+  def spacing(self) -> float | None:
+    """What is stated of square pixels; registration has one scale."""
+    if self.stated and math.isclose(*self.stated, rel_tol=0.01):
+      return math.sqrt(math.prod(self.stated))
+    return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,15 +173,29 @@ def _see(
     model.config.evaluation.threshold,
     calibration,
   )
-  # Registration has one scale, so pixels have to be square.
-  square = spacing and math.isclose(*spacing, rel_tol=0.01)
-  return _Seen(
-    image,
-    reduction,
-    masks,
-    math.sqrt(math.prod(spacing)) if spacing and square else None,
-    '; '.join(about.reasons),
-  )
+  return _Seen(image, reduction, masks, spacing, '; '.join(about.reasons))
+
+
+def _unused(seen: _Seen, used: float | None) -> str:
+  """Says that the spacing of a file is not used; '' if it fits.
+
+  Args:
+    seen: The picture.
+    used: Millimetres between pixels of the file as lengths have it, or None if
+      they are in pixels.
+  """
+  if not seen.stated:
+    return ''
+  if not seen.spacing:
+    height, width = seen.stated
+    return (
+      f'its pixels of {height:g} x {width:g} mm are not square, so this spacing'
+      ' is not used, and lengths and shapes are distorted'
+    )
+  if used and math.isclose(used, seen.spacing, rel_tol=_SPACING_TOLERANCE):
+    return ''
+  instead = f': lengths are measured with {used:.3g} mm' if used else ''
+  return f'its spacing of {seen.spacing:.3g} mm is not used{instead}'
 
 
 def _measured(
@@ -204,6 +229,7 @@ def _first(
   lesion = views.largest(seen.masks.mask)
   unit = 'mm' if spacing else 'px'
   visit = _measured(entry, FIRST, seen, lesion, step, unit)
+  visit.problem = _unused(seen, spacing)
   points = registration.find_points(seen.image, seen.masks.mask)
   return _Reference(visit, seen, points, step)
 
@@ -216,7 +242,7 @@ def _later(entry: series.Entry, seen: _Seen, first: _Reference) -> Visit:
     lesion = views.largest(seen.masks.mask)
     step = 1 / seen.reduction
     visit = _measured(entry, ALONE, seen, lesion, step, 'own px')
-    visit.problem = str(error)
+    visit.problem = '; '.join(filter(None, [str(error), _unused(seen, None)]))
     if visit.several or first.visit.several:
       visit.problem += (
         '; it or the first picture shows several lesions, so nothing is'
@@ -256,6 +282,9 @@ def _registered(
     step = first.step * found.scale
     unit = first.visit.unit
     visit = _measured(entry, REGISTERED, seen, lesion, step, unit)
+    visit.problem = _unused(
+      seen, step * seen.reduction if unit == 'mm' else None
+    )
   else:
     lesion = seen.masks.mask
     visit = Visit(

@@ -89,9 +89,12 @@ def _findings(visit: course.Visit, first: course.Visit | None) -> list[str]:
       f'not registered ({visit.problem}), so lengths and areas cannot be'
       ' compared'
     )
-  elif visit.problem or not visit.values:
+    return found
+  if visit.problem or not visit.values:
     found.append(visit.problem or visit.status)
-  elif not all(w.name in visit.changed for w in changes.MEASURES if w.whole):
+  if visit.values and not all(
+    what.name in visit.changed for what in changes.MEASURES if what.whole
+  ):
     found.append(
       'the lesion leaves this picture or the first one, so size and shape'
       ' cannot be compared'
@@ -143,7 +146,7 @@ def _cell(what: changes.Measure, visit: course.Visit) -> tuple[str, str]:
 
 
 def _caption(visit: course.Visit) -> str:
-  parts = [visit.status, visit.reasons]
+  parts = [visit.status, visit.problem, visit.reasons]
   if visit.status == course.REGISTERED:
     parts[0] = (
       f'registered by {visit.points} points, scale {visit.scale:.2f}, turned'

@@ -8,6 +8,7 @@ import drawn_shapes as drawn
 import fake_model
 import numpy as np
 import pytest
+from fake_dicom import dicom
 from PIL import Image
 
 pytest.importorskip('cv2', reason="needs the extra 'classical'")
@@ -176,6 +177,29 @@ def test_the_calibration_of_the_model_is_used(model, tmp_path, monkeypatch):
   expected = 'unlike the training images; low expected Dice'
   assert row['needs_review'] == expected
   assert asked == [('run', model.identity())]
+
+
+def test_a_spacing_that_is_not_used_is_reported(model, tmp_path):
+  texture, folder = drawn.texture(), tmp_path / 'in/arm'
+  folder.mkdir(parents=True)
+  pictures = (
+    (1, 1.0, [0.05, 0.05]),  # Sets the unit.
+    (2, 0.8, [0.04, 0.04]),  # As registration says.
+    (3, 0.8, [0.05, 0.05]),
+    (4, 1.0, [0.05, 0.06]),
+  )
+  for name, scale, spacing in pictures:
+    image, _ = drawn.lesion(texture, scale=scale)
+    data = dicom(image, 'RGB', PixelSpacing=spacing)
+    (folder / f'{name}.dcm').write_bytes(data)
+  assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
+  rows = _rows(tmp_path / 'out')
+  assert [row['unit'] for row in rows] == ['mm'] * 4
+  problems = [row['problem'] for row in rows]
+  assert problems[:2] == ['', '']
+  assert problems[2].startswith('its spacing of 0.05 mm is not used: lengths')
+  assert '0.05 x 0.06 mm are not square' in problems[3]
+  assert 'are not square' in (tmp_path / 'out/arm.html').read_text()
 
 
 def test_names_that_are_not_utf_8(model, tmp_path, capfd):
