@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import compilation, devices
   from skinseg_jax.serving import app as app_lib
   from skinseg_jax.serving import server
@@ -48,7 +49,12 @@ def main(argv: list[str]) -> None:
     model = trained_model.load(workdir, 'last')
     ours = workdir == shared_model.SHIPPED
     name = 'the model of skinseg_jax' if ours else workdir.resolve().name
-    app, worker = app_lib.create(model, name, token=args.token or '')
+    app, worker = app_lib.create(
+      model,
+      name,
+      token=args.token or '',
+      calibration=expected_dice.of_step(workdir, model.step),
+    )
     print('compiling', flush=True)
     worker.start()
     try:

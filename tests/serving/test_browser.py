@@ -169,6 +169,41 @@ def test_what_is_no_picture_is_explained(browser, url, tmp_path):
   assert not _find(browser, 'result').is_displayed()
 
 
+def test_a_mask_keeps_its_name_when_another_picture_is_chosen(
+  browser, url, photo, tmp_path
+):
+  other = tmp_path / 'other.png'
+  Image.new('RGB', (40, 30), 'black').save(other)
+  browser.execute_cdp_cmd(
+    'Browser.setDownloadBehavior',
+    {'behavior': 'allow', 'downloadPath': str(tmp_path)},
+  )
+  chromium.visit(browser, url, 360)
+  _upload(browser, photo)
+  # Making a mask takes until `go` is called.
+  browser.execute_script(
+    'const whole = mask, ready = new Promise((go) => { window.go = go; });'
+    'mask = async (...all) => { await ready; return whole(...all); };'
+  )
+  _find(browser, 'save').click()
+  _upload(browser, other)
+  _until(lambda: browser.execute_script('return shown.file.name') == other.name)
+  browser.execute_script('go()')
+  target = tmp_path / 'mole one_mask.png'
+  _until(target.exists)
+  time.sleep(0.3)
+  assert np.asarray(Image.open(target)).shape == _SIZE
+  assert chromium.messages(browser) == []
+
+
+def test_the_page_says_what_a_person_should_look_at(browser, url, photo):
+  chromium.visit(browser, url, 360)
+  _upload(browser, photo)
+  assert 'should look at this mask: ' in _find(browser, 'review').text
+  assert 'lesion touches the border' in _find(browser, 'review').text
+  assert not _find(browser, 'dice').text  # The model has no calibration.
+
+
 def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
   pixels = np.full((60, 90, 3), 220, np.uint8)
   pixels[:, :30] = 30

@@ -257,7 +257,6 @@ async function measured(file) {
   return [width, height];
 }
 
-function mask(cut) {
-  const {probability, size} = shown;
+function mask({probability, size}, cut) {
   return ask('mask', {probability, size, cut: cut ?? settings.threshold});
 }
