@@ -206,11 +206,15 @@ def test_orientation_is_applied_and_metadata_dropped(client):
 @pytest.mark.parametrize(
   ('data', 'status', 'about'),
   [
-    (b'no picture, but text', 415, 'no JPEG, PNG or WebP file'),
-    (b'', 415, 'no JPEG, PNG or WebP file'),
+    (b'no picture, but text', 415, 'not a JPEG, PNG or WebP picture'),
+    (b'', 415, 'not a JPEG, PNG or WebP picture'),
     (_file(random_image(40, 40), 'JPEG')[:-400], 422, 'truncated'),
     (_file(random_image(40, 40))[:-400], 422, 'cannot be decoded'),
-    (_file(random_image(40, 40), 'BMP'), 415, 'no JPEG, PNG or WebP file'),
+    (
+      _file(random_image(40, 40), 'BMP'),
+      415,
+      'not a JPEG, PNG or WebP picture',
+    ),
     (_empty_chunks(20_000), 422, 'the picture: too many parts'),
     (_png_header(20_000, 10_000), 413, '20000 x 10000 pixels'),
     (_png_header(6_000, 5_000), 413, '30.0 megapixels; at most 25'),

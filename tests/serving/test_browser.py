@@ -165,7 +165,7 @@ def test_what_is_no_picture_is_explained(browser, url, tmp_path):
   path.write_text('no picture')
   chromium.visit(browser, url, 360)
   _upload(browser, path)
-  assert 'no JPEG, PNG or WebP file' in _find(browser, 'problem').text
+  assert 'not a JPEG, PNG or WebP picture' in _find(browser, 'problem').text
   assert not _find(browser, 'result').is_displayed()
 
 
