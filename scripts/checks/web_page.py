@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 _ROOT = pathlib.Path(__file__).parents[2]
-sys.path += [str(_ROOT), str(_ROOT / 'tests' / 'helpers')]
+sys.path += [str(_ROOT), str(_ROOT / 'tests' / 'helpers' / 'browser')]
 
 import chromium  # noqa: E402
 import static_host  # noqa: E402

@@ -65,13 +65,16 @@ _FORM = {
 _REFUSALS: dict[int | str, dict[str, Any]] = {
   code: {'model': answers.Problem, 'description': about}
   for code, about in {
-    400: 'the form is not valid',
+    400: 'the form is not valid, or was cut',
     408: 'the upload took too long',
     413: 'too many bytes or pixels',
     415: f'no form, or no {_ABOUT_FILE}',
     422: 'no picture in the form, or a damaged one',
     503: 'too many requests at once; try again after Retry-After seconds',
   }.items()
+}
+_TEXT: dict[str, Any] = {
+  'content': {'text/plain': {'schema': {'type': 'string'}}}
 }
 _REFUSED_TOKEN: dict[int | str, dict[str, Any]] = {
   401: {'model': answers.Problem, 'description': 'no token, or a wrong one'}
@@ -126,8 +129,9 @@ def create(
   app.get('/healthz', response_model=answers.Health)(service.healthz)
   app.get(
     '/metrics',
-    response_class=responses.PlainTextResponse,
-    responses=closed,
+    # A class with a media type would describe refusals by it as well.
+    response_class=fastapi.Response,
+    responses={200: _TEXT, **closed},
     dependencies=guard,
   )(service.metrics)
   html, policy = page.render(service.bounds, token=bool(token))

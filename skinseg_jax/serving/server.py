@@ -1,5 +1,6 @@
 """Listens, serves until a signal, and ends when the last request is done."""
 
+import logging
 import signal
 import socket
 
@@ -60,7 +61,7 @@ def run(app: fastapi.FastAPI, listener: socket.socket) -> None:
     uvicorn.Config(
       app,
       access_log=False,
-      log_level='warning',
+      log_level='error',
       server_header=False,
       proxy_headers=False,
       ws='none',
@@ -68,6 +69,8 @@ def run(app: fastapi.FastAPI, listener: socket.socket) -> None:
       timeout_graceful_shutdown=_GRACE,
     )
   )
+  # Its warnings quote bytes of the upload.
+  logging.getLogger('python_multipart').setLevel(logging.ERROR)
   # uvicorn handles the signals, then sends itself the signal again for the
   # handlers that were there before. These end the program without an error.
   for number in (signal.SIGINT, signal.SIGTERM):

@@ -28,6 +28,32 @@ class _InMemory(formparsers.MultiPartParser):
 
   spool_max_size = 2**62
 
+  def __init__(self, request: requests.Request, limits: limits_lib.Limits):
+    super().__init__(
+      request.headers, self._body(request, limits), max_files=1, max_fields=0
+    )
+    self._ended = False
+
+  def on_end(self) -> None:
+    """The last boundary was there."""
+    self._ended = True
+
+  async def _body(
+    self, request: requests.Request, limits: limits_lib.Limits
+  ) -> AsyncGenerator[bytes, None]:
+    """The body, up to the limit, also where no length was declared."""
+    seen = 0
+    async for chunk in request.stream():
+      seen += len(chunk)
+      if seen > limits.upload_bytes + _ENVELOPE:
+        raise _too_large(limits)
+      yield chunk
+    # All of it was parsed by now. Raised here, it closes the file.
+    if not self._ended:
+      raise refusals.RefusedError(
+        400, 'the form ends before its last boundary; send the whole form'
+      )
+
 
 async def read(request: requests.Request, limits: limits_lib.Limits) -> bytes:
   """Reads the file of a multipart request.
@@ -44,12 +70,9 @@ async def read(request: requests.Request, limits: limits_lib.Limits) -> bytes:
   length = request.headers.get('content-length', '')
   if length.isdecimal() and int(length) > limits.upload_bytes + _ENVELOPE:
     raise _too_large(limits)
-  parser = _InMemory(
-    request.headers, _bounded(request, limits), max_files=1, max_fields=0
-  )
   try:
     async with asyncio.timeout(limits.upload_seconds):
-      form = await parser.parse()
+      form = await _InMemory(request, limits).parse()
   except TimeoutError as error:
     raise refusals.RefusedError(
       408, f'the upload took more than {limits.upload_seconds:.0f} seconds'
@@ -86,17 +109,19 @@ def check(data: bytes, limits: limits_lib.Limits) -> int:
       f'the file is not a {FORMATS} picture. Its content is checked, not its'
       ' name. Convert it to one of these formats',
     )
+  # Not the limit of `pictures`, which is higher.
+  allowed = f'at most {limits.pixels / 1e6:g} megapixels are allowed. Reduce it'
   try:
     pixels = pictures.pixels(data, _NAME)
   except pictures.TooLargeError as error:
-    raise refusals.RefusedError(413, str(error)) from error
+    raise refusals.RefusedError(
+      413, f'{_NAME} has too many pixels; {allowed}'
+    ) from error
   except errors.InputError as error:
     raise refusals.RefusedError(422, str(error)) from error
   if pixels > limits.pixels:
     raise refusals.RefusedError(
-      413,
-      f'{_NAME} has {pixels / 1e6:.1f} megapixels; at most'
-      f' {limits.pixels / 1e6:g} are allowed. Reduce it',
+      413, f'{_NAME} has {pixels / 1e6:.1f} megapixels; {allowed}'
     )
   return pixels
 
@@ -111,18 +136,6 @@ def decode(data: bytes) -> np.ndarray:
     return preprocessing.decode_image(data, _NAME)
   except errors.InputError as error:
     raise refusals.RefusedError(422, str(error)) from error
-
-
-async def _bounded(
-  request: requests.Request, limits: limits_lib.Limits
-) -> AsyncGenerator[bytes, None]:
-  """The body, up to the limit, also where no length was declared."""
-  seen = 0
-  async for chunk in request.stream():
-    seen += len(chunk)
-    if seen > limits.upload_bytes + _ENVELOPE:
-      raise _too_large(limits)
-    yield chunk
 
 
 def _too_large(limits: limits_lib.Limits) -> refusals.RefusedError:

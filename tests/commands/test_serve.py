@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -54,8 +55,16 @@ def test_serves_until_a_signal_and_finishes_what_has_begun(tiny_run):
       request = urllib.request.Request(f'{url}/predict', body, headers)
       got = urllib.request.urlopen(request, timeout=60)
       assert got.status == 200
-      # A request whose body comes after the signal is answered as well.
+      # What is no form or no HTTP leaves nothing in the log.
+      with pytest.raises(urllib.error.HTTPError, match='400'):
+        urllib.request.urlopen(
+          urllib.request.Request(f'{url}/predict', b'--secret', headers)
+        )
       host, port = url.removeprefix('http://').split(':')
+      with socket.create_connection((host, int(port)), timeout=60) as odd:
+        odd.sendall(b'secret\r\n\r\n')
+        assert odd.recv(100).startswith(b'HTTP/1.1 400')
+      # A request whose body comes after the signal is answered as well.
       with socket.create_connection((host, int(port)), timeout=60) as late:
         lines = [f'{name}: {value}' for name, value in headers.items()]
         head = '\r\n'.join(

@@ -5,10 +5,10 @@ import os
 import pathlib
 import shutil
 import sys
-import time
 
 import chromium
 import numpy as np
+import pages
 import pytest
 import static_host
 from fake_images import random_image
@@ -69,28 +69,6 @@ def photo(tmp_path_factory):
   return path
 
 
-def _until(reached):
-  for _ in range(600):
-    if found := reached():
-      return found
-    time.sleep(0.1)
-  raise AssertionError('not reached within 60 seconds')
-
-
-def _text(browser, name):
-  return browser.find_element('id', name).text
-
-
-def _upload(browser, path):
-  browser.find_element('id', 'file').send_keys(str(path))
-  _until(
-    lambda: (
-      browser.find_element('id', 'result').is_displayed()
-      or _text(browser, 'problem')
-    )
-  )
-
-
 def _probability(browser):
   values = browser.execute_script('return [...shown.probability]')
   return np.array(values, np.float32).reshape(32, 32)
@@ -106,21 +84,16 @@ def _expected(flax, path):
 
 
 def _downloaded(browser, tmp_path, name):
-  browser.execute_cdp_cmd(
-    'Browser.setDownloadBehavior',
-    {'behavior': 'allow', 'downloadPath': str(tmp_path)},
-  )
-  browser.find_element('id', 'save').click()
-  _until((tmp_path / name).exists)
-  time.sleep(0.3)
-  return np.asarray(Image.open(tmp_path / name))
+  pages.download_to(browser, tmp_path)
+  pages.find(browser, 'save').click()
+  return np.asarray(Image.open(pages.arrived(tmp_path / name)))
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize('width', [1280, 360])
 def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
   chromium.visit(browser, url, width)
-  _upload(browser, photo)
+  pages.upload(browser, photo)
   assert browser.switch_to.active_element.get_attribute('id') == 'result-title'
   expected = _expected(flax, photo)
   assert np.abs(_probability(browser) - expected).max() < 1e-3
@@ -129,8 +102,9 @@ def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
   sure = np.abs(truth.probability - 0.5) > 1e-3
   np.testing.assert_array_equal((found == 255)[sure], truth.mask[sure])
   assert set(np.unique(found)) <= {0, 255}
-  share = float(_text(browser, 'covers').split()[3])
-  assert share == pytest.approx(100 * truth.mask.mean(), abs=0.5)
+  assert pages.covered(browser) == pytest.approx(
+    100 * truth.mask.mean(), abs=0.5
+  )
   inner, scrolled = browser.execute_script(
     'return [innerWidth, document.scrollingElement.scrollWidth]'
   )
@@ -148,14 +122,14 @@ def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
 def test_after_one_visit_it_needs_no_network(browser, folder, photo, flax):
   with static_host.hosted(folder) as url:
     chromium.visit(browser, url, 360)
-    _until(lambda: 'works offline' in _text(browser, 'offline'))
+    pages.until(lambda: 'works offline' in pages.text(browser, 'offline'))
     assert browser.execute_cdp_cmd('Page.getInstallabilityErrors', {}) == {
       'installabilityErrors': []
     }
   # The server is gone, and its cache must do.
   browser.execute_cdp_cmd('Network.clearBrowserCache', {})
   chromium.visit(browser, url, 360)
-  _upload(browser, photo)
+  pages.upload(browser, photo)
   difference = _probability(browser) - _expected(flax, photo)
   assert np.abs(difference).max() < 1e-3
   # The service worker allows several threads, where there are processors.
@@ -164,7 +138,7 @@ def test_after_one_visit_it_needs_no_network(browser, folder, photo, flax):
   )
   assert isolated
   threads = min(4, processors)
-  assert f'(WebAssembly, threads: {threads})' in _text(browser, 'model')
+  assert f'(WebAssembly, threads: {threads})' in pages.text(browser, 'model')
 
 
 @pytest.mark.browser
@@ -175,7 +149,7 @@ def test_the_single_file_works_from_a_disk(browser, folder, flax, tmp_path):
   turned = tmp_path / 'turned.jpg'
   Image.fromarray(random_image(90, 60)).save(turned, exif=exif, quality=95)
   chromium.visit(browser, pathlib.Path(path).as_uri(), 360)
-  _upload(browser, turned)
+  pages.upload(browser, turned)
   difference = _probability(browser) - _expected(flax, turned)
   assert np.abs(difference).max() < 1e-3
   found = _downloaded(browser, tmp_path, 'turned_mask.png')
@@ -205,9 +179,9 @@ def test_another_model_file_is_refused(
     (copy / 'model.onnx').write_bytes(content(data))
   with static_host.hosted(copy) as url:
     chromium.visit(browser, url, 360)
-    _until(lambda: message in _text(browser, 'broken'))
-    _upload(browser, photo)
-    assert message in _text(browser, 'problem')
+    pages.until(lambda: message in pages.text(browser, 'broken'))
+    pages.upload(browser, photo)
+    assert message in pages.text(browser, 'problem')
 
 
 @pytest.mark.browser
@@ -227,7 +201,7 @@ def test_an_unfit_browser_is_told_so(browser, url, script, message):
   )
   try:
     chromium.visit(browser, url, 360)
-    _until(lambda: message in _text(browser, 'broken'))
+    pages.until(lambda: message in pages.text(browser, 'broken'))
   finally:
     browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', added)
 
@@ -235,7 +209,9 @@ def test_an_unfit_browser_is_told_so(browser, url, script, message):
 @pytest.mark.browser
 def test_from_a_disk_the_folder_names_the_single_file(browser, folder):
   chromium.visit(browser, (folder / 'index.html').as_uri(), 360)
-  _until(lambda: 'Open single_file.html instead' in _text(browser, 'broken'))
+  pages.until(
+    lambda: 'Open single_file.html instead' in pages.text(browser, 'broken')
+  )
 
 
 @pytest.mark.browser
@@ -252,26 +228,36 @@ def test_what_is_no_picture_is_explained(browser, url, photo, tmp_path):
     (damaged, 'picture is damaged'),
     (huge, 'has 108 megapixels; at most 100 are allowed'),
   ):
-    _upload(browser, path)
-    assert message in _text(browser, 'problem')
-    assert not browser.find_element('id', 'result').is_displayed()
-  _upload(browser, photo)
-  assert browser.find_element('id', 'result').is_displayed()
+    pages.upload(browser, path)
+    assert message in pages.text(browser, 'problem')
+    assert not pages.find(browser, 'result').is_displayed()
+  pages.upload(browser, photo)
+  assert pages.find(browser, 'result').is_displayed()
 
 
 @pytest.mark.browser
-def test_every_control_is_reached_by_tab(browser, url, photo):
-  from selenium.webdriver.common.keys import Keys
-
+def test_it_works_by_keyboard_alone(browser, url, photo, flax, tmp_path):
+  pages.download_to(browser, tmp_path)
   chromium.visit(browser, url, 1280)
-  _upload(browser, photo)
-  reached = []
-  for _ in range(5):
-    browser.switch_to.active_element.send_keys(Keys.TAB)
-    element = browser.switch_to.active_element
-    assert element.accessible_name
-    reached.append(element.get_attribute('id'))
-  assert reached == ['threshold', 'outline', 'unsure', 'save', 'reset']
+  assert pages.outline_by_keyboard(browser, photo) == [
+    'file', 'threshold', 'outline', 'unsure', 'save', 'reset'
+  ]  # fmt: skip
+  saved = pages.arrived(tmp_path / 'mole one_mask.png')
+  mask = np.asarray(Image.open(saved).convert('L')) == 255
+  truth = flax.predict(photo).probability
+  sure = np.abs(truth - 0.9) > 1e-3
+  np.testing.assert_array_equal(mask[sure], (truth > 0.9)[sure])
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1280, 360])
+def test_axe_finds_nothing_severe(browser, url, photo, width):
+  chromium.visit(browser, url, width)
+  pages.until(lambda: not pages.find(browser, 'loading').is_displayed())
+  assert pages.severe_findings(browser) == []
+  pages.upload(browser, photo)
+  assert pages.find(browser, 'result').is_displayed()
+  assert pages.severe_findings(browser) == []
 
 
 _RESIZE = """

@@ -26,6 +26,8 @@ from skinseg_jax.quality import expected_dice, signs  # noqa: E402
 from skinseg_jax.serving import app as app_lib  # noqa: E402
 from skinseg_jax.serving import limits, page  # noqa: E402
 
+_FORM = {'Content-Type': 'multipart/form-data; boundary=b'}
+
 
 @contextlib.contextmanager
 def _served(model, **options):
@@ -216,10 +218,18 @@ def test_orientation_is_applied_and_metadata_dropped(client):
       'not a JPEG, PNG or WebP picture',
     ),
     (_empty_chunks(20_000), 422, 'the picture: too many parts'),
-    (_png_header(20_000, 10_000), 413, '20000 x 10000 pixels'),
-    (_png_header(6_000, 5_000), 413, '30.0 megapixels; at most 25'),
+    (
+      _png_header(20_000, 10_000),
+      413,
+      'too many pixels; at most 25 megapixels',
+    ),
+    (_png_header(6_000, 5_000), 413, '30.0 megapixels; at most 25 megapixels'),
     # EXIF in a PNG may lie behind its pixels, which must not be decoded.
-    (_png_header(6_000, 5_000, b'eXIf'), 413, '30.0 megapixels; at most 25'),
+    (
+      _png_header(6_000, 5_000, b'eXIf'),
+      413,
+      '30.0 megapixels; at most 25 megapixels',
+    ),
   ],
 )
 def test_what_is_no_picture_is_refused(client, data, status, about):
@@ -239,10 +249,22 @@ def test_forms_without_a_picture_are_refused(client):
     (400, post(data={'file': 'text'}, files={'x': png})),
     (400, post(files=[('file', png), ('file', png)])),
     (400, post(content=b'x', headers={'Content-Type': 'multipart/form-data'})),
+    (400, post(content=b'', headers=_FORM)),
     (422, _send(client, png, query='?probability=maybe')),
   ):
     assert got.status_code == status, got.text
     assert isinstance(got.json()['detail'], str)
+
+
+def test_an_upload_that_was_cut_is_told_so(client):
+  head = 'Content-Disposition: form-data; name="file"; filename="x"'
+  form = f'--b\r\n{head}\r\n\r\n'.encode() + _file(random_image(8, 8))
+  send = lambda content: client.post('/predict', content=content, headers=_FORM)
+  assert send(form + b'\r\n--b--\r\n').status_code == 200
+  for cut in (form, form[:-20], form[:30], form + b'\r\n--b'):
+    got = send(cut)
+    assert got.status_code == 400
+    assert 'ends before its last boundary' in got.json()['detail']
 
 
 def test_large_uploads_are_refused_with_and_without_a_length(dark):
@@ -255,7 +277,7 @@ def test_large_uploads_are_refused_with_and_without_a_length(dark):
     undeclared = client.post(
       '/predict',
       content=iter([start, *[bytes(10_000)] * 30, b'\r\n--b--\r\n']),
-      headers={'Content-Type': 'multipart/form-data; boundary=b'},
+      headers=_FORM,
     )
   for got in (declared, undeclared):
     assert got.status_code == 413

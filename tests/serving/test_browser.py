@@ -2,11 +2,11 @@
 
 import contextlib
 import threading
-import time
 
 import chromium
 import fake_model
 import numpy as np
+import pages
 import pytest
 from PIL import Image
 
@@ -21,11 +21,11 @@ _SIZE = (96, 128)
 
 
 @contextlib.contextmanager
-def _served(folder):
+def _served(folder, **options):
   """A server in a thread: dark pixels are lesion."""
   with pytest.MonkeyPatch.context() as patch:
     model = fake_model.make(patch, folder, image_size=_SIZE)
-    app, worker = app_lib.create(model, 'dark')
+    app, worker = app_lib.create(model, 'dark', **options)
     worker.start()
     web = uvicorn.Server(
       uvicorn.Config(app, log_level='warning', ws='none', lifespan='off')
@@ -63,38 +63,18 @@ def photo(tmp_path_factory):
   return path
 
 
-def _until(reached):
-  for _ in range(300):
-    if found := reached():
-      return found
-    time.sleep(0.1)
-  raise AssertionError('not reached within 30 seconds')
-
-
-def _find(browser, name):
-  return browser.find_element('id', name)
-
-
-def _upload(browser, path):
-  _find(browser, 'file').send_keys(str(path))
-  _until(
-    lambda: (
-      _find(browser, 'result').is_displayed() or _find(browser, 'problem').text
-    )
-  )
-
-
-def _covered(browser):
-  """The share that the page states, in percent."""
-  return float(_find(browser, 'covers').text.split()[3])
+def _truth(photo):
+  return fake_model.probabilities(np.asarray(Image.open(photo))[None])[0]
 
 
 @pytest.mark.parametrize('width', [1280, 360])
 def test_a_picture_is_outlined(browser, url, photo, width):
   chromium.visit(browser, url, width)
-  _upload(browser, photo)
-  truth = fake_model.probabilities(np.asarray(Image.open(photo))[None])[0]
-  assert _covered(browser) == pytest.approx(100 * (truth > 0.5).mean(), abs=1)
+  pages.upload(browser, photo)
+  truth = _truth(photo)
+  assert pages.covered(browser) == pytest.approx(
+    100 * (truth > 0.5).mean(), abs=1
+  )
   inner, scrolled = browser.execute_script(
     'return [innerWidth, document.scrollingElement.scrollWidth]'
   )
@@ -122,41 +102,35 @@ def test_a_picture_is_outlined(browser, url, photo, width):
 def test_the_slider_and_the_download(browser, url, photo, tmp_path):
   from selenium.webdriver.common.keys import Keys
 
-  browser.execute_cdp_cmd(
-    'Browser.setDownloadBehavior',
-    {'behavior': 'allow', 'downloadPath': str(tmp_path)},
-  )
+  pages.download_to(browser, tmp_path)
   chromium.visit(browser, url, 1280)
-  _upload(browser, photo)
-  truth = fake_model.probabilities(np.asarray(Image.open(photo))[None])[0]
+  pages.upload(browser, photo)
+  truth = _truth(photo)
   target = tmp_path / 'mole one_mask.png'
-  before = _covered(browser)
-  slider, save = _find(browser, 'threshold'), _find(browser, 'save')
+  before = pages.covered(browser)
+  slider, save = pages.find(browser, 'threshold'), pages.find(browser, 'save')
   save.click()
-  _until(target.exists)
-  time.sleep(0.3)
-  np.testing.assert_array_equal(
-    np.asarray(Image.open(target)) == 255, truth > 0.5
-  )
+  found = np.asarray(Image.open(pages.arrived(target))) == 255
+  np.testing.assert_array_equal(found, truth > 0.5)
   target.unlink()
   slider.send_keys(Keys.ARROW_RIGHT * 40)
-  _until(lambda: _find(browser, 'value').text == '0.90')
-  assert _covered(browser) == pytest.approx(100 * (truth > 0.9).mean(), abs=1)
+  pages.until(lambda: pages.find(browser, 'value').text == '0.90')
+  assert pages.covered(browser) == pytest.approx(
+    100 * (truth > 0.9).mean(), abs=1
+  )
   save.send_keys(Keys.ENTER)
-  _until(target.exists)
-  time.sleep(0.3)
-  mask = np.asarray(Image.open(target).convert('L')) == 255
+  mask = np.asarray(Image.open(pages.arrived(target)).convert('L')) == 255
   sure = np.abs(truth - 0.9) > 1 / 255
   np.testing.assert_array_equal(mask[sure], (truth > 0.9)[sure])
-  _find(browser, 'reset').click()
-  assert _covered(browser) == before
-  _find(browser, 'unsure').send_keys(' ')
+  pages.find(browser, 'reset').click()
+  assert pages.covered(browser) == before
+  pages.find(browser, 'unsure').send_keys(' ')
   view = "document.getElementById('view')"
   script = (
     f"const d = {view}.getContext('2d').getImageData(0, 9, 128, 1).data;"
     'return Math.max(...Array.from({length: 128}, (_, i) => d[4*i] - d[4*i+2]))'
   )
-  _until(lambda: browser.execute_script(script) > 50)
+  pages.until(lambda: browser.execute_script(script) > 50)
   assert chromium.messages(browser) == []
 
 
@@ -164,9 +138,11 @@ def test_what_is_no_picture_is_explained(browser, url, tmp_path):
   path = tmp_path / 'text.jpg'
   path.write_text('no picture')
   chromium.visit(browser, url, 360)
-  _upload(browser, path)
-  assert 'not a JPEG, PNG or WebP picture' in _find(browser, 'problem').text
-  assert not _find(browser, 'result').is_displayed()
+  pages.upload(browser, path)
+  assert (
+    'not a JPEG, PNG or WebP picture' in pages.find(browser, 'problem').text
+  )
+  assert not pages.find(browser, 'result').is_displayed()
 
 
 def test_a_mask_keeps_its_name_when_another_picture_is_chosen(
@@ -174,34 +150,31 @@ def test_a_mask_keeps_its_name_when_another_picture_is_chosen(
 ):
   other = tmp_path / 'other.png'
   Image.new('RGB', (40, 30), 'black').save(other)
-  browser.execute_cdp_cmd(
-    'Browser.setDownloadBehavior',
-    {'behavior': 'allow', 'downloadPath': str(tmp_path)},
-  )
+  pages.download_to(browser, tmp_path)
   chromium.visit(browser, url, 360)
-  _upload(browser, photo)
+  pages.upload(browser, photo)
   # Making a mask takes until `go` is called.
   browser.execute_script(
     'const whole = mask, ready = new Promise((go) => { window.go = go; });'
     'mask = async (...all) => { await ready; return whole(...all); };'
   )
-  _find(browser, 'save').click()
-  _upload(browser, other)
-  _until(lambda: browser.execute_script('return shown.file.name') == other.name)
+  pages.find(browser, 'save').click()
+  pages.upload(browser, other)
+  pages.until(
+    lambda: browser.execute_script('return shown.file.name') == other.name
+  )
   browser.execute_script('go()')
-  target = tmp_path / 'mole one_mask.png'
-  _until(target.exists)
-  time.sleep(0.3)
+  target = pages.arrived(tmp_path / 'mole one_mask.png')
   assert np.asarray(Image.open(target)).shape == _SIZE
   assert chromium.messages(browser) == []
 
 
 def test_the_page_says_what_a_person_should_look_at(browser, url, photo):
   chromium.visit(browser, url, 360)
-  _upload(browser, photo)
-  assert 'should look at this mask: ' in _find(browser, 'review').text
-  assert 'lesion touches the border' in _find(browser, 'review').text
-  assert not _find(browser, 'dice').text  # The model has no calibration.
+  pages.upload(browser, photo)
+  assert 'should look at this mask: ' in pages.find(browser, 'review').text
+  assert 'lesion touches the border' in pages.find(browser, 'review').text
+  assert not pages.find(browser, 'dice').text  # The model has no calibration.
 
 
 def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
@@ -212,7 +185,7 @@ def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
   path = tmp_path / 'turned.jpg'
   Image.fromarray(pixels).save(path, exif=exif, quality=95)
   chromium.visit(browser, url, 360)
-  _upload(browser, path)
+  pages.upload(browser, path)
   width, height, top, bottom = browser.execute_script(
     "const v = document.getElementById('view'), c = v.getContext('2d');"
     'const at = (y) => c.getImageData(30, y, 1, 1).data[0];'
@@ -223,20 +196,41 @@ def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
   assert bottom > 190
 
 
-def test_every_control_has_a_name_and_is_reached_by_tab(browser, url, photo):
-  from selenium.webdriver.common.keys import Keys
-
+def test_it_works_by_keyboard_alone(browser, url, photo, tmp_path):
+  pages.download_to(browser, tmp_path)
   chromium.visit(browser, url, 1280)
-  reached = []
-  press = lambda key: browser.switch_to.active_element.send_keys(key)
-  press(Keys.TAB)
-  reached.append(browser.switch_to.active_element.get_attribute('id'))
-  _upload(browser, photo)
-  for _ in range(5):
-    press(Keys.TAB)
-    element = browser.switch_to.active_element
-    assert element.accessible_name
-    reached.append(element.get_attribute('id'))
-  assert reached == [
+  assert pages.outline_by_keyboard(browser, photo) == [
     'file', 'threshold', 'outline', 'unsure', 'save', 'reset'
   ]  # fmt: skip
+  saved = pages.arrived(tmp_path / 'mole one_mask.png')
+  mask = np.asarray(Image.open(saved).convert('L')) == 255
+  truth = _truth(photo)
+  sure = np.abs(truth - 0.9) > 1 / 255
+  np.testing.assert_array_equal(mask[sure], (truth > 0.9)[sure])
+
+
+@pytest.mark.parametrize('width', [1280, 360])
+def test_axe_finds_nothing_severe(browser, url, photo, width):
+  chromium.visit(browser, url, width)
+  assert pages.severe_findings(browser) == []
+  pages.upload(browser, photo)
+  assert pages.find(browser, 'result').is_displayed()
+  assert pages.severe_findings(browser) == []
+
+
+def test_axe_finds_nothing_severe_beside_a_token_and_a_problem(
+  browser, tmp_path
+):
+  path = tmp_path / 'text.jpg'
+  path.write_text('no picture')
+  with _served(tmp_path, token='right') as url:
+    chromium.visit(browser, url, 360)
+    pages.upload(browser, path)
+    assert 'token' in pages.text(browser, 'problem')
+    assert pages.severe_findings(browser) == []
+
+
+def test_axe_finds_what_is_wrong(browser):
+  browser.get('data:text/html,<img src="data:,">')
+  found = pages.severe_findings(browser)
+  assert any('image-alt' in finding for finding in found)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.mark.slow
