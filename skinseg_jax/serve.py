@@ -6,8 +6,8 @@ Open the address that it prints in a browser, or send a picture:
 
 curl -F file=@photo.jpg http://127.0.0.1:8000/predict
 
-Nothing that is sent is stored or logged, and no other host is asked. The server
-listens to this machine only, unless --host names another address. Ctrl+C or
+The server does not store or log what it receives, and contacts no other host.
+It listens to this machine only, unless --host names another address. Ctrl+C or
 SIGTERM ends it when the requests in progress are done. Research software, not a
 medical device.
 """
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import compilation, devices
   from skinseg_jax.serving import app as app_lib
   from skinseg_jax.serving import server
@@ -48,7 +49,12 @@ def main(argv: list[str]) -> None:
     model = trained_model.load(workdir, 'last')
     ours = workdir == shared_model.SHIPPED
     name = 'the model of skinseg_jax' if ours else workdir.resolve().name
-    app, worker = app_lib.create(model, name, token=args.token or '')
+    app, worker = app_lib.create(
+      model,
+      name,
+      token=args.token or '',
+      calibration=expected_dice.of_step(workdir, model.step),
+    )
     print('compiling', flush=True)
     worker.start()
     try:
@@ -77,6 +83,10 @@ def check_packages() -> None:
 
 def _greet(url: str, address: str, token: str | None) -> None:
   print(f'serving at {url} (Ctrl+C stops)', flush=True)
+  if ipaddress.ip_address(address).is_unspecified:
+    print(
+      "from other machines: this machine's name or address instead", flush=True
+    )
   if not ipaddress.ip_address(address).is_loopback and not token:
     print(
       'warning: other machines may be able to use this server, and it has no'
@@ -114,7 +124,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _port(text: str) -> int:
   if not text.isdecimal() or int(text) > 65535:
     raise argparse.ArgumentTypeError(
-      f'{text} is no port; give 0 to 65535, such as 8000'
+      f'{text} is not a port number; give 0 to 65535, such as 8000'
     )
   return int(text)
 

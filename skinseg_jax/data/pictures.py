@@ -8,6 +8,7 @@ threads at once.
 import contextlib
 import importlib.util
 import io
+import math
 import pathlib
 import threading
 import warnings
@@ -49,6 +50,11 @@ _MAX_PIXELS = 100_000_000
 # would fill any memory.
 _LARGE_PIXELS = 16_000_000
 
+# Reads of a decoder up to the pixels. Pillow needs three for each chunk of a
+# PNG file and each marker of a JPEG file, and one for each byte between
+# markers: without a limit, a file of empty parts takes many seconds.
+_MAX_READS = 10_000
+
 # By the first bytes of a file. Pillow's own `Image.open` would warn of files
 # that are large, but allowed here.
 _OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
@@ -64,6 +70,25 @@ _OPENERS: dict[bytes, Callable[[io.BytesIO], Image.Image]] = {
 # Held while a large image is decoded. Warning filters belong to the process:
 # one thread at a time may change them.
 _large_lock = threading.Lock()
+
+
+class _Bounded(io.BytesIO):
+  """A file that ends a decoder which reads too many parts before the pixels."""
+
+  def __init__(self, data: bytes, name: str):
+    super().__init__(data)
+    self._name = name
+    self.left: float = _MAX_READS
+
+  def read(self, size: int | None = -1, /) -> bytes:
+    """Reads as usual, or ends the decoder."""
+    self.left -= 1
+    if self.left < 0:
+      raise errors.InputError(
+        f'{self._name}: too many parts before the pixels; save the picture'
+        ' again as a plain PNG or JPEG file'
+      )
+    return super().read(size)
 
 
 class TooLargeError(errors.InputError):
@@ -198,7 +223,9 @@ def _open(data: bytes, name: str) -> Image.Image:
   """Reads the header."""
   for magic, opener in _OPENERS.items():
     if data.startswith(magic):
-      image = opener(io.BytesIO(data))
+      file = _Bounded(data, name)
+      image = opener(file)
+      file.left = math.inf
       break
   else:
     if data[4:8] != b'ftyp':

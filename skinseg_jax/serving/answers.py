@@ -55,6 +55,16 @@ class Answer(pydantic.BaseModel):
   measures: lesion.Measures = pydantic.Field(
     description='measures of the lesion; null where there is no value'
   )
+  needs_review: bool = pydantic.Field(
+    description='whether a person should look at the mask'
+  )
+  reasons: list[str] = pydantic.Field(
+    description='why a person should look at the mask; empty for no reason'
+  )
+  expected_dice: float | None = pydantic.Field(
+    description='the Dice to expect of the mask, 0 to 1; null if the model has'
+    ' no calibration'
+  )
   model: Model
   notice: str
 
@@ -99,6 +109,9 @@ def answer(
     if probability
     else None,
     measures=prediction.measures(),
+    needs_review=prediction.needs_review,
+    reasons=list(prediction.reasons),
+    expected_dice=prediction.expected_dice,
     model=model,
     notice=shared_page.NOTICE,
   )

@@ -14,6 +14,7 @@ from starlette import requests, types
 
 from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import predictor, trained_model
+from skinseg_jax.quality import expected_dice
 from skinseg_jax.serving import (
   answers,
   counters,
@@ -86,6 +87,7 @@ def create(
   *,
   token: str = '',
   bounds: limits.Limits | None = None,
+  calibration: expected_dice.Calibration | None = None,
 ) -> tuple[fastapi.FastAPI, worker.Worker]:
   """Makes the application and the worker that it needs.
 
@@ -96,9 +98,12 @@ def create(
     name: What responses call it.
     token: What clients must send; '' for nothing.
     bounds: How much is taken on at once.
+    calibration: What is known of the Dice of this model's masks, or None.
   """
   counts = counters.Counters()
-  service = _Service(model, name, bounds or limits.Limits(), counts)
+  service = _Service(
+    model, name, bounds or limits.Limits(), counts, calibration
+  )
   app = fastapi.FastAPI(
     title='skinseg_jax',
     summary='Outlines skin lesions in dermoscopic pictures.',
@@ -146,12 +151,14 @@ class _Service:
     name: str,
     bounds: limits.Limits,
     counts: counters.Counters,
+    calibration: expected_dice.Calibration | None,
   ):
     self.bounds = bounds
     self.worker = worker.Worker(model, counts.batch)
     self._about = answers.describe(model, name)
     self._size = model.config.data.image_size
     self._threshold = model.config.evaluation.threshold
+    self._calibration = calibration
     self._counts = counts
     self._admission = limits.Admission(bounds)
     # More threads than cores would not decode faster, but fill the memory.
@@ -168,7 +175,7 @@ class _Service:
     start = time.perf_counter()
     with self._admission.request():
       data = await uploads.read(request, self.bounds)
-      pixels = uploads.check(data, self.bounds)
+      pixels = await self._in_thread(uploads.check, data, self.bounds)
       async with self._admission.pixels(pixels):
         if await request.is_disconnected():
           raise requests.ClientDisconnect
@@ -200,7 +207,7 @@ class _Service:
 
   def _answer(self, image, found, probability: bool) -> bytes:
     return answers.answer(
-      predictor.at_own_size(image, found, self._threshold),
+      predictor.at_own_size(image, found, self._threshold, self._calibration),
       threshold=self._threshold,
       model=self._about,
       probability=probability,

@@ -1,7 +1,7 @@
 """What the server has done, in the text format of Prometheus.
 
-Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Nothing
-about pictures is counted but their number.
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/. Counts
+responses, pictures and times; nothing about the content of a picture.
 """
 
 import bisect

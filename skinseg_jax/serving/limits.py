@@ -22,6 +22,7 @@ class Limits:
       at a time; at least `pixels`. Other requests wait with their files.
     requests: Most pictures that are uploaded, wait or are predicted.
     upload_seconds: Time in which a file must arrive.
+    wait_seconds: Time after which a picture that does not fit is turned away.
   """
 
   upload_bytes: int = 32 * 1024 * 1024
@@ -29,6 +30,7 @@ class Limits:
   pixels_at_once: int = 50_000_000
   requests: int = 32
   upload_seconds: float = 60.0
+  wait_seconds: float = 60.0
 
 
 class Admission:
@@ -45,6 +47,8 @@ class Admission:
     self.pending = 0
     self._pixels = 0
     self._freed = asyncio.Condition()
+    # Held by the picture that is next; asyncio.Lock is fair.
+    self._next = asyncio.Lock()
 
   @contextlib.contextmanager
   def request(self) -> Iterator[None]:
@@ -54,12 +58,7 @@ class Admission:
       RefusedError: If there is none.
     """
     if self.pending >= self._limits.requests:
-      raise refusals.RefusedError(
-        503,
-        f'the server is busy with {self.pending} pictures; try again in'
-        f' {_RETRY_SECONDS} seconds',
-        {'Retry-After': str(_RETRY_SECONDS)},
-      )
+      raise self._busy()
     self.pending += 1
     try:
       yield
@@ -68,14 +67,35 @@ class Admission:
 
   @contextlib.asynccontextmanager
   async def pixels(self, count: int) -> AsyncIterator[None]:
-    """Waits until a picture of that many pixels fits into memory."""
+    """Waits until a picture of that many pixels fits into memory.
+
+    Pictures go in order of arrival: small ones do not overtake a large one.
+
+    Raises:
+      RefusedError: If it does not fit in time.
+    """
     fits = lambda: self._pixels + count <= self._limits.pixels_at_once
-    async with self._freed:
-      await self._freed.wait_for(fits)
-      self._pixels += count
+    try:
+      async with (
+        asyncio.timeout(self._limits.wait_seconds),
+        self._next,
+        self._freed,
+      ):
+        await self._freed.wait_for(fits)
+        self._pixels += count
+    except TimeoutError as error:
+      raise self._busy() from error
     try:
       yield
     finally:
       async with self._freed:
         self._pixels -= count
         self._freed.notify_all()
+
+  def _busy(self) -> refusals.RefusedError:
+    return refusals.RefusedError(
+      503,
+      f'the server is busy with {self.pending} pictures; try again in'
+      f' {_RETRY_SECONDS} seconds',
+      {'Retry-After': str(_RETRY_SECONDS)},
+    )

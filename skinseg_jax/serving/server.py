@@ -34,17 +34,21 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError:
       listener.close()
       raise
-  except OSError as error:
+  # UnicodeError: the name has an empty part, as in 'a..b'.
+  except (OSError, UnicodeError) as error:
+    reason = getattr(error, 'strerror', None) or error
     raise errors.InputError(
-      f'cannot listen on {host} port {port}: {error.strerror}; give another'
-      ' --host or --port.'
+      f'cannot listen on --host {host!r}, --port {port}: {reason}; give'
+      ' another --host or --port.'
     ) from error
   return listener
 
 
 def url(listener: socket.socket) -> str:
-  """Where browsers find the server."""
+  """Where browsers on this machine find the server."""
   host, port = listener.getsockname()[:2]
+  # All addresses of this machine; not every browser can open these.
+  host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
   return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
 
 

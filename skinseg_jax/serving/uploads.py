@@ -106,8 +106,8 @@ def check(data: bytes, limits: limits_lib.Limits) -> int:
   if not (webp or data.startswith((b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'))):
     raise refusals.RefusedError(
       415,
-      f'{_NAME} is no {FORMATS} file; its name does not matter, its content'
-      ' does. Save it as one of these',
+      f'the file is not a {FORMATS} picture. Its content is checked, not its'
+      ' name. Convert it to one of these formats',
     )
   # Not the limit of `pictures`, which is higher.
   allowed = f'at most {limits.pixels / 1e6:g} megapixels are allowed. Reduce it'

@@ -97,6 +97,27 @@ def test_a_taken_port_is_named(tiny_run):
       serve.main(['serve', f'--workdir={tiny_run[0]}', f'--port={port}'])
 
 
+@needs_packages
+@pytest.mark.parametrize('host', ['a..b', ''])
+def test_a_host_that_is_no_name_is_quoted(host):
+  from skinseg_jax.serving import server
+
+  with pytest.raises(errors.InputError, match=f"--host '{host}', .* give"):
+    server.bound(host, 0)
+
+
+@needs_packages
+def test_the_address_for_all_machines_can_be_opened(capsys):
+  from skinseg_jax.serving import server
+
+  with server.bound('0.0.0.0', 0) as listener:
+    port = listener.getsockname()[1]
+    serve._greet(server.url(listener), '0.0.0.0', 'token')
+  out = capsys.readouterr().out
+  assert f'serving at http://127.0.0.1:{port} ' in out
+  assert "from other machines: this machine's name or address" in out
+
+
 def test_missing_packages_are_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(errors.InputError, match=r'skinseg_jax\[serve\]'):
@@ -106,7 +127,7 @@ def test_missing_packages_are_named(monkeypatch):
 @pytest.mark.parametrize(
   ('flags', 'about'),
   [
-    (['--port', '70000'], '70000 is no port'),
+    (['--port', '70000'], '70000 is not a port number'),
     (['--token', ''], 'without spaces'),
     (['--token', 'a b'], 'without spaces'),
   ],

@@ -21,6 +21,16 @@ def scene(height=48, width=64) -> np.ndarray:
   return image
 
 
+def test_a_file_of_empty_parts_is_refused():
+  buffer = io.BytesIO()
+  Image.fromarray(scene()).save(buffer, 'JPEG')
+  jpeg = buffer.getvalue()
+  padded = lambda count: jpeg[:2] + count * b'\xff' + jpeg[2:]
+  assert pictures.pixels(padded(100), 'x.jpg') == 48 * 64
+  with pytest.raises(errors.InputError, match=r'x\.jpg: too many parts'):
+    pictures.pixels(padded(20_000), 'x.jpg')
+
+
 def test_dicom_rgb():
   data = dicom(scene(), 'RGB', PixelSpacing=[0.02, 0.03])
   np.testing.assert_array_equal(preprocessing.decode_image(data, 'x'), scene())

@@ -224,7 +224,7 @@ def test_what_is_no_picture_is_explained(browser, url, photo, tmp_path):
   Image.new('1', (12_000, 9_000)).save(huge)
   damaged.write_bytes(photo.read_bytes()[:200])
   for path, message in (
-    (text, 'no picture that this browser can read'),
+    (text, 'browser cannot read the file as a picture'),
     (damaged, 'picture is damaged'),
     (huge, 'has 108 megapixels; at most 100 are allowed'),
   ):

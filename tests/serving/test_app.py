@@ -22,6 +22,7 @@ testclient = pytest.importorskip('fastapi.testclient')
 import skinseg_jax  # noqa: E402
 from skinseg_jax.inference import predictor, trained_model  # noqa: E402
 from skinseg_jax.measures import lesion  # noqa: E402
+from skinseg_jax.quality import expected_dice, signs  # noqa: E402
 from skinseg_jax.serving import app as app_lib  # noqa: E402
 from skinseg_jax.serving import limits, page  # noqa: E402
 
@@ -77,6 +78,14 @@ def _png_header(width, height, rest=b''):
   return (
     b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + chunk + crc + idat + rest
   )
+
+
+def _empty_chunks(count):
+  """A PNG with as many chunks of nothing before its pixels."""
+  png = _file(random_image(8, 8))
+  name = b'prVt'  # Private: decoders skip it.
+  chunk = bytes(4) + name + struct.pack('>I', zlib.crc32(name))
+  return png[:33] + count * chunk + png[33:]
 
 
 def test_the_answer_is_the_prediction(tiny_run):
@@ -137,6 +146,32 @@ def _wait_for(reached):
   raise AssertionError('not reached within a minute')
 
 
+def test_the_answer_says_what_a_person_should_look_at(dark):
+  dark_left = np.full((40, 60, 3), 200, np.uint8)
+  dark_left[:, :20] = 60
+  disc = np.full((64, 64, 3), 200, np.uint8)
+  rows, columns = np.mgrid[:64, :64]
+  disc[(rows - 32) ** 2 + (columns - 32) ** 2 < 200] = 60
+  names = signs.NAMES
+  table = [dict.fromkeys(names, 0.01 * i) for i in range(60)]
+  calibration = expected_dice.fit(table, [0.9] * 60, dark.step)
+  with _served(dark) as client:
+    plain = _send(client, _file(dark_left)).json()
+    quiet = _send(client, _file(disc)).json()
+  with _served(dark, calibration=calibration) as client:
+    told = _send(client, _file(dark_left)).json()
+  assert plain['needs_review'] is True
+  assert 'lesion touches the border' in plain['reasons']
+  assert plain['expected_dice'] is None
+  assert 'lesion touches the border' not in quiet['reasons']
+  assert quiet['needs_review'] == bool(quiet['reasons'])
+  # Each known image had a Dice of 0.9, so any image has.
+  assert told['expected_dice'] == pytest.approx(0.9)
+  assert set(told['reasons']) >= {
+    'lesion touches the border', 'unlike the training images'
+  }  # fmt: skip
+
+
 def test_requests_that_wait_share_a_batch(dark, monkeypatch):
   data = _file(random_image(32, 32))
   with (
@@ -173,11 +208,16 @@ def test_orientation_is_applied_and_metadata_dropped(client):
 @pytest.mark.parametrize(
   ('data', 'status', 'about'),
   [
-    (b'no picture, but text', 415, 'no JPEG, PNG or WebP file'),
-    (b'', 415, 'no JPEG, PNG or WebP file'),
+    (b'no picture, but text', 415, 'not a JPEG, PNG or WebP picture'),
+    (b'', 415, 'not a JPEG, PNG or WebP picture'),
     (_file(random_image(40, 40), 'JPEG')[:-400], 422, 'truncated'),
     (_file(random_image(40, 40))[:-400], 422, 'cannot be decoded'),
-    (_file(random_image(40, 40), 'BMP'), 415, 'no JPEG, PNG or WebP file'),
+    (
+      _file(random_image(40, 40), 'BMP'),
+      415,
+      'not a JPEG, PNG or WebP picture',
+    ),
+    (_empty_chunks(20_000), 422, 'the picture: too many parts'),
     (
       _png_header(20_000, 10_000),
       413,

@@ -139,8 +139,42 @@ def test_what_is_no_picture_is_explained(browser, url, tmp_path):
   path.write_text('no picture')
   chromium.visit(browser, url, 360)
   pages.upload(browser, path)
-  assert 'no JPEG, PNG or WebP file' in pages.find(browser, 'problem').text
+  assert (
+    'not a JPEG, PNG or WebP picture' in pages.find(browser, 'problem').text
+  )
   assert not pages.find(browser, 'result').is_displayed()
+
+
+def test_a_mask_keeps_its_name_when_another_picture_is_chosen(
+  browser, url, photo, tmp_path
+):
+  other = tmp_path / 'other.png'
+  Image.new('RGB', (40, 30), 'black').save(other)
+  pages.download_to(browser, tmp_path)
+  chromium.visit(browser, url, 360)
+  pages.upload(browser, photo)
+  # Making a mask takes until `go` is called.
+  browser.execute_script(
+    'const whole = mask, ready = new Promise((go) => { window.go = go; });'
+    'mask = async (...all) => { await ready; return whole(...all); };'
+  )
+  pages.find(browser, 'save').click()
+  pages.upload(browser, other)
+  pages.until(
+    lambda: browser.execute_script('return shown.file.name') == other.name
+  )
+  browser.execute_script('go()')
+  target = pages.arrived(tmp_path / 'mole one_mask.png')
+  assert np.asarray(Image.open(target)).shape == _SIZE
+  assert chromium.messages(browser) == []
+
+
+def test_the_page_says_what_a_person_should_look_at(browser, url, photo):
+  chromium.visit(browser, url, 360)
+  pages.upload(browser, photo)
+  assert 'should look at this mask: ' in pages.find(browser, 'review').text
+  assert 'lesion touches the border' in pages.find(browser, 'review').text
+  assert not pages.find(browser, 'dice').text  # The model has no calibration.
 
 
 def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):

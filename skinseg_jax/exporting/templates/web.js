@@ -155,8 +155,8 @@ async function fetched(name) {
   try {
     response = await fetch(address(name));
   } catch {
-    throw new Error(`${name} cannot be loaded. Is there a network? After one ` +
-      'complete visit this page works without.');
+    throw new Error(`${name} cannot be loaded. Check the network ` +
+      'connection. After one complete visit the page works offline.');
   }
   if (!response.ok) {
     throw new Error(`${name} cannot be loaded (${response.status}). All ` +
@@ -244,8 +244,8 @@ async function measured(file) {
       image.onerror = reject;
     });
   } catch {
-    throw new Error('This is no picture that this browser can read. Choose a ' +
-      'JPEG, PNG or WebP file.');
+    throw new Error('This browser cannot read the file as a picture. Choose ' +
+      'a JPEG, PNG or WebP file.');
   } finally {
     URL.revokeObjectURL(image.src);
   }
@@ -257,7 +257,6 @@ async function measured(file) {
   return [width, height];
 }
 
-function mask(cut) {
-  const {probability, size} = shown;
+function mask({probability, size}, cut) {
   return ask('mask', {probability, size, cut: cut ?? settings.threshold});
 }

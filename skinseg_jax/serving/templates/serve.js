@@ -51,6 +51,14 @@ function levelsOf(image, width, height) {
 }
 
 function describe(answer) {
+  const review = find('review');
+  review.className = answer.needs_review ? 'warn' : 'faint';
+  review.textContent = answer.needs_review
+    ? `A person should look at this mask: ${answer.reasons.join('; ')}.`
+    : 'No reason was found to review this mask.';
+  const dice = answer.expected_dice;
+  find('dice').textContent =
+    dice === null ? '' : `Expected Dice: ${dice.toFixed(2)}.`;
   find('measured').textContent = answer.threshold.toFixed(2);
   for (const cell of document.querySelectorAll('[data-measure]')) {
     cell.textContent =
@@ -68,8 +76,7 @@ function words(value, unit) {
 
 // That of the server, or, after the threshold was moved, that of the
 // probability.
-async function mask(cut) {
-  const {answer, probability} = shown;
+async function mask({answer, probability}, cut) {
   if (cut === null) return blob(answer.mask);
   const {canvas, context, pixels} =
     drawn(probability, answer.width, answer.height);

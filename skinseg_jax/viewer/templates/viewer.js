@@ -5,8 +5,8 @@
 //     height on the page; base, an image; levels, 255 times the probability of
 //     each pixel on the page; model, what to say about it; and, if there is
 //     more to show, describe(). `shown` is that, and the file;
-//   mask(cut): resolves to the mask of what is shown, as a PNG of the size of
-//     the picture; cut is null for the model's own threshold.
+//   mask(own, cut): resolves to the mask of what was shown, as a PNG of the size
+//     of the picture; cut is null for the model's own threshold.
 
 // Longest side of the picture on the page, in pixels.
 const VIEW = 1024;
@@ -115,18 +115,20 @@ function paint() {
 }
 
 async function save() {
-  const own = find('threshold').value === shown.start;
-  const link = document.createElement('a');
+  // Another picture may be chosen while the mask is made.
+  const own = shown;
+  const moved = find('threshold').value !== own.start;
   try {
-    link.href = URL.createObjectURL(await mask(own ? null : threshold()));
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(
+      await mask(own, moved ? threshold() : null));
+    link.download = `${own.file.name.replace(/\.[^.]*$/, '')}_mask.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    if (own === shown) say('The mask was downloaded.');
   } catch (error) {
     complain(error.message);
-    return;
   }
-  link.download = `${shown.file.name.replace(/\.[^.]*$/, '')}_mask.png`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  say('The mask was downloaded.');
 }
 
 for (const id of ['file', 'camera']) {
