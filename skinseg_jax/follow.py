@@ -55,17 +55,9 @@ def _follow(
   import tqdm
 
   from skinseg_jax.following import course, table
-  from skinseg_jax.inference import trained_model
-  from skinseg_jax.quality import expected_dice
   from skinseg_jax.reporting import follow_page
-  from skinseg_jax.runtime import compilation, devices
 
-  devices.use('auto')
-  compilation.keep_programs()
-  model = trained_model.load_all(args.workdir, args.checkpoint)
-  calibration = None
-  if isinstance(model, trained_model.TrainedModel):
-    calibration = expected_dice.of_model(args.workdir[0], model.identity())
+  model, calibration = _model(args)
   other_model = _other_model(args.workdir)
   skipped, changed, alone, noted = (errors.Few() for _ in range(4))
   try:
@@ -108,6 +100,21 @@ def _follow(
   )
   print(f'wrote {path} and {len(lesions)} pages (step {model.step})')
   return skipped
+
+
+def _model(args: argparse.Namespace):
+  """The model, and what is known of the Dice of its masks, or None."""
+  from skinseg_jax.inference import trained_model
+  from skinseg_jax.quality import expected_dice
+  from skinseg_jax.runtime import compilation, devices
+
+  devices.use('auto')
+  compilation.keep_programs()
+  model = trained_model.load_all(args.workdir, args.checkpoint)
+  calibration = None
+  if isinstance(model, trained_model.TrainedModel):
+    calibration = expected_dice.of_model(args.workdir[0], model.identity())
+  return model, calibration
 
 
 def _say(what: str, pictures: errors.Few) -> None:

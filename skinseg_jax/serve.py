@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
       model,
       name,
       token=args.token or '',
-      calibration=expected_dice.of_step(workdir, model.step),
+      calibration=expected_dice.of_model(workdir, model.identity()),
     )
     print('compiling', flush=True)
     worker.start()

@@ -130,8 +130,7 @@ def predict(
   Raises:
     InputError: If the folder holds predictions of another model or with other
       options.
-    StoppedError: After a signal, if there is one process; the same call goes on
-      from there. Several processes are not stopped by SIGTERM, which JAX takes.
+    StoppedError: After a signal, in one process; the same call resumes.
   """
   model = model.on_this_process()
   settings = _settings(model, places, options)
