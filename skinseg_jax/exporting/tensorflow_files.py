@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skinseg_jax.exporting import program
+from skinseg_jax.runtime import errors
 
 # Pictures, uint8 [B, H, W, 3], to probabilities.
 _Run = Callable[[np.ndarray], np.ndarray]
@@ -43,7 +44,15 @@ def write(
       _save(pathlib.Path(folder), predict, state, size, 1)
       lite = _tensorflow().lite
       converter = lite.TFLiteConverter.from_saved_model(folder)
-      path.write_bytes(converter.convert())
+      try:
+        converted = converter.convert()
+      except Exception as error:  # The converter has no public type for it.
+        line = str(error).split('\n', 1)[0]
+        raise errors.InputError(
+          f'TensorFlow Lite cannot convert this network ({line}); give another'
+          ' --format, such as onnx.'
+        ) from error
+      path.write_bytes(converted)
   return {'signature': _SIGNATURE}
 
 
