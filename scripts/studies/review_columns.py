@@ -1,12 +1,14 @@
 """Tests the review columns that `predict` writes, on the paper's images.
 
 python scripts/studies/review_columns.py --predicted DIR --output FILE.csv
-  [--data_dir data]
+  [--data_dir data] [--workdir DIR]
 
-DIR is the --output of `predict` on images of HAM10000, by a model with a
-calibration. Its masks are compared with the true ones at each image's own size,
-on the paper's validation images. Writes one row: how well the expected Dice
-orders the masks, which masks `needs_review` finds, and for which reasons.
+--predicted is the --output of `predict` on images of HAM10000, by the model of
+--workdir, which has a calibration. Its masks are compared with the true ones at
+each image's own size, on the paper's validation images. Writes one row: how
+well the expected Dice orders the masks, which masks `needs_review` finds, and
+for which reasons. `noticed_*` are the shares of 200 of these images that are
+noticed by the picture alone: unchanged, and spoiled as in `review.py`.
 """
 
 import argparse
@@ -22,11 +24,15 @@ import review
 from PIL import Image
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.data import splits
-from skinseg_jax.data.sources import catalog
+from skinseg_jax.data import cache, input_pipeline, splits
+from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.inference import table
 from skinseg_jax.metrics import confusion
+from skinseg_jax.quality import expected_dice
 from skinseg_jax.runtime import errors, paths
+from skinseg_jax.weights import shared_model
+
+_SPOILED = 200
 
 
 def flagged(
@@ -84,9 +90,28 @@ def main(argv: list[str]) -> None:
       [rows[name]['reasons'] for name in chosen],
       dice,
     ),
+    **_noticed(args.workdir, source, paper.validation, args.data_dir),
   }
   review.write(args.output, [row])
   print(row)
+
+
+def _noticed(
+  workdir: pathlib.Path,
+  source: interface.Source,
+  image_ids: Sequence[str],
+  data_dir: pathlib.Path,
+) -> dict[str, float]:
+  calibration = expected_dice.read(workdir)
+  if calibration is None:
+    raise errors.InputError(
+      f'{workdir} has no {expected_dice.NAME}; give a --workdir that has one.'
+    )
+  size = config_lib.load(workdir / 'config.json').data.image_size
+  data = cache.open_cache(source, size, data_dir)
+  chosen = input_pipeline.select(data, image_ids[:_SPOILED])
+  found = review.noticed([data.images[i] for i in chosen], calibration)
+  return {f'noticed_{name}': share for name, share in found.items()}
 
 
 def _rows(
@@ -130,6 +155,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add('--predicted', type=paths.user_path, required=True, help='masks')
   add('--output', type=paths.user_path, required=True, help='table to write')
   add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
+  add('--workdir', type=paths.user_path, default=shared_model.SHIPPED)
   return parser.parse_args(argv[1:])
 
 
