@@ -188,7 +188,7 @@ def rank_correlation(
 ) -> Interval | None:
   """Spearman's rank correlation of two values per image, with its interval.
 
-  The images of each draw are ranked anew; equal values share their mean rank.
+  Each draw ranks its images again. Equal values share their mean rank.
 
   Args:
     resampling: From `resample` of the images' lesions.

@@ -205,13 +205,8 @@ def test_fields_that_differ_from_defaults_are_all_listed(run):
   assert 'train.epochs' not in text
 
 
-def test_other_data_has_its_own_report_without_the_paper(tmp_path):
-  data = fake_evaluation.write_run(
-    tmp_path, name='clinic', num_images=5, size=(32, 32)
-  )
-  (tmp_path / 'metrics.jsonl').unlink()
-  home = tmp_path / 'evaluation' / 'clinic'
-  path = home / 'summary.json'
+def _of_other_data(path):
+  """Makes a summary one of other data; returns the mean Dice."""
   summary = json.loads(path.read_text())
   summary |= {'operating_point': None, 'native_size': None}
   summary['data'] |= {'name': 'clinic', 'split': None, 'split_sha256': None}
@@ -224,7 +219,6 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
     'dice_rank_correlation': None,
     'warning': 'only 0 lesions: too few to judge',
   }
-  mean = summary['per_image']['dice']['mean']
   profile = {
     'images': 5,
     'colour': {'red': {'mean': 181.4, 'sd': 9.0, 'sd_of_means': 4.0}},
@@ -245,6 +239,16 @@ def test_other_data_has_its_own_report_without_the_paper(tmp_path):
     'excluded': ['<one>'],
   }
   path.write_text(json.dumps(summary))
+  return summary['per_image']['dice']['mean']
+
+
+def test_other_data_has_its_own_report_without_the_paper(tmp_path):
+  data = fake_evaluation.write_run(
+    tmp_path, name='clinic', num_images=5, size=(32, 32)
+  )
+  (tmp_path / 'metrics.jsonl').unlink()
+  home = tmp_path / 'evaluation' / 'clinic'
+  mean = _of_other_data(home / 'summary.json')
   assert report.write_report(tmp_path, data, 'clinic') == home / 'report.html'
   assert not (tmp_path / 'report.html').exists()
   text = parse(home / 'report.html').text
