@@ -94,12 +94,21 @@ def adaptive_average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 def _along_both_axes(x, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
   """Rows and columns as weighted sums of rows and columns of [B, H, W, C]."""
   wide = plain.widened(x)
+
   # As matrix products: gathers have slow gradients.
-  product = lambda pattern, weights, x: jnp.einsum(
-    pattern, jnp.asarray(weights, wide.dtype), x, precision='highest'
-  )
-  wide = product('ih,bhwc->biwc', rows, wide)
-  return product('jw,biwc->bijc', columns, wide).astype(x.dtype)
+  def product(weights, axes, x, before, after):
+    operands = [(axes, jnp.asarray(weights, wide.dtype)), (before, x)]
+    # TensorFlow Lite cannot convert weights first for one channel. For more,
+    # weights first have faster gradients.
+    if x.shape[-1] == 1:
+      operands.reverse()
+    pattern = ','.join(names for names, _ in operands) + '->' + after
+    return jnp.einsum(
+      pattern, *(array for _, array in operands), precision='highest'
+    )
+
+  wide = product(rows, 'ih', wide, 'bhwc', 'biwc')
+  return product(columns, 'jw', wide, 'biwc', 'bijc').astype(x.dtype)
 
 
 def _linear(n: int, m: int, align_corners: bool) -> np.ndarray:

@@ -203,6 +203,29 @@ def test_what_onnx_lacks_is_refused_with_a_remedy(
   assert not list((tmp_path / 'model').iterdir())
 
 
+def test_what_tensorflow_lite_lacks_is_refused_with_a_remedy(
+  tiny_run, tmp_path, monkeypatch
+):
+  tensorflow = pytest.importorskip('tensorflow')
+  pytest.importorskip('ai_edge_litert')
+
+  class Converter:
+    def convert(self):
+      raise RuntimeError('no such operation\nand many more lines')
+
+  monkeypatch.setattr(
+    tensorflow.lite.TFLiteConverter,
+    'from_saved_model',
+    lambda folder: Converter(),
+  )
+  with pytest.raises(
+    errors.InputError,
+    match=r'cannot convert this network \(no such operation\);.*such as onnx',
+  ):
+    _export(tiny_run[0], 'tflite', tmp_path / 'model')
+  assert not list((tmp_path / 'model').iterdir())
+
+
 def test_a_missing_package_is_named(tiny_run, tmp_path, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -245,8 +246,9 @@ def test_two_processes_train_one_run(tmp_path):
   )
   assert (first, second) == (0, 0), err
   assert 'epoch 1: loss' in out
-  # Gloo, which connects processes on CPUs, prints its own lines.
-  assert all('[Gloo]' in line for line in nothing.splitlines())
+  # Gloo, which connects processes on CPUs, prints its own lines there; its
+  # threads may mix them up.
+  assert not re.search('epoch|loss|image', nothing), nothing
   run = tmp_path / 'run'
   environment = json.loads((run / 'environment.json').read_text())
   assert environment['num_processes'] == 2
