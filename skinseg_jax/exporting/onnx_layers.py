@@ -34,7 +34,6 @@ def convolution(
   dimension_numbers: Any,
   window_strides: Any,
   padding: Any,
-  lhs_dilation: Any,
   rhs_dilation: Any,
   feature_group_count: int,
   **_: Any,
@@ -42,28 +41,19 @@ def convolution(
   """A convolution; its kernel is a constant."""
   spec = dimension_numbers
   kernel = kernel.transpose(spec.rhs_spec)
-  size, kind = kernel.shape[2:], 'Conv'
-  attributes: dict[str, Any] = {'strides': window_strides}
-  name = None
-  if set(lhs_dilation) != {1}:
-    # Zeros between the pixels of the image: a transposed convolution, whose
-    # kernel is turned and whose padding is cut off instead.
-    kind = 'ConvTranspose'
-    kernel = kernel[:, :, ::-1, ::-1].swapaxes(0, 1)
-    padding = [
-      [k - 1 - n for n in ends] for k, ends in zip(size, padding, strict=True)
-    ]
-    attributes = {'strides': lhs_dilation}
-  elif size == (1, 1) and isinstance(x.source, onnx_graph.Strided):
-    name, attributes = x.source.name, {'strides': x.source.strides}
-  attributes |= {
+  size = kernel.shape[2:]
+  name, strides = None, window_strides
+  if size == (1, 1) and isinstance(x.source, onnx_graph.Strided):
+    name, strides = x.source.name, x.source.strides
+  attributes = {
+    'strides': strides,
     'kernel_shape': size,
     'pads': [ends[side] for side in (0, 1) for ends in padding],
     'dilations': rhs_dilation,
     'group': feature_group_count,
   }
   source = onnx_graph.Convolution(
-    kind, name or x.ordered(spec.lhs_spec), kernel, attributes
+    'Conv', name or x.ordered(spec.lhs_spec), kernel, attributes
   )
   return Tensor(x.graph, source, shape, spec.out_spec)
 
@@ -143,14 +133,17 @@ def _double(x: Tensor, *, shape: Any) -> list[Tensor]:
   return [Tensor(x.graph, onnx_graph.Ready(node), shape, _IMAGE)]
 
 
-def _conv_transpose2x2(
+def _conv_transpose(
   x: Tensor, kernel: np.ndarray, *, shape: Any
 ) -> list[Tensor]:
+  size = kernel.shape[0]
+  attributes: dict[str, Any] = {'kernel_shape': [size] * 2, 'strides': [2, 2]}
+  if size > 2:
+    attributes['pads'] = [1, 1, 1, 1]
+  if size % 2:
+    attributes['output_padding'] = [1, 1]
   source = onnx_graph.Convolution(
-    'ConvTranspose',
-    x.ordered(_IMAGE),
-    kernel.transpose(3, 2, 0, 1),
-    {'kernel_shape': [2, 2], 'strides': [2, 2]},
+    'ConvTranspose', x.ordered(_IMAGE), kernel.transpose(3, 2, 0, 1), attributes
   )
   return [Tensor(x.graph, source, shape, _IMAGE)]
 
@@ -175,5 +168,6 @@ NAMED: dict[str, Callable[..., list[Tensor]]] = {
   'max_pool_with_places': _max_pool_with_places,
   'unpool': _unpool,
   'double': _double,
-  'conv_transpose2x2': _conv_transpose2x2,
+  'conv_transpose': _conv_transpose,
+  'conv_transpose2x2': _conv_transpose,
 }

@@ -157,10 +157,7 @@ class ConvTranspose(nnx.Module):
     if kernel.shape[0] == 2:
       y = operations.conv_transpose2x2(x, kernel)
     else:
-      size = kernel.shape[0]
-      y = operations.conv_transpose(
-        x, kernel, stride=2, padding=1, output_padding=size % 2
-      )
+      y = operations.conv_transpose(x, kernel)
     return y + operations.per_channel(bias)
 
 

@@ -101,37 +101,33 @@ def _conv_bwd(geometry, saved, dy):
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def conv_transpose(
-  x: jax.Array,
-  kernel: jax.Array,
-  *,
-  stride: int,
-  padding: int,
-  output_padding: int = 0,
-) -> jax.Array:
-  """Transposed convolution with PyTorch's meaning of its arguments.
+@named.operation
+def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Transposed convolution of stride 2 with a 3x3 or 4x4 kernel.
+
+  As `torch.nn.ConvTranspose2d` with padding 1, and output padding 1 where the
+  kernel is odd.
 
   Args:
     x: Float [B, H, W, in].
     kernel: Float [k, k, out, in], of the same type.
-    stride: Factor by which height and width grow.
-    padding: Rows and columns cut from each side of the result.
-    output_padding: Rows and columns added below and to the right.
 
   Returns:
-    Float [B, H', W', out], with H' = (H - 1) * stride - 2 * padding + k +
-    output_padding.
+    Float [B, 2H, 2W, out].
   """
-  low = kernel.shape[0] - 1 - padding
-  sides = (low, low + output_padding)
-  return lax.conv_general_dilated(
+  odd = kernel.shape[0] % 2
+  # TensorFlow Lite's converter swaps sides of different widths, without a word:
+  # both have the wider one, and what is too much is cut off.
+  sides = (kernel.shape[0] - 2 + odd,) * 2
+  y = lax.conv_general_dilated(
     x,
     kernel[::-1, ::-1].transpose(0, 1, 3, 2),
     (1, 1),
     (sides, sides),
-    lhs_dilation=(stride, stride),
+    lhs_dilation=(2, 2),
     dimension_numbers=plain.LAYOUT,
   )
+  return lax.slice(y, (0, odd, odd, 0), y.shape)
 
 
 @named.operation

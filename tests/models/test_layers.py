@@ -132,6 +132,21 @@ def test_conv_transpose():
   np.testing.assert_allclose(ours(x), plain(x, kernel, bias), atol=1e-5)
 
 
+@pytest.mark.parametrize('size', [3, 4])
+def test_larger_transposed_kernels(size):
+  torch = pytest.importorskip('torch')
+  twin = torch.nn.ConvTranspose2d(
+    8, 4, size, stride=2, padding=1, output_padding=size % 2
+  )
+  ours = layers.ConvTranspose(8, 4, size, dtype=jnp.float32, rngs=nnx.Rngs(0))
+  ours.kernel[...] = twin.weight.detach().numpy().transpose(2, 3, 1, 0)
+  ours.bias[...] = twin.bias.detach().numpy()
+  x = _normal(0, 2, 7, 5, 8)
+  expected = twin(torch.tensor(np.asarray(x)).permute(0, 3, 1, 2))
+  expected = expected.permute(0, 2, 3, 1).detach().numpy()
+  np.testing.assert_allclose(ours(x), expected, atol=1e-5)
+
+
 def test_max_pool_by_hand():
   x = jnp.arange(16.0).reshape(1, 4, 4, 1)
   assert resampling.max_pool(x)[0, ..., 0].tolist() == [[5, 7], [13, 15]]
