@@ -82,14 +82,17 @@ def _requirements(seen: dict[str, str], extra: str) -> list[str]:
   other packages are not.
   """
   project = tomllib.loads((_ROOT / 'pyproject.toml').read_text())['project']
-  lines = project['dependencies'] + project['optional-dependencies'][extra]
   environment = {**markers.default_environment(), **seen, 'extra': ''}
-  found = map(requirements.Requirement, lines)
-  return [
-    f'{one.name}{one.specifier}'
-    for one in found
-    if not one.marker or one.marker.evaluate(environment)
-  ]
+  waiting, wanted = [*project['dependencies']], []
+  waiting += project['optional-dependencies'][extra]
+  while waiting:
+    one = requirements.Requirement(waiting.pop())
+    if one.name == project['name']:  # An extra that names other extras.
+      for other in one.extras:
+        waiting += project['optional-dependencies'][other]
+    elif not one.marker or one.marker.evaluate(environment):
+      wanted.append(f'{one.name}{one.specifier}')
+  return wanted
 
 
 if __name__ == '__main__':

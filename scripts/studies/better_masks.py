@@ -13,7 +13,8 @@ Without --runs_dir, the model that comes with the package is scored on the
 paper's validation images.
 
 Masks are compared at the network's size. A change of views or of networks is
-compared with one view of one network, cleaning with the same masks uncleaned.
+compared with one view of one network, each fold alone with one view of all five
+folds, and cleaning with the same masks uncleaned.
 """
 
 import argparse
@@ -130,18 +131,20 @@ def _with_views(
 
 
 def table(
-  found: Mapping[tuple[str, str], Counts], lesions: Sequence[str]
+  found: Mapping[tuple[str, str], Counts],
+  lesions: Sequence[str],
+  compared: Mapping[str, str],
 ) -> Iterator[dict[str, str]]:
   """Rows with scores, and differences to what each variant is compared with.
 
   Args:
-    found: From `count`. The first variant is what the others are compared with.
+    found: From `count`.
     lesions: Of each image.
+    compared: The variant that each is compared with.
   """
   resampling = bootstrap.resample(lesions)
-  first = next(iter(found))[0]
   for (name, cleaning), counts in found.items():
-    other = (first if cleaning == 'none' else name), 'none'
+    other = (compared[name] if cleaning == 'none' else name), 'none'
     scores, other_scores = _scores(counts), _scores(found[other])
     values: dict[str, bootstrap.Interval | bootstrap.Difference] = {
       'pooled_dice': bootstrap.pooled(resampling, counts)['dice'],
@@ -163,6 +166,7 @@ def table(
     yield {
       'masks': name,
       'cleaning': cleaning,
+      'compared_with': ', '.join(other) if other != (name, cleaning) else '',
       'changed_images': str(_changed(counts, found[other])),
       **{
         f'{score}{end}': f'{number:.5f}'
@@ -203,15 +207,20 @@ def main(argv: list[str]) -> None:
     one, *folds = _train(args, source)
     scored = measured.inner_split(source.metadata).validation
   variants: dict[str, tuple[Models, str]] = {}
+  compared = {}
   for models, name in ([one], 'one network'), (folds, f'{FOLDS} folds'):
     if models:
       for views in ('off', 'flips', 'dihedral'):
         variants[f'{name}, views {views}'] = models, views
+        compared[f'{name}, views {views}'] = 'one network, views off'
+  for number, fold in enumerate(folds):
+    variants[f'fold {number}, views off'] = [fold], 'off'
+    compared[f'fold {number}, views off'] = f'{FOLDS} folds, views off'
   data = cache.open_cache(source, one.config.data.image_size, args.data_dir)
   chosen = input_pipeline.select(data, scored)
   found = count(variants, data.images[chosen], data.masks[chosen])
   lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
-  rows = list(table(found, [lesions[i] for i in scored]))
+  rows = list(table(found, [lesions[i] for i in scored], compared))
   columns = list(dict.fromkeys(name for row in rows for name in row))
   with args.output.open('w', newline='') as file:
     writer = csv.DictWriter(file, columns, restval='')

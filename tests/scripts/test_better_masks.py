@@ -68,13 +68,20 @@ def test_pixels_of_each_variant(counted, masks, cleaning, tp, fp):
 def test_gains_are_differences_to_the_right_masks(counted):
   rows = {
     (row['masks'], row['cleaning']): row
-    for row in better_masks.table(counted, ['a', 'b'])
+    for row in better_masks.table(
+      counted,
+      ['a', 'b'],
+      {'one': 'one', 'flipped': 'one', 'both': 'flipped'},
+    )
   }
   one, filled = 2 * 15 / (16 + 16), 2 * 16 / (17 + 16)
   gain = float(rows['one', 'fill_holes']['gain_of_mean_dice'])
   assert gain == pytest.approx(filled - one, abs=1e-5)
   flipped = float(rows['flipped', 'none']['gain_of_pooled_dice'])
   assert flipped == pytest.approx(16 / 32 - one, abs=1e-5)
+  both = float(rows['both', 'none']['gain_of_pooled_dice'])
+  assert both == pytest.approx(one - 16 / 32, abs=1e-5)
+  assert rows['both', 'none']['compared_with'] == 'flipped, none'
   assert 'gain_of_mean_dice' not in rows['one', 'none']
   assert rows['one', 'fill_holes']['changed_images'] == '2'
 
