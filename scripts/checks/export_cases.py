@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from skinseg_jax.models import build
+from skinseg_jax.models import build, layers
 
 # Architecture, encoder, width, size in pixels.
 NETWORKS = [
@@ -43,6 +43,28 @@ def random_state(config):
   return jax.tree.map(draw, nnx.state(abstract))
 
 
+def _normalised(config, state, images):
+  """Takes the running statistics from a batch, as training does.
+
+  ResUNet++ multiplies features by each other, which makes 1e8 of them where
+  nothing is normalised; rounding of those says nothing of a trained network.
+  """
+  abstract = nnx.eval_shape(lambda: build.create(config, seed=0))
+  graphdef, parameters, statistics = nnx.split(
+    nnx.merge(nnx.graphdef(abstract), state), nnx.Param, nnx.BatchStat
+  )
+
+  @jax.jit
+  def run(images):
+    zeros = jax.tree.map(jnp.zeros_like, statistics)
+    model = nnx.merge(graphdef, parameters, zeros)
+    model(images.astype(jnp.float32) / 255)
+    return nnx.state(model, nnx.BatchStat)
+
+  found = jax.tree.map(lambda x: x / (1 - layers.MOMENTUM), run(images))
+  return nnx.merge_state(parameters, found)
+
+
 def trained_like(config, images):
   """Weights like trained ones: the image reaches the output.
 
@@ -58,6 +80,8 @@ def trained_like(config, images):
     Its state, and Flax's probabilities of the pictures, float32 [B, H, W].
   """
   state = random_state(config)
+  if config.architecture == 'resunetplusplus':
+    state = _normalised(config, state, images)
   graphdef = build.in_evaluation_mode(
     nnx.eval_shape(lambda: build.create(config, seed=0))
   )
