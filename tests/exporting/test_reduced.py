@@ -99,10 +99,10 @@ def test_every_architecture_can_be_reduced(
   error = lambda found: np.abs(found - flax).mean()
   onnx.save(model, path)
   halves = [error(run(images)) for run in reduced._halve(path)]
-  # The random features of the one reach 4e9, and float16 ends at 65504.
-  assert architecture == 'resunetplusplus' or max(halves) < 0.05
+  assert max(halves) < 0.05
   reduced.quantise(model, path, images)
-  assert error(portable.load_onnx(path)(images)) < 0.15
+  # What has nothing to do with the picture is wrong by 0.3.
+  assert error(portable.load_onnx(path)(images)) < 0.2
 
 
 def test_what_the_runtime_refuses_is_not_written(
