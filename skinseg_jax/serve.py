@@ -19,6 +19,7 @@ import sys
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors, flags
+from skinseg_jax.serving import memory
 from skinseg_jax.weights import shared_model
 
 # Modules of the extra `serve`.
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> None:
   """
   args = _parse(argv)
   check_packages()
+  memory.share_arenas()
   workdir = shared_model.chosen(args.workdir)
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
