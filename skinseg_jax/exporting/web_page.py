@@ -101,7 +101,7 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
     'height': height,
     'width': width,
     'threshold': description['threshold'],
-    'about': f'Model {names}, step'
+    'about': f'Model: {names}, step'
     f' {description["step"]}, SHA-256 {description["sha256"][:12]}. Licence of'
     f' the training data: {licence}.',
     'check': {'stride': _STRIDE, 'expected': expected.tolist()},

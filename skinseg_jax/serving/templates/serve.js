@@ -34,7 +34,7 @@ async function predict(file, signal) {
     levels: levelsOf(probability, width, height),
     threshold: answer.threshold,
     model:
-      `Model ${answer.model.name}, ${answer.model.architecture}, step ` +
+      `Model: ${answer.model.name}, ${answer.model.architecture}, step ` +
       `${answer.model.step}, SHA-256 ${answer.model.digest.slice(0, 12)}.`,
     describe: () => describe(answer),
   };
