@@ -1,8 +1,8 @@
 """A folder with a page that runs the network in the browser, without a server.
 
 `index.html` with the files beside it is for a web host: it can be installed and
-works offline after the first visit. `single_file.html` has everything inside
-and also works when it is opened from a disk.
+works offline once `service_worker.js` has stored its files. `single_file.html`
+has everything inside and also works when it is opened from a disk.
 """
 
 import base64
@@ -13,7 +13,6 @@ import pathlib
 import shutil
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -26,7 +25,7 @@ SINGLE_FILE_LIMIT = 25 * 2**20
 _NAME = 'Outline a skin lesion'
 _COLOUR = '#005a92'  # Of viewer.css.
 _ICONS = {f'icon-{side}.png': side for side in (180, 192, 512)}
-# What the cache of the browser keeps besides what the page loads itself.
+# What the browser stores besides the model and its runtime.
 _SHELL = ['./', 'index.html', 'manifest.webmanifest', *_ICONS]
 # Of the probabilities that the page compares with Flax's before its first
 # picture, every how many-th is kept.
@@ -62,13 +61,12 @@ def write(
     shutil.copyfile(runtime / name, output / name)
   (output / 'onnxruntime-web-licence.txt').write_text(web_runtime.LICENCE)
   settings = _settings(output, description)
-  index = _page(settings, {})
-  version = hashlib.sha256(index.encode()).hexdigest()[:16]
-  _write_shell(output, index, version)
   inside = {name: _packed(output / name) for name in _needed(settings, 'wasm')}
   single = _page(settings, inside).encode()
-  if len(single) <= SINGLE_FILE_LIMIT:
+  settings['single_file'] = len(single) <= SINGLE_FILE_LIMIT
+  if settings['single_file']:
     (output / 'single_file.html').write_bytes(single)
+  _write_shell(output, settings)
   return description['largest_difference_to_flax'], len(single)
 
 
@@ -93,6 +91,7 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
     licence += ', not for commercial use'
   digests = {file: description['sha256'], **web_runtime.DIGESTS}
   return {
+    'shell': _SHELL,
     'model': file,
     'runtimes': web_runtime.FILES,
     'files': {
@@ -102,7 +101,7 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
     'height': height,
     'width': width,
     'threshold': description['threshold'],
-    'about': f'Model {names}, step'
+    'about': f'Model: {names}, step'
     f' {description["step"]}, SHA-256 {description["sha256"][:12]}. Licence of'
     f' the training data: {licence}.',
     'check': {'stride': _STRIDE, 'expected': expected.tolist()},
@@ -132,28 +131,22 @@ def _page(settings: Any, inside: dict[str, str]) -> str:
     policy=policy,
     settings=settings,
     inside=inside,
-    worker=_text(templates, 'resize.js') + _text(templates, 'worker.js'),
+    worker=shared_page.joined(
+      templates, 'resize.js', 'upright.js', 'png.js', 'worker.js'
+    ),
     types='image/*',
     **shared,
   )
-
-
-def _text(templates: jinja2.Environment, name: str) -> str:
-  return templates.get_template(name).render() + '\n'
 
 
 def _packed(path: pathlib.Path) -> str:
   return base64.b64encode(gzip.compress(path.read_bytes(), 9, mtime=0)).decode()
 
 
-def _write_shell(output: pathlib.Path, index: str, version: str) -> None:
+def _write_shell(output: pathlib.Path, settings: Any) -> None:
   """Writes the page and what makes a program of it that can be installed."""
-  templates = shared_page.environment('skinseg_jax.exporting')
+  index = _page(settings, {})
   (output / 'index.html').write_text(index, encoding='utf-8')
-  worker = templates.get_template('service_worker.js').render(
-    version=version, shell=_SHELL
-  )
-  (output / 'service_worker.js').write_text(worker + '\n', encoding='utf-8')
   for name, side in _ICONS.items():
     _icon(side).save(output / name, optimize=True)
   manifest = {
@@ -178,6 +171,33 @@ def _write_shell(output: pathlib.Path, index: str, version: str) -> None:
     ],
   }
   (output / 'manifest.webmanifest').write_text(json.dumps(manifest, indent=2))
+  _write_service_worker(output, settings)
+
+
+def _write_service_worker(output: pathlib.Path, settings: Any) -> None:
+  """Writes what stores the files; all of them are in the folder by now."""
+  digest = lambda data: hashlib.sha256(data).hexdigest()
+  shell = {
+    name: digest((output / name.replace('./', 'index.html')).read_bytes())
+    for name in _SHELL
+  }
+  sha256 = {name: file['sha256'] for name, file in settings['files'].items()}
+  # The addresses by which `web.js` asks for them.
+  files = {
+    provider: shell
+    | {
+      f'{name}?sha256={sha256[name]}': sha256[name]
+      for name in _needed(settings, provider)
+    }
+    for provider in settings['runtimes']
+  }
+  script = shared_page.environment('skinseg_jax.exporting').get_template(
+    'service_worker.js'
+  )
+  text = script.render(
+    version=digest(json.dumps(files).encode())[:16], files=files
+  )
+  (output / 'service_worker.js').write_text(text + '\n', encoding='utf-8')
 
 
 def _icon(side: int) -> Image.Image:

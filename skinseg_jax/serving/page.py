@@ -50,7 +50,7 @@ def render(bounds: limits.Limits, *, token: bool) -> tuple[str, str]:
     The page, and its Content-Security-Policy: its own script and style, and
     requests to its own server.
   """
-  shared = shared_page.parts(_TEMPLATES, 'serve.js')
+  shared = shared_page.parts(_TEMPLATES, 'png.js', 'serve.js')
   html = _TEMPLATES.get_template('serve.html').render(
     bounds=bounds,
     token=token,

@@ -1,7 +1,7 @@
 """What the pages share that show a picture with the outline of its lesion.
 
 `templates/viewer.html` is extended by each page, and `viewer.js` says what a
-page's own script has to define.
+page's own script has to define. `upright.js` and `png.js` also run in workers.
 """
 
 import base64
@@ -32,19 +32,24 @@ def environment(package: str) -> jinja2.Environment:
   )
 
 
-def parts(templates: jinja2.Environment, script: str) -> dict[str, str]:
+def parts(templates: jinja2.Environment, *scripts: str) -> dict[str, str]:
   """What `viewer.html` needs: notice, script and style.
 
   Args:
     templates: From `environment`.
-    script: Template of the page's own script.
+    scripts: Templates of the page's own scripts, which follow those that every
+      page needs.
   """
-  read = lambda name: templates.get_template(name).render()
   return {
     'notice': NOTICE,
-    'script': f'{read("viewer.js")}\n{read(script)}',
-    'style': read('viewer.css'),
+    'script': joined(templates, 'viewer.js', 'upright.js', *scripts),
+    'style': joined(templates, 'viewer.css'),
   }
+
+
+def joined(templates: jinja2.Environment, *names: str) -> str:
+  """Templates without variables, one after the other."""
+  return '\n'.join(templates.get_template(name).render() for name in names)
 
 
 def source(text: str) -> str:

@@ -16,16 +16,16 @@ from PIL import Image
 
 from skinseg_jax import export, predict
 from skinseg_jax.data import preprocessing
-from skinseg_jax.exporting import portable
+from skinseg_jax.exporting import portable, web_runtime
 from skinseg_jax.runtime import errors
 
 _PAGE = pathlib.Path(__file__).parents[2] / 'docs/how-to/use-without-jax.md'
 
 
-def _export(workdir, kind, output):
+def _export(workdir, kind, output, *flags):
   export.main(
     ['export', f'--workdir={workdir}', f'--format={kind}',
-     f'--output={output}'],
+     f'--output={output}', *flags],
   )  # fmt: skip
   return output
 
@@ -242,3 +242,22 @@ def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path, capsys):
   message = capsys.readouterr().err
   assert "'caffe'" in message
   assert all(kind in message for kind in portable.FORMATS)
+
+
+def test_without_the_runtime_nothing_is_written(tiny_run, tmp_path):
+  pytest.importorskip('onnx')
+  pytest.importorskip('onnxruntime')
+  command = f'npm pack onnxruntime-web@{web_runtime.VERSION}'
+  with pytest.raises(errors.InputError, match=f'{command}.*--runtime_dir'):
+    _export(tiny_run[0], 'web', tmp_path / 'page')
+  (tmp_path / 'ort.wasm.bundle.min.mjs').write_text('another')
+  with pytest.raises(errors.InputError, match=r'ort\.wasm.*differs.*npm pack'):
+    _export(tiny_run[0], 'web', tmp_path / 'page', f'--runtime_dir={tmp_path}')
+  assert not (tmp_path / 'page').exists()
+
+
+def test_another_format_needs_no_runtime(tiny_run, tmp_path):
+  with pytest.raises(errors.InputError, match='--runtime_dir is for.*leave it'):
+    _export(
+      tiny_run[0], 'stablehlo', tmp_path / 'model', f'--runtime_dir={tmp_path}'
+    )

@@ -1,5 +1,6 @@
 """The page that needs no server, in Chromium, as a reader uses it."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -16,20 +17,11 @@ from PIL import Image
 
 from skinseg_jax import export
 from skinseg_jax.data import preprocessing
-from skinseg_jax.exporting import portable, web_page, web_runtime
+from skinseg_jax.exporting import portable, web_page
 from skinseg_jax.inference import predictor, trained_model
-from skinseg_jax.runtime import errors
 
 # CONTRIBUTING.md says how the files come there.
 _RUNTIME = pathlib.Path(sys.prefix) / 'onnxruntime-web/package/dist'
-_TEMPLATES = pathlib.Path(web_page.__file__).parent / 'templates'
-
-
-def _export(workdir, output, *flags):
-  export.main(
-    ['export', f'--workdir={workdir}', '--format=web', f'--output={output}',
-     *flags],
-  )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +31,10 @@ def folder(tiny_run, tmp_path_factory):
   if not _RUNTIME.exists():
     pytest.skip('onnxruntime-web is not in the virtual environment')
   output = tmp_path_factory.mktemp('export') / 'page'
-  _export(tiny_run[0], output, f'--runtime_dir={_RUNTIME}')
+  export.main(
+    ['export', f'--workdir={tiny_run[0]}', '--format=web',
+     f'--output={output}', f'--runtime_dir={_RUNTIME}'],
+  )  # fmt: skip
   return output
 
 
@@ -81,6 +76,10 @@ def _expected(flax, path):
     model, [predictor.resize(model, image)], 1
   )
   return found
+
+
+def _shown(browser):
+  return browser.execute_script('return shown?.file.name')
 
 
 def _downloaded(browser, tmp_path, name):
@@ -141,19 +140,116 @@ def test_after_one_visit_it_needs_no_network(browser, folder, photo, flax):
   assert f'(WebAssembly, threads: {threads})' in pages.text(browser, 'model')
 
 
+def _updated(browser):
+  """Waits for a new version; returns what became of its service worker."""
+  return browser.execute_async_script(
+    """
+    const [done] = arguments;
+    (async () => {
+      const all = await navigator.serviceWorker.getRegistration();
+      const next = all.installing ?? all.waiting ?? await all.update().then(
+        () => all.installing ?? all.waiting ?? all.active);
+      while (next.state === 'installing') {
+        await new Promise((go) => setTimeout(go, 50));
+      }
+      done(next.state);
+    })();"""
+  )
+
+
+@pytest.mark.browser
+def test_a_new_version_replaces_the_old_one_only_as_a_whole(
+  browser, folder, photo, flax, tmp_path, monkeypatch
+):
+  import onnx
+
+  model = onnx.load(folder / 'model.onnx')
+  model.producer_name = 'a new version'
+  new, host = tmp_path / 'new', tmp_path / 'host'
+  _rewrite(folder, new, monkeypatch, model.SerializeToString())
+  shutil.copytree(folder, host)
+  offline = lambda: 'works offline' in pages.text(browser, 'offline')
+
+  def predicts(version):
+    chromium.visit(browser, url, 360)
+    pages.upload(browser, photo)
+    difference = _probability(browser) - _expected(flax, photo)
+    assert np.abs(difference).max() < 1e-3
+    digest = hashlib.sha256((version / 'model.onnx').read_bytes()).hexdigest()
+    assert digest[:12] in pages.text(browser, 'model')
+
+  def leave():
+    browser.get('data:text/html,')
+
+  with static_host.hosted(host) as url:
+    port = int(url.split(':')[-1].strip('/'))
+    chromium.visit(browser, url, 360)
+    pages.until(offline)
+    # The copy of the new version was not finished: its model is missing.
+    for name in ('index.html', 'service_worker.js'):
+      shutil.copy(new / name, host)
+    chromium.visit(browser, url, 360)
+    assert _updated(browser) == 'redundant'
+    pages.until(offline)
+    leave()
+  predicts(folder)
+  with static_host.hosted(host, port):
+    shutil.copy(new / 'model.onnx', host)
+    chromium.visit(browser, url, 360)
+    assert _updated(browser) == 'installed'
+    leave()
+  predicts(new)
+
+
+@pytest.mark.browser
+def test_the_page_leaves_its_neighbours_alone(browser, folder, tmp_path):
+  host = tmp_path / 'host'
+  shutil.copytree(folder, host, copy_function=os.link)
+  (host / 'notes').mkdir()
+  (host / 'notes' / 'index.html').write_text('<title>Notes</title>')
+  with static_host.hosted(host) as url:
+    chromium.visit(browser, url, 360)
+    pages.until(lambda: 'works offline' in pages.text(browser, 'offline'))
+    chromium.visit(browser, f'{url}?from=a_link', 360)
+    assert browser.execute_script('return crossOriginIsolated')
+    # The host redirects to an address with a slash at the end.
+    chromium.visit(browser, f'{url}notes', 360)
+    assert browser.title == 'Notes'
+    assert browser.current_url == f'{url}notes/'
+    assert not browser.execute_script('return crossOriginIsolated')
+
+
 @pytest.mark.browser
 def test_the_single_file_works_from_a_disk(browser, folder, flax, tmp_path):
   path = shutil.copy(folder / 'single_file.html', tmp_path)
   exif = Image.Exif()
   exif[0x0112] = 6  # The camera was turned.
-  turned = tmp_path / 'turned.jpg'
-  Image.fromarray(random_image(90, 60)).save(turned, exif=exif, quality=95)
   chromium.visit(browser, pathlib.Path(path).as_uri(), 360)
-  pages.upload(browser, turned)
-  difference = _probability(browser) - _expected(flax, turned)
-  assert np.abs(difference).max() < 1e-3
-  found = _downloaded(browser, tmp_path, 'turned_mask.png')
-  assert found.shape == (60, 90)
+  # Chromium itself turns only the first.
+  for name, options in (
+    ('turned.jpg', {'quality': 95}),
+    ('also.webp', {'lossless': True}),
+  ):
+    turned = tmp_path / name
+    Image.fromarray(random_image(90, 60)).save(turned, exif=exif, **options)
+    pages.upload(browser, turned)
+    pages.until(
+      lambda name=name: (
+        browser.execute_script('return shown?.file.name') == name
+      )
+    )
+    difference = _probability(browser) - _expected(flax, turned)
+    assert np.abs(difference).max() < 1e-3
+    found = _downloaded(browser, tmp_path, f'{turned.stem}_mask.png')
+    assert found.shape == (60, 90)
+    view = browser.execute_script(
+      "return [find('view').height, find('view').width,"
+      ' [...shown.pixels].filter((_, i) => i % 4 < 3)]'
+    )
+    image = preprocessing.decode_image(turned.read_bytes(), name).astype(int)
+    assert view[:2] == [60, 90]
+    # JPEG decoders differ a little.
+    assert np.abs(np.reshape(view[2], image.shape) - image).max() < 4
   assert chromium.messages(browser) == []
 
 
@@ -260,43 +356,6 @@ def test_axe_finds_nothing_severe(browser, url, photo, width):
   assert pages.severe_findings(browser) == []
 
 
-_RESIZE = """
-{code}
-const [height, width, pixels, toHeight, toWidth] = arguments;
-const data = Uint8ClampedArray.from(pixels);
-// Strips of three rows.
-const rows = (top) => ({{
-  top, data: data.subarray(4 * width * top, 4 * width * (top + 3))}});
-const small = [...resizeImage(rows, width, height, toWidth, toHeight)];
-const levels = Float32Array.from(small, (value) => value / 255);
-const large = [];
-resizeProbability(levels, 3 * toWidth, toHeight, width, height,
-  (row) => large.push(...row));
-return [small, large];
-"""
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize('size', [(1, 1), (31, 17), (32, 48), (150, 200)])
-def test_its_script_resizes_as_python_does(browser, size):
-  code = (_TEMPLATES / 'resize.js').read_text()
-  image, target = random_image(*size), (32, 48)
-  opaque = np.full((*size, 1), 255, np.uint8)
-  pixels = np.concatenate([image, opaque], axis=2).ravel().tolist()
-  browser.get('data:text/html,')
-  small, large = browser.execute_script(
-    _RESIZE.format(code=code), *size, pixels, *target
-  )
-  expected = preprocessing.resize_image(image, target)
-  np.testing.assert_array_equal(np.reshape(small, (*target, 3)), expected)
-  levels = expected.reshape(32, -1).astype(np.float32) / np.float32(255)
-  np.testing.assert_allclose(
-    np.reshape(large, size),
-    preprocessing.resize_probability(levels, size),
-    atol=1e-6,
-  )
-
-
 def test_the_folder_states_what_it_needs(folder):
   manifest = json.loads((folder / 'manifest.webmanifest').read_text())
   for icon in manifest['icons']:
@@ -306,40 +365,36 @@ def test_the_folder_states_what_it_needs(folder):
   assert not list(folder.glob('.partial'))
 
 
-def test_a_page_that_is_too_large_is_not_written(
-  folder, tiny_run, tmp_path, monkeypatch, capsys
-):
-  def copied(output, *arguments, **options):
-    for name in ('model.onnx', 'model.json'):
-      shutil.copy(folder / name, output)
-    return json.loads((folder / 'model.json').read_text())
+def _rewrite(folder, output, monkeypatch, model):
+  """Writes the page again, with another file of the model."""
 
-  monkeypatch.setattr(portable, 'write_network', copied)
+  def copied(output, *arguments, **options):
+    (output / 'model.onnx').write_bytes(model)
+    about = json.loads((folder / 'model.json').read_text())
+    about['sha256'] = hashlib.sha256(model).hexdigest()
+    return about
+
+  output.mkdir()
+  with monkeypatch.context() as patch:
+    patch.setattr(portable, 'write_network', copied)
+    return web_page.write(output, None, {}, _RUNTIME)
+
+
+@pytest.mark.browser
+def test_a_page_that_is_too_large_is_not_written(
+  browser, folder, tmp_path, monkeypatch
+):
   monkeypatch.setattr(web_page, 'SINGLE_FILE_LIMIT', 2**20)
   output = tmp_path / 'page'
-  _export(tiny_run[0], output, f'--runtime_dir={_RUNTIME}')
-  assert 'single_file.html was not written' in capsys.readouterr().out
+  model = (folder / 'model.onnx').read_bytes()
+  _, size = _rewrite(folder, output, monkeypatch, model)
+  assert size > 2**20
   assert not (output / 'single_file.html').exists()
-  # The rest is as before.
+  # The rest is as before, except that nothing names the file.
   for path in output.iterdir():
-    assert path.read_bytes() == (folder / path.name).read_bytes()
-
-
-def test_without_the_runtime_nothing_is_written(tiny_run, tmp_path):
-  pytest.importorskip('onnx')
-  pytest.importorskip('onnxruntime')
-  command = f'npm pack onnxruntime-web@{web_runtime.VERSION}'
-  with pytest.raises(errors.InputError, match=f'{command}.*--runtime_dir'):
-    _export(tiny_run[0], tmp_path / 'page')
-  (tmp_path / 'ort.wasm.bundle.min.mjs').write_text('another')
-  with pytest.raises(errors.InputError, match=r'ort\.wasm.*differs.*npm pack'):
-    _export(tiny_run[0], tmp_path / 'page', f'--runtime_dir={tmp_path}')
-  assert not (tmp_path / 'page').exists()
-
-
-def test_another_format_needs_no_runtime(tiny_run, tmp_path):
-  with pytest.raises(errors.InputError, match='--runtime_dir is for.*leave it'):
-    export.main(
-      ['export', f'--workdir={tiny_run[0]}', '--format=stablehlo',
-       f'--output={tmp_path / "model"}', f'--runtime_dir={tmp_path}'],
-    )  # fmt: skip
+    if path.name not in ('index.html', 'service_worker.js'):
+      assert path.read_bytes() == (folder / path.name).read_bytes()
+  chromium.visit(browser, (output / 'index.html').as_uri(), 360)
+  broken = pages.until(lambda: pages.text(browser, 'broken'))
+  assert 'python -m http.server' in broken
+  assert 'single_file' not in broken

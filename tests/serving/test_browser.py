@@ -177,12 +177,15 @@ def test_the_page_says_what_a_person_should_look_at(browser, url, photo):
   assert not pages.find(browser, 'dice').text  # The model has no calibration.
 
 
-def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
+@pytest.mark.parametrize('extension', ['jpg', 'png', 'webp'])
+def test_a_turned_photograph_is_shown_upright(
+  browser, url, tmp_path, extension
+):
   pixels = np.full((60, 90, 3), 220, np.uint8)
   pixels[:, :30] = 30
   exif = Image.Exif()
   exif[0x0112] = 6
-  path = tmp_path / 'turned.jpg'
+  path = tmp_path / f'turned.{extension}'
   Image.fromarray(pixels).save(path, exif=exif, quality=95)
   chromium.visit(browser, url, 360)
   pages.upload(browser, path)
@@ -194,6 +197,41 @@ def test_a_turned_photograph_is_shown_upright(browser, url, tmp_path):
   assert (width, height) == (60, 90)
   assert top < 60
   assert bottom > 190
+
+
+def test_the_mask_of_a_large_picture_needs_no_large_canvas(
+  browser, url, tmp_path
+):
+  # Phones refuse canvases of many pixels. This picture has 8.4 million.
+  pixels = np.full((2900, 2900), 220, np.uint8)
+  pixels[600:2000, 900:2800] = 30
+  path = tmp_path / 'large.png'
+  Image.fromarray(pixels).save(path)
+  pages.download_to(browser, tmp_path)
+  chromium.visit(browser, url, 360)
+  browser.execute_script(
+    """
+    window.largest = 0;
+    for (const kind of [HTMLCanvasElement, OffscreenCanvas]) {
+      const {getContext} = kind.prototype;
+      kind.prototype.getContext = function (...all) {
+        largest = Math.max(largest, this.width * this.height);
+        return getContext.apply(this, all);
+      };
+    }"""
+  )
+  pages.upload(browser, path)
+  browser.execute_script(
+    "find('threshold').value = 0.8;"
+    "find('threshold').dispatchEvent(new Event('input'))"
+  )
+  pages.find(browser, 'save').click()
+  saved = pages.arrived(tmp_path / 'large_mask.png')
+  mask = np.asarray(Image.open(saved).convert('L')) == 255
+  assert mask.shape == pixels.shape
+  # The model sees a picture of 96 x 128 pixels, so edges move a little.
+  assert (mask == (pixels < 128)).mean() > 0.97
+  assert browser.execute_script('return largest') <= 2**23
 
 
 def test_it_works_by_keyboard_alone(browser, url, photo, tmp_path):

@@ -70,9 +70,9 @@ function resizeImage(rows, width, height, toWidth, toHeight) {
   return out;
 }
 
-// Resizes probabilities, and calls `use(row, y)` with each row of the result.
-// The array is the same for all rows.
-function resizeProbability(values, width, height, toWidth, toHeight, use) {
+// Resizes probabilities, and gives the result row by row. The array is the same
+// for all rows.
+function* resizedProbability(values, width, height, toWidth, toHeight) {
   const exact = (value) => value;
   const across = neighbours(width, toWidth, exact);
   const down = neighbours(height, toHeight, exact);
@@ -93,6 +93,6 @@ function resizeProbability(values, width, height, toWidth, toHeight, use) {
       const difference = fround(wide[lower + x] - wide[upper + x]);
       out[x] = wide[upper + x] + fround(difference * down.share[y]);
     }
-    use(out, y);
+    yield out;
   }
 }

@@ -10,8 +10,6 @@ const single = find(`file:${settings.model}`) !== null;
 // Questions to the worker that it has not answered yet.
 const asked = new Map();
 let count = 0;
-// Files that are being kept for the next visit.
-const saving = [];
 let worker;
 // Where the network runs, in words, once it does.
 const model = start();
@@ -25,11 +23,11 @@ async function start() {
   let gpu = !single && await hasGpu();
   let files;
   try {
-    files = await loadFiles(gpu ? 'webgpu' : 'wasm');
+    files = await loadFiles(needed(gpu));
   } catch (error) {
     if (!gpu) throw error;
     gpu = false;
-    files = await loadFiles('wasm');
+    files = await loadFiles(needed(gpu));
   }
   const [network, script, wasm] = files;
   say('Starting the model …');
@@ -54,15 +52,17 @@ async function start() {
     [network, script, wasm]);
   find('loading').hidden = true;
   if (!request) say('Ready.');
-  keepOffline();
+  keepOffline(gpu);
   return loaded.provider === 'webgpu' ? 'WebGPU'
     : `WebAssembly, threads: ${loaded.threads}`;
 }
 
 function checkBrowser() {
   if (!single && location.protocol === 'file:') {
-    throw new Error('This page needs a web server. Open single_file.html ' +
-      'instead, or start one in this folder: python -m http.server');
+    const instead =
+      settings.single_file ? 'Open single_file.html instead, or start' : 'Start';
+    throw new Error(`This page needs a web server. ${instead} one in this ` +
+      'folder with "python -m http.server" and open http://localhost:8000');
   }
   if (!window.isSecureContext) {
     throw new Error('This page needs an address that begins with https:// ' +
@@ -99,8 +99,15 @@ function ask(kind, details, transfer = []) {
   });
 }
 
-async function loadFiles(provider) {
-  const names = [settings.model, ...settings.runtimes[provider]];
+function providerOf(gpu) {
+  return gpu ? 'webgpu' : 'wasm';
+}
+
+function needed(gpu) {
+  return [settings.model, ...settings.runtimes[providerOf(gpu)]];
+}
+
+async function loadFiles(names) {
   const sizes = names.map((name) => settings.files[name].bytes);
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
@@ -111,27 +118,15 @@ async function loadFiles(provider) {
     find('loaded').textContent =
       `${megabytes(loaded)} of ${megabytes(total)} MB`;
   };
-  const store = await fileStore();
-  return Promise.all(names.map((name) => loadFile(name, store, advance)));
-}
-
-// Where files are kept for the next visit; null in some private windows.
-async function fileStore() {
-  if (single) return null;
-  try {
-    return await caches.open(`skinseg-files ${new URL('./', location.href)}`);
-  } catch {
-    return null;
-  }
+  return Promise.all(names.map((name) => loadFile(name, advance)));
 }
 
 const address = (name) =>
   new URL(`${name}?sha256=${settings.files[name].sha256}`, location.href).href;
 
-async function loadFile(name, store, advance) {
+async function loadFile(name, advance) {
   const {sha256, bytes} = settings.files[name];
-  const kept = await store?.match(address(name));
-  const stream = single ? unpacked(name) : (kept ?? await fetched(name)).body;
+  const stream = single ? unpacked(name) : (await fetched(name)).body;
   let data;
   try {
     data = await collected(stream, bytes, advance);
@@ -139,13 +134,9 @@ async function loadFile(name, store, advance) {
     throw new Error(`${name} was not loaded completely. Reload the page.`);
   }
   if (data === null || await digest(data) !== sha256) {
-    await store?.delete(address(name));
     throw new Error(`${name} is not the file that this page was made with: ` +
       'its SHA-256 differs. Reload the page. If this message stays, export ' +
       'the page again.');
-  }
-  if (store && !kept) {
-    saving.push(store.put(address(name), new Response(data.slice(0))));
   }
   return data;
 }
@@ -153,10 +144,10 @@ async function loadFile(name, store, advance) {
 async function fetched(name) {
   let response;
   try {
-    response = await fetch(address(name));
+    response = await fetch(address(name), {cache: 'no-cache'});
   } catch {
     throw new Error(`${name} cannot be loaded. Check the network ` +
-      'connection. After one complete visit the page works offline.');
+      'connection.');
   }
   if (!response.ok) {
     throw new Error(`${name} cannot be loaded (${response.status}). All ` +
@@ -202,40 +193,57 @@ async function digest(data) {
   return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
 }
 
-// Keeps the page for visits without a network, and drops what it replaces.
-async function keepOffline() {
+// Keeps the page for visits without a network.
+async function keepOffline(gpu) {
   if (single || !navigator.serviceWorker) return;
   try {
-    await navigator.serviceWorker.register('service_worker.js');
-    await Promise.all([...saving, navigator.serviceWorker.ready]);
-    const store = await fileStore();
-    const current = Object.keys(settings.files).map(address);
-    for (const {url} of await store.keys()) {
-      if (!current.includes(url)) await store.delete(url);
+    await navigator.serviceWorker.register(
+      `service_worker.js?provider=${providerOf(gpu)}`);
+    await navigator.serviceWorker.ready;
+    if (await isStored(gpu)) {
+      find('offline').textContent = 'From now on this page works offline.';
     }
-    find('offline').textContent = 'From now on this page works offline.';
   } catch {
     // No space, or a private window: the page works as long as it is open.
   }
 }
 
+// Whether all files of the page are in one of its caches.
+async function isStored(gpu) {
+  const {href} = new URL('./', location.href);
+  const files = [
+    ...settings.shell.map((name) => new URL(name, href).href),
+    ...needed(gpu).map(address),
+  ];
+  for (const name of await caches.keys()) {
+    if (!name.startsWith(`skinseg ${href} `)) continue;
+    const store = await caches.open(name);
+    const stored = new Set((await store.keys()).map(({url}) => url));
+    if (files.every((file) => stored.has(file))) return true;
+  }
+  return false;
+}
+
 async function predict(file) {
-  const [width, height] = await measured(file);
+  const plain = await unturned(file);
+  const view = viewSize(...await measured(plain));
   const where = await model;
   say('Predicting …');
-  const found = await ask('predict', {file, view: viewSize(width, height)});
+  const found = await ask('predict', {...plain, view});
   return {
     ...found,
-    width: found.base.width,
-    height: found.base.height,
+    orientation: plain.orientation,
+    width: view[0],
+    height: view[1],
     threshold: settings.threshold,
     model: `${settings.about} Reading took ${Math.round(found.reading)} ms, ` +
       `the network ${Math.round(found.predicting)} ms (${where}).`,
   };
 }
 
-// Width and height from the head of the file; nothing is decoded yet.
-async function measured(file) {
+// Width and height of the upright picture, from the head of the file; nothing is
+// decoded yet.
+async function measured({file, orientation}) {
   const image = new Image();
   image.src = URL.createObjectURL(file);
   try {
@@ -254,7 +262,7 @@ async function measured(file) {
     throw new Error(`The picture has ${(width * height / 1e6).toFixed(0)} ` +
       `megapixels; at most ${PIXELS / 1e6} are allowed. Make it smaller.`);
   }
-  return [width, height];
+  return turnedSize(orientation, width, height);
 }
 
 function mask({probability, size}, cut) {

@@ -2,8 +2,6 @@
 
 // Largest allowed difference to Flax, in a probability of a known picture.
 const TOLERANCE = 1e-3;
-// Bytes of pixels that are read at once: phones limit the size of a canvas.
-const STRIP = 2 ** 25;
 
 let ort, session;
 // What the page knows about the model, such as the size of its pictures.
@@ -71,23 +69,28 @@ async function run(picture) {
   return new Float32Array(await probability.getData());
 }
 
-async function predict({file, view}) {
+// `file` and `orientation` are what `unturned` returns; `view` is the width and
+// height on the page. The image `base` that is returned is not turned.
+async function predict({file, orientation, view}) {
   const began = performance.now();
   const bitmap = await decoded(file);
-  const {width, height} = bitmap;
+  const [width, height] =
+    turnedSize(orientation, bitmap.width, bitmap.height);
   const picture = resizeImage(
-    stripsOf(bitmap), width, height, model.width, model.height);
+    stripsOf(bitmap, orientation), width, height, model.width, model.height);
   const ready = performance.now();
   const probability = await run(picture);
   const done = performance.now();
-  const [resizeWidth, resizeHeight] = view;
+  const [resizeWidth, resizeHeight] = turnedSize(orientation, ...view);
   const base = await createImageBitmap(
     bitmap, {resizeWidth, resizeHeight, resizeQuality: 'medium'});
   bitmap.close();
   const levels = new Float32Array(resizeWidth * resizeHeight);
-  resizeProbability(
-    probability, model.width, model.height, resizeWidth, resizeHeight,
-    (row, y) => levels.set(row.map((p) => 255 * p), y * resizeWidth));
+  let used = 0;
+  for (const row of resizedProbability(
+    probability, model.width, model.height, ...view)) {
+    for (const p of row) levels[used++] = 255 * p;
+  }
   return {
     base, levels, probability, size: [width, height],
     reading: ready - began, predicting: done - ready,
@@ -107,67 +110,9 @@ function decoded(file) {
   });
 }
 
-function stripsOf(bitmap) {
-  const {width, height} = bitmap;
-  const most = Math.max(1, Math.floor(STRIP / (4 * width)));
-  const canvas = new OffscreenCanvas(width, Math.min(most, height));
-  const context = canvas.getContext('2d', {willReadFrequently: true});
-  context.globalCompositeOperation = 'copy';
-  return (top) => {
-    context.drawImage(bitmap, 0, -top);
-    const rows = Math.min(canvas.height, height - top);
-    return {top, data: context.getImageData(0, 0, width, rows).data};
-  };
-}
-
-// A grey PNG of the mask: 255 for lesion, 0 for skin. It is written row by
-// row, because a canvas of a large picture would not fit into a phone.
-async function mask({probability, size: [width, height], cut}) {
-  const least = Math.fround(cut);
-  const packer = new CompressionStream('deflate');
-  const writer = packer.writable.getWriter();
-  const packed = new Response(packer.readable).arrayBuffer();
-  const bytes = new Uint8Array((width + 1) * Math.min(height, 256));
-  let used = 0;
-  resizeProbability(
-    probability, model.width, model.height, width, height, (row, y) => {
-      bytes[used++] = 0;  // No filter.
-      for (const p of row) bytes[used++] = p > least ? 255 : 0;
-      if (used === bytes.length || y === height - 1) {
-        writer.write(bytes.slice(0, used));
-        used = 0;
-      }
-    });
-  await writer.close();
-  const head = new DataView(new ArrayBuffer(13));
-  head.setUint32(0, width);
-  head.setUint32(4, height);
-  head.setUint8(8, 8);  // Bits of each pixel, which is grey.
-  return new Blob([
-    new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]),
-    ...chunk('IHDR', new Uint8Array(head.buffer)),
-    ...chunk('IDAT', new Uint8Array(await packed)),
-    ...chunk('IEND', new Uint8Array(0)),
-  ], {type: 'image/png'});
-}
-
-function chunk(kind, data) {
-  const name = Uint8Array.from(kind, (c) => c.charCodeAt(0));
-  const number = (value) => {
-    const view = new DataView(new ArrayBuffer(4));
-    view.setUint32(0, value);
-    return view.buffer;
-  };
-  return [number(data.length), name, data, number(checksum([name, data]))];
-}
-
-function checksum(parts) {
-  let crc = -1;
-  for (const part of parts) {
-    for (const byte of part) {
-      crc ^= byte;
-      for (let i = 0; i < 8; i++) crc = (crc >>> 1) ^ (crc & 1 && 0xedb88320);
-    }
-  }
-  return (crc ^ -1) >>> 0;
+// The mask at the size of the picture.
+function mask({probability, size: [width, height], cut}) {
+  const rows = resizedProbability(
+    probability, model.width, model.height, width, height);
+  return maskPng(width, height, rows, Math.fround(cut));
 }

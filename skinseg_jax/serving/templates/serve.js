@@ -23,17 +23,18 @@ async function predict(file, signal) {
   if (!response.ok) {
     throw new Error(`${answer.detail ?? `The server answered ${response.status}`}.`);
   }
+  const plain = await unturned(file);
   const [base, probability] = await Promise.all([
-    createImageBitmap(file),
+    createImageBitmap(plain.file),
     createImageBitmap(blob(answer.probability)),
   ]);
   const [width, height] = viewSize(answer.width, answer.height);
   return {
-    answer, base, probability, width, height,
+    answer, base, orientation: plain.orientation, probability, width, height,
     levels: levelsOf(probability, width, height),
     threshold: answer.threshold,
     model:
-      `Model ${answer.model.name}, ${answer.model.architecture}, step ` +
+      `Model: ${answer.model.name}, ${answer.model.architecture}, step ` +
       `${answer.model.step}, SHA-256 ${answer.model.digest.slice(0, 12)}.`,
     describe: () => describe(answer),
   };
@@ -78,11 +79,18 @@ function words(value, unit) {
 // probability.
 async function mask({answer, probability}, cut) {
   if (cut === null) return blob(answer.mask);
-  const {canvas, context, pixels} =
-    drawn(probability, answer.width, answer.height);
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    pixels.data.fill(pixels.data[i] > 255 * cut ? 255 : 0, i, i + 3);
+  const {width, height} = answer;
+  return maskPng(width, height, rowsOf(probability), 255 * cut);
+}
+
+// Grey values of an image, row by row.
+function* rowsOf(image) {
+  const {width, height} = image;
+  const strips = stripsOf(image, 1);
+  for (let top = 0; top < height;) {
+    const {data} = strips(top);
+    for (let i = 0; i < data.length; i += 4 * width, top++) {
+      yield Uint8Array.from({length: width}, (_, x) => data[i + 4 * x]);
+    }
   }
-  context.putImageData(pixels, 0, 0);
-  return new Promise((done) => canvas.toBlob(done, 'image/png'));
 }

@@ -2,8 +2,9 @@
 
 // A page's own script defines
 //   predict(file, signal): resolves to what is shown: threshold; width and
-//     height on the page; base, an image; levels, 255 times the probability of
-//     each pixel on the page; model, what to say about it; and, if there is
+//     height on the page; base, an image, and its EXIF orientation, by which it
+//     is still to be turned; levels, 255 times the probability of each pixel on
+//     the page; model, what to say about it; and, if there is
 //     more to show, describe(). `shown` is that, and the file;
 //   mask(own, cut): resolves to the mask of what was shown, as a PNG of the size
 //     of the picture; cut is null for the model's own threshold.
@@ -39,12 +40,12 @@ async function choose(file) {
   }
 }
 
-function drawn(image, width, height) {
+function drawn(image, width, height, orientation = 1) {
   const canvas = document.createElement('canvas');
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext('2d', {willReadFrequently: true});
-  context.drawImage(image, 0, 0, width, height);
+  drawUpright(context, image, orientation, width, height);
   return {canvas, context, pixels: context.getImageData(0, 0, width, height)};
 }
 
@@ -55,7 +56,8 @@ function viewSize(width, height) {
 }
 
 function show() {
-  const {canvas, pixels} = drawn(shown.base, shown.width, shown.height);
+  const {canvas, pixels} = drawn(
+    shown.base, shown.width, shown.height, shown.orientation);
   shown.pixels = pixels.data;
   find('view').width = canvas.width;
   find('view').height = canvas.height;

@@ -12,10 +12,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def hosted(folder):
-  """Serves a folder on this machine; gives its address."""
+def hosted(folder, port=0):
+  """Serves a folder on this machine; gives its address. 0: any free port."""
   handler = functools.partial(_Handler, directory=folder)
-  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+  with http.server.ThreadingHTTPServer(('127.0.0.1', port), handler) as server:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
