@@ -80,8 +80,11 @@ def test_a_picture_is_outlined(browser, url, photo, width):
   )
   assert inner == width
   assert scrolled <= inner
-  cell = browser.find_element('css selector', '[data-measure=pieces]')
-  assert cell.text == '1'
+  cell = lambda name: browser.find_element(
+    'css selector', f'[data-measure={name}]'
+  )
+  assert cell('pieces').text == '1'
+  assert cell('ita_reason').is_displayed() == (cell('ita').text == '–')
   assert 'not a medical device' in browser.find_element('tag name', 'body').text
   # The result has the focus, so that a screen reader goes on there.
   assert browser.switch_to.active_element.get_attribute('id') == 'result-title'

@@ -62,13 +62,14 @@ function describe(answer) {
     dice === null ? '' : `Expected Dice: ${dice.toFixed(2)}.`;
   find('measured').textContent = answer.threshold.toFixed(2);
   for (const cell of document.querySelectorAll('[data-measure]')) {
-    cell.textContent =
-      words(answer.measures[cell.dataset.measure], cell.dataset.unit);
+    const value = answer.measures[cell.dataset.measure];
+    cell.textContent = words(value, cell.dataset.unit);
+    cell.closest('tr').hidden = value === '';  // No reason is needed.
   }
 }
 
 function words(value, unit) {
-  if (value === null || value === '') return '–';
+  if (value === null) return '–';
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
   if (typeof value === 'string') return value;
   if (unit === '%') return (100 * value).toFixed(1);
