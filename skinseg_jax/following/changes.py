@@ -62,7 +62,7 @@ MEASURES = (
 
 
 class Value(NamedTuple):
-  """A measure and its quantiles .05 and .95 over the views; None for none."""
+  """A measure, and its quantiles .05 and .95 as `spread.describe` has them."""
 
   value: float | None
   low: float | None
@@ -103,8 +103,7 @@ def measure(
   each = [values(lesion.measure(image, view, (step, step))) for view in views]
   found = {}
   for name, value in one.items():
-    known = [v for row in each if (v := row[name]) is not None]
-    range_ = spread.describe(np.array(known))
+    range_ = spread.describe([row[name] for row in each])
     found[name] = Value(value, range_.low, range_.high)
   return found
 

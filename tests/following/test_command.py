@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from fake_dicom import dicom
 from PIL import Image
+from scipy import ndimage
 
 pytest.importorskip('cv2', reason="needs the extra 'classical'")
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import follow
+from skinseg_jax import follow, predict
 from skinseg_jax.following import changes, views
 from skinseg_jax.inference import trained_model
 from skinseg_jax.quality import expected_dice
@@ -145,6 +146,38 @@ def test_the_lesion_of_the_first_picture_is_followed(model, tmp_path):
   assert third['lightness_change'] == ''
   assert 'where the first picture has it' in third['problem']
   assert third['problem'] in (out / 'arm.html').read_text()
+
+
+def test_values_and_ranges_are_those_of_predict(model, tmp_path, monkeypatch):
+  model.config.evaluation.test_time_augmentation = 'dihedral'
+  fake_model.make_uneven(monkeypatch)
+  image = drawn.lesion(drawn.texture())[0]
+  image = ndimage.gaussian_filter(image, (6, 6, 0))  # Makes views differ.
+  _save(image, tmp_path / 'in/arm/1.png')
+  flags = ('--input', tmp_path / 'in', '--pixel_spacing', 0.05)
+  assert _run(*flags, '--output', tmp_path / 'out') == 0
+  (followed,) = _rows(tmp_path / 'out')
+  cleaned = ('--measures', '--fill_holes', '--largest_component')
+  predict.main([
+    'predict', '--workdir=run', *map(str, flags), *cleaned,
+    f'--output={tmp_path / "masks"}',
+  ])  # fmt: skip
+  with (tmp_path / 'masks/predictions.csv').open(newline='') as file:
+    (predicted,) = csv.DictReader(file)
+  assert predicted['views'] == '8'
+  for name, column in (
+    ('area', 'area_mm2'),
+    ('diameter', 'largest_diameter_mm'),
+    ('perimeter', 'perimeter_mm'),
+    ('asymmetry_major', 'asymmetry_major'),
+    ('asymmetry_minor', 'asymmetry_minor'),
+  ):
+    for end in ('', '_low', '_high'):
+      value = float(predicted[column + end])
+      assert float(followed[name + end]) == pytest.approx(
+        value, rel=1e-5, abs=1e-6
+      )
+  assert float(predicted['area_mm2_low']) < float(predicted['area_mm2_high'])
 
 
 def test_the_page_says_whose_limits_it_has(model, tmp_path):
