@@ -110,15 +110,15 @@ def _follow(
 def _model(args: argparse.Namespace):
   """The model, and what is known of the Dice of its masks, or None."""
   from skinseg_jax.inference import trained_model
-  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import compilation, devices
+  from skinseg_jax.weights import review_file
 
   devices.use('auto')
   compilation.keep_programs()
   model = trained_model.load_all(args.workdir, args.checkpoint)
   calibration = None
   if isinstance(model, trained_model.TrainedModel):
-    calibration = expected_dice.of_model(args.workdir[0], model.identity())
+    calibration = review_file.of_model(args.workdir[0], model.identity())
   return model, calibration
 
 

@@ -159,6 +159,7 @@ def _review(args: argparse.Namespace, model):
   Prints why there is none.
   """
   from skinseg_jax.quality import expected_dice
+  from skinseg_jax.weights import review_file
 
   if args.method is not None:
     return None
@@ -169,15 +170,12 @@ def _review(args: argparse.Namespace, model):
     print(f'several models: {unnoticed}; name one --workdir to notice them')
     return None
   (folder,) = args.workdir
-  found = expected_dice.of_model(folder, model.identity())
+  found = review_file.of_model(folder, model.identity())
   if found is None and not (folder / expected_dice.NAME).exists():
-    remedy = 'a run of your own can have one: see calibrate_review'
-    if not shared_model.is_one(folder):
-      remedy = (
-        'write it with python -m skinseg_jax.calibrate_review --workdir'
-        f' {folder} --checkpoint {args.checkpoint}'
-      )
-    print(f'no {expected_dice.NAME}: {unnoticed}; {remedy}')
+    print(
+      f'no {expected_dice.NAME}: {unnoticed}; write it with'
+      f' {review_file.command(folder, model.step)}'
+    )
   return found
 
 

@@ -18,9 +18,8 @@ from skinseg_jax import config as config_lib
 from skinseg_jax import follow, predict
 from skinseg_jax.following import changes, views
 from skinseg_jax.inference import trained_model
-from skinseg_jax.quality import expected_dice
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import shared_model
+from skinseg_jax.weights import review_file, shared_model
 
 
 @pytest.fixture
@@ -265,7 +264,7 @@ def test_the_calibration_of_the_model_is_used(model, tmp_path, monkeypatch):
     asked.append((folder.name, identity))
     return made
 
-  monkeypatch.setattr(expected_dice, 'of_model', of_model)
+  monkeypatch.setattr(review_file, 'of_model', of_model)
   _save(drawn.lesion(drawn.texture())[0], tmp_path / 'in/arm/1.png')
   assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
   (row,) = _rows(tmp_path / 'out')
