@@ -23,6 +23,8 @@ import shutil
 import subprocess
 import sys
 
+from studies import measured
+
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import splits
 from skinseg_jax.data.sources import catalog
@@ -78,18 +80,9 @@ def _call(command: str, *flags: str) -> None:
 
 
 def _write_split(path: pathlib.Path, data_dir: pathlib.Path) -> None:
-  """Splits the paper's training images by lesion; a fifth are validation."""
   source = catalog.open_source(config_lib.DataConfig(data_dir=str(data_dir)))
-  paper = config_lib.DataConfig(split='paper')
-  known = set(splits.make_split(paper, source.metadata).train)
   path.parent.mkdir(parents=True, exist_ok=True)
-  splits.write_split(
-    splits.make_split(
-      config_lib.DataConfig(split='lesion', validation_fraction=0.2),
-      [row for row in source.metadata if row['image_id'] in known],
-    ),
-    path,
-  )
+  splits.write_split(measured.inner_split(source.metadata), path)
 
 
 def _write_card(model: pathlib.Path, scores: pathlib.Path) -> None:

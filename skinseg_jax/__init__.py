@@ -30,9 +30,8 @@ def load(
   """
   # Imported here, because the import takes seconds.
   from skinseg_jax.inference import predictor, trained_model
-  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import paths
-  from skinseg_jax.weights import ensemble_folder, shared_model
+  from skinseg_jax.weights import ensemble_folder, review_file, shared_model
 
   path = shared_model.chosen(
     None if folder is None else paths.user_path(os.fspath(folder))
@@ -41,5 +40,5 @@ def load(
   model = trained_model.load_all(folders, checkpoint)
   calibration = None
   if isinstance(model, trained_model.TrainedModel):
-    calibration = expected_dice.of_model(folders[0], model.identity())
+    calibration = review_file.of_model(folders[0], model.identity())
   return predictor.Predictor(model, calibration)

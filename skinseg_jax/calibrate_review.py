@@ -73,8 +73,6 @@ def examine(
   Raises:
     InputError: If the run, the checkpoint or the data cannot be used.
   """
-  import numpy as np
-
   from skinseg_jax.data import input_pipeline
   from skinseg_jax.inference import predictor, trained_model
   from skinseg_jax.metrics import confusion
@@ -93,11 +91,9 @@ def examine(
     answers = predictor.probabilities(model, images, size)
     for i, image, answer in zip(batch, images, answers, strict=False):
       signs.append(signs_lib.describe(image, answer, threshold))
-      mask, true = answer > threshold, own.data.masks[i] > 0
-      counts.append({
-        'tp': np.sum(mask & true), 'fp': np.sum(mask & ~true),
-        'fn': np.sum(~mask & true), 'tn': np.sum(~mask & ~true),
-      })  # fmt: skip
+      counts.append(
+        confusion.mask_counts(answer > threshold, own.data.masks[i] > 0)
+      )
   return signs, [float(confusion.ratios(one)['dice']) for one in counts]
 
 

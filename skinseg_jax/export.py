@@ -202,7 +202,7 @@ def _write_shared(
   from skinseg_jax.inference import trained_model
   from skinseg_jax.quality import expected_dice
   from skinseg_jax.reporting import model_card
-  from skinseg_jax.weights import model_folder
+  from skinseg_jax.weights import model_folder, review_file
 
   model = trained_model.load(workdir, checkpoint)
   if shared_model.is_one(workdir):
@@ -216,7 +216,7 @@ def _write_shared(
     nnx.merge(model.graphdef, model.state),
     shared_models.details(workdir, model.step),
   )
-  review = expected_dice.of_model(workdir, model.identity())
+  review = review_file.of_model(workdir, model.identity())
   if review is not None:
     expected_dice.write(output, review)
   return model.step

@@ -7,7 +7,9 @@ FOLDER holds one folder for each lesion. The date of a picture is taken from the
 name of its file, such as 2024-05-01.jpg. TABLE.csv has the columns lesion, date
 and file.
 
-Each picture is registered to the lesion's first one by points of the skin.
+Each picture is compared with one of its lesion, the reference: the first one
+with a lesion that is not dark, blurred or cut off. If all are, it is the first
+with a lesion. Pictures are registered to it by points of the skin.
 DIR/follow.csv has one row for each picture, DIR/LESION.html is a page for each
 lesion. A change counts if it is larger than 95 % of the differences between
 repeated pictures of one lesion.
@@ -59,7 +61,7 @@ def _follow(
 
   model, calibration = _model(args)
   other_model = _other_model(args.workdir)
-  skipped, changed, alone, noted = (errors.Few() for _ in range(4))
+  skipped, changed, alone, noted, poor = (errors.Few() for _ in range(5))
   try:
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / _TABLE
@@ -76,6 +78,8 @@ def _follow(
         writer.writerows(table.rows(one, visits))
         file.flush()
         for visit in visits:
+          if visit.status == course.REFERENCE and visit.poor:
+            poor.add(f'{visit.entry.path}: {visit.poor}')
           if visit.status == course.SKIPPED:
             skipped.add(visit.problem)
           if visit.status == course.ALONE:
@@ -92,10 +96,11 @@ def _follow(
       'choose another --output, or free some space and run the same command'
       ' again with --overwrite.',
     ) from error
+  _say('are the reference, as no picture of their lesion is in order', poor)
   _say('are not registered', alone)
   _say('have a problem', noted)
   _say(
-    'differ from the first of their lesion more than repeated pictures do',
+    'differ from the reference of their lesion more than repeated pictures do',
     changed,
   )
   print(f'wrote {path} and {len(lesions)} pages (step {model.step})')
@@ -105,15 +110,15 @@ def _follow(
 def _model(args: argparse.Namespace):
   """The model, and what is known of the Dice of its masks, or None."""
   from skinseg_jax.inference import trained_model
-  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import compilation, devices
+  from skinseg_jax.weights import review_file
 
   devices.use('auto')
   compilation.keep_programs()
   model = trained_model.load_all(args.workdir, args.checkpoint)
   calibration = None
   if isinstance(model, trained_model.TrainedModel):
-    calibration = expected_dice.of_model(args.workdir[0], model.identity())
+    calibration = review_file.of_model(args.workdir[0], model.identity())
   return model, calibration
 
 
@@ -166,9 +171,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--pixel_spacing',
     type=flags.millimetres,
     metavar='MM',
-    help="millimetres between pixels of each lesion's first picture, if its"
-    ' file does not state it as DICOM files can; default: not known, lengths'
-    ' are in pixels of the first picture',
+    help="millimetres between pixels of each lesion's reference, if its file"
+    ' does not state it as DICOM files can; default: not known, lengths are in'
+    ' pixels of the reference',
   )
   add(
     '--overwrite',

@@ -84,10 +84,7 @@ def _predict(
     measures=args.measures,
     pixel_spacing=args.pixel_spacing,
   )
-  if options.review and args.tiles:
-    print('with --tiles there is no expected Dice')
-  elif options.review and cleaning != postprocessing.Steps():
-    print('the expected Dice is that of the masks before they are cleaned')
+  _say_what_lacks(args, model, options)
   try:
     summary = predictions.predict(model, files, places, done, options)
   except OSError as error:
@@ -121,6 +118,32 @@ def _predict(
   return summary
 
 
+def _say_what_lacks(args: argparse.Namespace, model, options) -> None:
+  if options.review and args.tiles:
+    print('with --tiles there is no expected Dice')
+  elif options.review and options.cleaning != postprocessing.Steps():
+    print('the expected Dice is that of the masks before they are cleaned')
+  if args.measures and (why := _without_range(args, model)):
+    print(f'measures have no range: {why}')
+
+
+def _without_range(
+  args: argparse.Namespace, model: 'model_interface.AnyModel'
+) -> str:
+  """Why there is only one view of each picture; '' if there are several."""
+  if args.tiles:
+    return 'with --tiles, views are not kept'
+  if args.method is not None:
+    return f'{args.method} has one view of a picture'
+  views = model.config.evaluation.test_time_augmentation
+  if len(model.members) == 1 and views == 'off':
+    return (
+      'the model averages no views of a picture'
+      ' (evaluation.test_time_augmentation is off in its config.json)'
+    )
+  return ''
+
+
 def _model(args: argparse.Namespace) -> 'model_interface.AnyModel':
   """The model, the models or the method that the flags name."""
   from skinseg_jax.inference import classical_model, trained_model
@@ -136,6 +159,7 @@ def _review(args: argparse.Namespace, model):
   Prints why there is none.
   """
   from skinseg_jax.quality import expected_dice
+  from skinseg_jax.weights import review_file
 
   if args.method is not None:
     return None
@@ -146,15 +170,12 @@ def _review(args: argparse.Namespace, model):
     print(f'several models: {unnoticed}; name one --workdir to notice them')
     return None
   (folder,) = args.workdir
-  found = expected_dice.of_model(folder, model.identity())
+  found = review_file.of_model(folder, model.identity())
   if found is None and not (folder / expected_dice.NAME).exists():
-    remedy = 'a run of your own can have one: see calibrate_review'
-    if not shared_model.is_one(folder):
-      remedy = (
-        'write it with python -m skinseg_jax.calibrate_review --workdir'
-        f' {folder} --checkpoint {args.checkpoint}'
-      )
-    print(f'no {expected_dice.NAME}: {unnoticed}; {remedy}')
+    print(
+      f'no {expected_dice.NAME}: {unnoticed}; write it with'
+      f' {review_file.command(folder, model.step)}'
+    )
   return found
 
 
@@ -256,8 +277,8 @@ def _add_measure_flags(parser: argparse.ArgumentParser) -> None:
   measures.add_argument(
     '--measures',
     action='store_true',
-    help=f'also write measures of each lesion to {table.NAME}; they are no'
-    ' diagnosis',
+    help=f'also write measures of each lesion to {table.NAME}, with their'
+    ' ranges over the views that the model averages; they are no diagnosis',
   )
   measures.add_argument(
     '--pixel_spacing',

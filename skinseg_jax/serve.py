@@ -40,10 +40,10 @@ def main(argv: list[str]) -> None:
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
-  from skinseg_jax.quality import expected_dice
   from skinseg_jax.runtime import compilation, devices
   from skinseg_jax.serving import app as app_lib
   from skinseg_jax.serving import server
+  from skinseg_jax.weights import review_file
 
   with server.bound(args.host, args.port) as listener:
     devices.use('auto')
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
       model,
       name,
       token=args.token or '',
-      calibration=expected_dice.of_model(workdir, model.identity()),
+      calibration=review_file.of_model(workdir, model.identity()),
     )
     print('compiling', flush=True)
     worker.start()

@@ -108,18 +108,11 @@ def count(
       ):
         for cleaning, steps in CLEANING.items():
           cleaned = postprocessing.clean(mask, steps)
-          found[name, cleaning].append(_pixels(cleaned, true > 0))
+          found[name, cleaning].append(confusion.mask_counts(cleaned, true > 0))
   return {
     key: {n: np.array([row[n] for row in rows]) for n in confusion.COUNTS}
     for key, rows in found.items()
   }
-
-
-def _pixels(mask: np.ndarray, true: np.ndarray) -> dict[str, int]:
-  return {
-    'tp': np.sum(mask & true), 'fp': np.sum(mask & ~true),
-    'fn': np.sum(~mask & true), 'tn': np.sum(~mask & ~true),
-  }  # fmt: skip
 
 
 def _with_views(

@@ -102,17 +102,15 @@ def counts(
 ) -> tuple[dict[str, np.ndarray], float]:
   """Pixel counts of each image, [N], and milliseconds per image."""
   segment = catalog.segmenter(settings)
-  rows = np.zeros((len(data.images), 4), np.int64)
+  rows = []
   spent = 0.0
-  for i, (image, mask) in enumerate(zip(data.images, data.masks, strict=True)):
+  for image, mask in zip(data.images, data.masks, strict=True):
     image = np.ascontiguousarray(image)
     start = time.perf_counter()
     found = segment(image)
     spent += time.perf_counter() - start
-    codes = 2 * found + (mask > 0)
-    tn, fn, fp, tp = np.bincount(codes.ravel(), minlength=4)
-    rows[i] = tp, fp, fn, tn
-  columns = dict(zip(confusion.COUNTS, rows.T, strict=True))
+    rows.append(confusion.mask_counts(found, mask > 0))
+  columns = {n: np.array([row[n] for row in rows]) for n in confusion.COUNTS}
   return columns, 1000 * spent / len(rows)
 
 

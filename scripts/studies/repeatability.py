@@ -4,8 +4,8 @@ python scripts/studies/repeatability.py --raw_dir DIR --output DIR
   [--lesions N] [--different N] [--workdir DIR]
 
 Follows lesions of HAM10000 that have several pictures, as `follow` does, in a
-random order. Each later picture and the first one are a pair. Started again, it
-goes on where it stopped; pairs.csv holds the pairs.
+random order. The reference of a lesion and each other picture are a pair.
+Started again, it goes on where it stopped; pairs.csv holds the pairs.
 
 limits.csv has the 95 % quantile of each measure, over lesions whose pictures
 all belong to the training images of the model, and the share of the other pairs
@@ -190,7 +190,7 @@ def _jobs(
 def _follow(
   job: Job, raw: ham10000_files.RawFiles, model: trained_model.TrainedModel
 ) -> list[dict[str, Any]]:
-  """The rows of one lesion: each later picture and the first with a lesion."""
+  """The rows of one lesion: its reference and each other picture."""
   kind, lesion, side, ids = job
   with tempfile.TemporaryDirectory() as folder:
     entries = []
@@ -201,7 +201,7 @@ def _follow(
     visits = course.follow(
       series.Series(lesion, entries), model, None, bands=False
     )
-  first = next((v for v in visits if v.status == course.FIRST), None)
+  first = next((v for v in visits if v.status == course.REFERENCE), None)
   return [
     {
       'kind': kind,

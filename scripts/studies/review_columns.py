@@ -138,10 +138,7 @@ def _rows(
 def _dice(path: pathlib.Path, true: np.ndarray) -> float:
   with Image.open(path) as picture:
     mask = np.asarray(picture) > 0
-  true = true > 0
-  tp = int(np.sum(mask & true))
-  fp, fn = int(mask.sum()) - tp, int(true.sum()) - tp
-  counts = {'tp': tp, 'fp': fp, 'fn': fn, 'tn': mask.size - tp - fp - fn}
+  counts = confusion.mask_counts(mask, true > 0)
   return float(confusion.ratios(counts)['dice'])
 
 

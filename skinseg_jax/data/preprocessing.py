@@ -5,13 +5,18 @@ once.
 """
 
 import functools
+import os
+import pathlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from skinseg_jax.data import masks, pictures
 from skinseg_jax.data import remedies as remedies_lib
-from skinseg_jax.runtime import errors
+from skinseg_jax.runtime import errors, paths
+
+# What Python programs give: an array, a Pillow image, or a file.
+Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
 # Part of every cache's key: raise it when any pixel may change.
 VERSION = 2
@@ -65,6 +70,45 @@ def to_rgb(image: Image.Image, name: str) -> np.ndarray:
   if image.mode == 'P' and image.has_transparency_data:
     image = image.convert('RGBA')  # Straight to RGB, Pillow warns.
   return np.asarray(image.convert('RGB'))
+
+
+def to_array(picture: Picture, name: str) -> np.ndarray:
+  """Reads a picture that a Python program gives.
+
+  Args:
+    picture: uint8 [height, width, 3] or [height, width], a Pillow image, or a
+      file. EXIF orientation is applied to the last two.
+    name: How a message names it.
+
+  Returns:
+    RGB, uint8 [height, width, 3].
+
+  Raises:
+    InputError: If it is none of these, or cannot be read.
+  """
+  if isinstance(picture, (str, os.PathLike)):
+    path = paths.user_path(os.fspath(picture))
+    return decode_image(_bytes(path), str(path))
+  if isinstance(picture, Image.Image):
+    with pictures.naming(name):
+      upright = ImageOps.exif_transpose(picture)
+      array = to_rgb(upright, name)
+  elif hasattr(picture, '__array__'):
+    array = np.asarray(picture)
+  else:
+    raise errors.InputError(
+      f'{name} is of type {type(picture).__name__}; give an array, a Pillow'
+      ' image or the path of a file.'
+    )
+  if array.ndim == 2:
+    array = np.repeat(array[..., None], 3, axis=2)
+  right = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+  if not right or not array.size:
+    raise errors.InputError(
+      f'{name} is an array of {array.dtype} {list(array.shape)}; give uint8'
+      ' [height, width, 3], RGB from 0 to 255.'
+    )
+  return array
 
 
 def decode_mask(
@@ -193,6 +237,15 @@ def resize_probability(
   lower *= share[:, None]
   resized += lower
   return resized
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise errors.InputError(
+      f'{path} cannot be read ({error.strerror}); give a file that can.'
+    ) from error
 
 
 def _is_16_bit(image: Image.Image) -> bool:

@@ -193,7 +193,9 @@ class _HostMeasurer:
     if self.native_size:
       truth = self.source[index]['mask'] > 0
       resized = preprocessing.resize_probability(probability, truth.shape)
-      result['native_counts'] = _counts(resized > self.threshold, truth)
+      result['native_counts'] = confusion.mask_counts(
+        resized > self.threshold, truth
+      )
     return result
 
 
@@ -207,14 +209,6 @@ def skin_of(image: np.ndarray, truth: np.ndarray) -> dict[str, float | str]:
   around = skin.examine(image, truth > 0)
   ita = math.nan if around.ita is None else around.ita
   return {'ita': ita, 'reason': around.reason}
-
-
-def _counts(predicted: np.ndarray, true: np.ndarray) -> dict[str, int]:
-  """Counts true and false pixels of one mask; both are bool [H, W]."""
-  tp = int(np.count_nonzero(predicted & true))
-  fp = int(np.count_nonzero(predicted)) - tp
-  fn = int(np.count_nonzero(true)) - tp
-  return {'tp': tp, 'fp': fp, 'fn': fn, 'tn': true.size - tp - fp - fn}
 
 
 def _collect(image_ids, scored, measured, histogram, native_size) -> Assessment:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from skinseg_jax.data import preprocessing
@@ -51,8 +52,9 @@ class Explanation:
     probability: Probability of lesion, float32 [H, W], as `predict` finds it.
     mask: Whether a pixel is lesion, bool [H, W].
     entropy: Of the probability, float32 [H, W], in bits.
-    spread: Standard deviation of the probability over the picture's four mirror
-      images, float32 [H, W], 0 to .5.
+    spread: Standard deviation of the probability over views of the picture,
+      float32 [H, W], 0 to .5: those of the mask, or if it has only one, as many
+      as the network's input allows.
     of_lesion: Whether the maps are about the pixels of the mask; otherwise they
       are about all pixels.
     maps: Grad-CAM by level, occlusion, attention by gate.
@@ -113,9 +115,7 @@ class Explainer:
     """
     model = self._model
     small = preprocessing.resize_image(image, model.config.data.image_size)
-    (probability,) = predictor.mean_probabilities(
-      model, [[small]], predictor.whole_batch(model, 1)
-    )
+    probability, spread = self._answer(small)
     mask = probability > model.config.evaluation.threshold
     of_lesion = bool(mask.any()) and not self._all_pixels
     pixels = mask if of_lesion else np.ones_like(mask)
@@ -125,7 +125,7 @@ class Explainer:
       probability=probability,
       mask=mask,
       entropy=signs.entropy(probability),
-      spread=self._spread(small),
+      spread=spread,
       of_lesion=of_lesion,
       maps=[
         Map(*key, values, random, randomised.rank_correlation(values, random))
@@ -160,19 +160,20 @@ class Explainer:
     batch = np.zeros((occlusion.BATCH_SIZE, *images.shape[1:]), np.uint8)
     batch[: len(images)] = images
     logits = forward_pass.forward(
-      self._model.graphdef, state, batch, views='off'
+      self._model.graphdef, state, jnp.asarray(batch), views='off'
     )
     return np.asarray(logits)[: len(images)]
 
-  def _spread(self, image: np.ndarray) -> np.ndarray:
-    turns = [np.s_[::i, ::j] for i in (1, -1) for j in (1, -1)]
-    views = np.stack([image[turn] for turn in turns])
-    answers = np.asarray(
-      forward_pass.probabilities(self._logits(self._model.state, views))
-    )
-    return np.std(
-      [one[turn] for one, turn in zip(answers, turns, strict=True)], axis=0
-    )
+  def _answer(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probability as `predict` has it, and its spread over views."""
+    model, size = self._model, predictor.whole_batch(self._model, 1)
+    predicted = lambda several: predictor.view_probabilities(
+      model, [[image]], size, several=several
+    )[0]
+    found = views = predicted(False)
+    if len(found.each) == 1:
+      views = predicted(True)
+    return found.mean, np.std(views.each, axis=0)
 
 
 def _choose(

@@ -21,7 +21,7 @@ class Measure:
   Attributes:
     name: Column of the table.
     label: What people read.
-    unit: '' for none; 'length' or 'area' for pixels of the first picture or
+    unit: '' for none; 'length' or 'area' for pixels of the reference or
       millimetres; otherwise the unit itself.
     limit: Of 100 pairs of repeated pictures, 95 differ by less. Of lengths and
       areas the ratio of the larger to the smaller value, otherwise the
@@ -62,7 +62,7 @@ MEASURES = (
 
 
 class Value(NamedTuple):
-  """A measure and its quantiles .05 and .95 over the views; None for none."""
+  """A measure, and its quantiles .05 and .95 as `spread.describe` has them."""
 
   value: float | None
   low: float | None
@@ -70,10 +70,10 @@ class Value(NamedTuple):
 
 
 class Change(NamedTuple):
-  """Change since the first picture.
+  """Change from the reference.
 
   Attributes:
-    amount: Ratio to the first value for lengths and areas, otherwise the
+    amount: Ratio to its value for lengths and areas, otherwise the
       difference from it.
     beyond: Whether it is larger than the limit of the measure.
   """
@@ -103,8 +103,7 @@ def measure(
   each = [values(lesion.measure(image, view, (step, step))) for view in views]
   found = {}
   for name, value in one.items():
-    known = [v for row in each if (v := row[name]) is not None]
-    range_ = spread.describe(np.array(known))
+    range_ = spread.describe([row[name] for row in each])
     found[name] = Value(value, range_.low, range_.high)
   return found
 
@@ -129,18 +128,18 @@ def values(measures: lesion.Measures) -> dict[str, float | None]:
 
 
 def compare(
-  what: Measure, first: float | None, later: float | None
+  what: Measure, reference: float | None, other: float | None
 ) -> Change | None:
-  """Compares a value with that of the first picture; None if one is missing.
+  """Compares a value with that of the reference; None if one is missing.
 
-  Lengths and areas have to be in one unit, the first one above 0. A later one
+  Lengths and areas have to be in one unit, that of the reference above 0. One
   of 0 is a change beyond every limit.
   """
-  if first is None or later is None:
+  if reference is None or other is None:
     return None
   if what.relative:
-    ratio = later / first
+    ratio = other / reference
     if not ratio:
       return Change(0.0, True)
     return Change(ratio, max(ratio, 1 / ratio) > what.limit)
-  return Change(later - first, abs(later - first) > what.limit)
+  return Change(other - reference, abs(other - reference) > what.limit)

@@ -6,8 +6,8 @@ from skinseg_jax.following import changes, course, series
 from skinseg_jax.runtime import spreadsheets
 
 COLUMNS = (
-  'lesion', 'number', 'date', 'file', 'status', 'problem', 'needs_review',
-  'scale', 'degrees', 'points', 'unit',
+  'lesion', 'number', 'date', 'file', 'status', 'problem', 'poor_reference',
+  'needs_review', 'scale', 'degrees', 'points', 'unit',
   *(
     f'{what.name}{ending}'
     for what in changes.MEASURES
@@ -28,6 +28,7 @@ def rows(
       'file': visit.entry.path.absolute(),
       'status': visit.status,
       'problem': visit.problem,
+      'poor_reference': visit.poor,
       'needs_review': visit.reasons,
       'scale': visit.scale,
       'degrees': visit.degrees,

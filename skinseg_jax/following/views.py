@@ -1,19 +1,12 @@
 """Masks of one picture from turned and mirrored views of it."""
 
-import copy
 import dataclasses
-import itertools
 
 import numpy as np
 from scipy import ndimage
 
 from skinseg_jax.data import preprocessing
-from skinseg_jax.inference import (
-  model_interface,
-  postprocessing,
-  predictor,
-  trained_model,
-)
+from skinseg_jax.inference import model_interface, postprocessing, predictor
 
 _LARGEST = postprocessing.Steps(fill_holes=True, largest_component=True)
 _FILLED = postprocessing.Steps(fill_holes=True)
@@ -37,24 +30,27 @@ class Masks:
 
 
 def predict(model: model_interface.AnyModel, image: np.ndarray) -> Masks:
-  """Predicts a picture, and its mirror images and quarter turns.
+  """Predicts a picture, and views of it.
+
+  They are the views that the model averages, so that the mask is that of
+  `predict`. Of a member that averages none, the picture and its mirror images
+  are taken, and where its input is square their quarter turns.
 
   Args:
-    model: Trained models. Members whose input is not square see only the four
-      views without a quarter turn.
+    model: Trained models.
     image: RGB, uint8, [H, W, 3].
   """
   threshold = model.config.evaluation.threshold
+  (found,) = predictor.view_probabilities(
+    model,
+    [predictor.resize(model, image)],
+    predictor.whole_batch(model, 1),
+    several=True,
+  )
   size = (image.shape[0], image.shape[1])
-  found = [
-    preprocessing.resize_probability(probability, size)
-    for member, resized in zip(
-      model.members, predictor.resize(model, image), strict=True
-    )
-    for probability in _of_views(member, resized)
-  ]
-  mean = np.asarray(np.mean(found, axis=0, dtype=np.float32))
-  return Masks(mean > threshold, [one > threshold for one in found], mean)
+  mean = preprocessing.resize_probability(found.mean, size)
+  each = predictor.view_masks(found.each, size, threshold)
+  return Masks(mean > threshold, list(each), mean)
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
@@ -77,29 +73,3 @@ def piece_at(mask: np.ndarray, place: np.ndarray) -> np.ndarray:
   covered = np.bincount(labels[place], minlength=1)
   covered[0] = 0  # Skin.
   return filled & (labels == covered.argmax())
-
-
-def _of_views(
-  member: model_interface.Model, image: np.ndarray
-) -> list[np.ndarray]:
-  """Probability by each view, as the image lies; float32 [H, W] each."""
-  assert isinstance(member, trained_model.TrainedModel)
-  config = copy.deepcopy(member.config)
-  config.evaluation.test_time_augmentation = 'off'
-  plain = dataclasses.replace(member, config=config)
-  square = image.shape[0] == image.shape[1]
-  # Quarter turns, then whether to mirror.
-  maps = list(itertools.product(range(0, 4, 1 if square else 2), (False, True)))
-  images = [
-    np.rot90(image[:, ::-1] if mirror else image, turns)
-    for turns, mirror in maps
-  ]
-  batch_size = predictor.whole_batch(plain, len(images))
-  found = predictor.probabilities(plain, images, batch_size)
-  backs = [
-    np.rot90(one, -turns) for one, (turns, _) in zip(found, maps, strict=False)
-  ]
-  return [
-    np.ascontiguousarray(one[:, ::-1] if mirror else one)
-    for one, (_, mirror) in zip(backs, maps, strict=True)
-  ]

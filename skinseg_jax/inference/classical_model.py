@@ -58,6 +58,11 @@ class ClassicalModel:
     logits = np.where(masks[..., None], _CERTAIN, -_CERTAIN)
     return jax.device_put(logits.astype(np.float32), images.sharding)
 
+  def view_logits(self, images: jax.Array, *, several: bool) -> jax.Array:
+    """Those of the only view; float32 [1, B, H, W, 1]."""
+    del several  # Methods have no views.
+    return self.logits(images)[None]
+
   def on_this_process(self) -> 'ClassicalModel':
     """The same, for batches of this process only."""
     return dataclasses.replace(self, local=True)

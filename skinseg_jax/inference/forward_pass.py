@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,68 @@ from flax import nnx
 from skinseg_jax.runtime import compilation
 
 
-# All predictions use this one program, so that the same weights and images
+# All predictions use these two programs, so that the same weights and images
 # always give the same bits.
 @functools.partial(compilation.jit, static_argnames='views')
+def each_view(
+  eval_graphdef: nnx.GraphDef,
+  model_state: Any,
+  images: jax.Array,
+  *,
+  views: str,
+) -> jax.Array:
+  """Predicts logits of each view of the images.
+
+  Args:
+    eval_graphdef: Static structure of the model, in evaluation mode.
+    model_state: Its parameters and running statistics.
+    images: uint8 [B, H, W, 3].
+    views: As in `config.evaluation.test_time_augmentation`. 'off': only the
+      image. 'flips': also its three mirror images (up-down, left-right, both).
+      'dihedral': also these four rotated by 90 degrees; needs H = W.
+
+  Returns:
+    Logits as the images lie, float32 [V, B, H, W, 1].
+  """
+  model = nnx.merge(eval_graphdef, model_state)
+  predict = lambda images: model(images.astype(np.float32) / 255.0)
+  return of_views(predict, images, views)
+
+
+def of_views(
+  predict: Callable[[jax.Array], jax.Array], images: jax.Array, views: str
+) -> jax.Array:
+  """Predicts turned images, and turns the answers back.
+
+  Args:
+    predict: From [B, H, W, C] to [B, H, W, D].
+    images: [B, H, W, C].
+    views: As in `each_view`.
+
+  Returns:
+    [V, B, H, W, D] of 1, 4 or 8 views; the first is of the images themselves.
+  """
+  if views == 'off':
+    return predict(images)[None]
+  maps = _DIHEDRAL if views == 'dihedral' else _DIHEDRAL[:4]
+  # `map` predicts one view after the other with one copy of the program.
+  logits = jax.lax.map(predict, jnp.stack([_turn(images, *m) for m in maps]))
+  # Views are rotated first, then mirrored; this is undone in reverse order.
+  return jnp.stack(
+    [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
+  )
+
+
+@jax.jit
+def mean_of_views(logits: jax.Array) -> jax.Array:
+  """Logits of the mean probability of views, [V, ...] to float32 [...]."""
+  if len(logits) == 1:
+    return logits[0]
+  # Logarithms keep the precision of probabilities near 0 and 1.
+  log_sum = lambda x: jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0)
+  return log_sum(logits) - log_sum(-logits)
+
+
 def forward(
   eval_graphdef: nnx.GraphDef,
   model_state: Any,
@@ -22,34 +82,20 @@ def forward(
   *,
   views: str,
 ) -> jax.Array:
-  """Predicts logits.
+  """Predicts logits of the mean probability of some views.
 
   Args:
-    eval_graphdef: Static structure of the model, in evaluation mode.
-    model_state: Its parameters and running statistics.
+    eval_graphdef: As for `each_view`, and so are the others.
+    model_state: Likewise.
     images: uint8 [B, H, W, 3].
-    views: Views over which the probability is averaged, as in
-      `config.evaluation.test_time_augmentation`. 'off': only the image.
-      'flips': also its three mirror images (up-down, left-right, both).
-      'dihedral': also these four rotated by 90 degrees; needs H = W.
+    views: Likewise.
 
   Returns:
-    Logits of the mean probability, float32 [B, H, W, 1].
+    float32 [B, H, W, 1].
   """
-  model = nnx.merge(eval_graphdef, model_state)
-  predict = lambda images: model(images.astype(np.float32) / 255.0)
-  if views == 'off':
-    return predict(images)
-  maps = _DIHEDRAL if views == 'dihedral' else _DIHEDRAL[:4]
-  # `map` predicts one view after the other with one copy of the program.
-  logits = jax.lax.map(predict, jnp.stack([_turn(images, *m) for m in maps]))
-  # Views are rotated first, then mirrored; this is undone in reverse order.
-  logits = jnp.stack(
-    [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
+  return mean_of_views(
+    each_view(eval_graphdef, model_state, images, views=views)
   )
-  # Logarithms keep the precision of probabilities near 0 and 1.
-  log_sum = lambda x: jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0)
-  return log_sum(logits) - log_sum(-logits)
 
 
 # Whether to rotate by 90 degrees, to mirror up-down, to mirror left-right.
@@ -69,5 +115,5 @@ def _turn_back(x: jax.Array, turn: bool, vertical: bool, horizontal: bool):
 
 @jax.jit
 def probabilities(logits: jax.Array) -> jax.Array:
-  """Probability of lesion, float32 [B, H, W], of logits [B, H, W, 1]."""
+  """Probability of lesion, float32 [...], of logits [..., 1]."""
   return jax.nn.sigmoid(logits[..., 0])

@@ -6,6 +6,7 @@ columns on whether a mask needs a review come from `quality.review`.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ NAMES = (
 )  # fmt: skip
 # Before the measures: what those in millimetres are computed with.
 _SPACING = ('pixel_height_mm', 'pixel_width_mm')
+VIEWS = 'views'
+# Of each measure, after its value: ends of its range over the views.
+_LOW, _HIGH = '_low', '_high'
 
 
 def values(mask: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
@@ -42,16 +46,23 @@ def values(mask: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
 
 def measure_names() -> tuple[str, ...]:
   """Names of the columns of `measures`."""
-  from skinseg_jax.measures import lesion  # SciPy takes a while to import.
+  # SciPy takes a while to import.
+  from skinseg_jax.measures import lesion, spread
 
-  fields = dataclasses.fields(lesion.Measures)
-  return (*_SPACING, *(field.name for field in fields))
+  names = [*_SPACING, VIEWS]
+  for field in dataclasses.fields(lesion.Measures):
+    names.append(field.name)
+    if field.name in spread.NAMES:
+      names += [field.name + _LOW, field.name + _HIGH]
+  return tuple(names)
 
 
 def measures(
   image: np.ndarray,
   mask: np.ndarray,
   pixel_spacing: tuple[float, float] | None,
+  views: Iterable[np.ndarray],
+  count: int | None,
 ) -> dict[str, Any]:
   """Measures the lesion and the skin around it, see `measures.lesion`.
 
@@ -60,15 +71,23 @@ def measures(
     mask: Whether a pixel is lesion, bool [height, width].
     pixel_spacing: Distance between rows and between columns in millimetres;
       None if it is not known: cells in millimetres are then empty.
+    views: Masks of the views of the picture, bool [height, width] each; taken
+      one by one. Fewer than two give no ranges.
+    count: Their number; None if it is not known.
 
   Returns:
     By the names in `measure_names`. An empty cell is no value.
   """
-  from skinseg_jax.measures import lesion
+  from skinseg_jax.measures import lesion, spread
 
   cells = lesion.columns(lesion.measure(image, mask, pixel_spacing))
+  if count and count > 1:
+    for name, range_ in spread.spread(image, views, pixel_spacing).items():
+      if range_.low is not None and range_.high is not None:
+        cells |= {name + _LOW: range_.low, name + _HIGH: range_.high}
   return {
     **dict(zip(_SPACING, pixel_spacing or ('', ''), strict=True)),
+    VIEWS: count or '',
     **{
       name: f'{cell:.6f}' if isinstance(cell, float) else cell
       for name, cell in cells.items()

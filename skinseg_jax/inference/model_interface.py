@@ -56,6 +56,18 @@ class Model(AnyModel, Protocol):
     """Predicts a batch; uint8 [B, H, W, 3] to float32 [B, H, W, 1]."""
     ...
 
+  def view_logits(self, images: jax.Array, *, several: bool) -> jax.Array:
+    """Predicts views of a batch; the mean of its own is that of `logits`.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      several: Whether a model that averages no views takes as many as it can.
+
+    Returns:
+      float32 [V, B, H, W, 1], as the images lie.
+    """
+    ...
+
   def on_this_process(self) -> 'Model':
     """The same on the devices of this process only; all have to call it."""
     ...

@@ -49,7 +49,8 @@ class Options:
       their width has the proportions of the model's input. None: the whole
       picture is resized to the size of the model's input.
     review: What is known of the Dice of this model's masks, or None.
-    measures: Whether the table also has the measures of each lesion.
+    measures: Whether the table also has the measures of each lesion, and their
+      ranges over the views of a picture that is not cut into tiles.
     pixel_spacing: Distance between rows and between columns in millimetres, of
       upright pictures whose file does not state it; None if it is not known.
   """
@@ -81,13 +82,17 @@ class _Picture:
   count: int
   blend: tiles.Blend | None
   small: np.ndarray | None = None
+  # What each view says, if that was asked.
+  each: np.ndarray | None = None
 
-  def answer(self, index: int, probability: np.ndarray) -> bool:
+  def answer(
+    self, index: int, probability: np.ndarray, each: np.ndarray | None
+  ) -> bool:
     """Takes the prediction of a part; whether it was the last one."""
     if self.blend:
       self.blend.add(index, probability)
       return not self.blend.missing
-    self.small = probability
+    self.small, self.each = probability, each
     return True
 
   def probability(self) -> np.ndarray:
@@ -221,9 +226,9 @@ def _rows(
 
     def predict_batch():
       parts = [part for _, _, part in batch]
-      answers = predictor.mean_probabilities(model, parts, batch_size)
-      for (picture, index, _), answer in zip(batch, answers, strict=True):
-        if picture.answer(index, answer):
+      answers = _answers(model, parts, batch_size, options)
+      for (picture, index, _), found in zip(batch, answers, strict=True):
+        if picture.answer(index, *found):
           rows.append(pool.submit(_write, picture, threshold, places, options))
       batch.clear()
 
@@ -244,6 +249,22 @@ def _rows(
     if batch:
       predict_batch()
     yield from map(_result, rows)
+
+
+def _answers(
+  model: model_interface.AnyModel,
+  parts: Sequence[Sequence[np.ndarray]],
+  batch_size: int,
+  options: Options,
+) -> Sequence[tuple[np.ndarray, np.ndarray | None]]:
+  """Probability of each part, and by each view where measures need them.
+
+  Tiles are blended; what each view says of them is not.
+  """
+  if options.measures and not options.tile:
+    return predictor.view_probabilities(model, parts, batch_size)
+  means = predictor.mean_probabilities(model, parts, batch_size)
+  return [(mean, None) for mean in means]
 
 
 def _result(row: Any) -> dict[str, Any]:
@@ -322,7 +343,14 @@ def _write(
   measures = {}
   if options.measures and image is not None:
     spacing = spacing or options.pixel_spacing
-    measures = image_columns.measures(image, mask, spacing)
+    masks = predictor.view_masks(picture.each, picture.size, threshold)
+    measures = image_columns.measures(
+      image,
+      mask,
+      spacing,
+      (postprocessing.clean(view, options.cleaning) for view in masks),
+      None if picture.each is None else len(picture.each),
+    )
   places.write(file.name, mask, probability, image)
   return {
     'image_id': file.name,

@@ -4,23 +4,19 @@ import dataclasses
 import functools
 import itertools
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from skinseg_jax import config as config_lib
-from skinseg_jax.data import pictures, preprocessing
+from skinseg_jax.data import preprocessing
 from skinseg_jax.inference import forward_pass, model_interface
 from skinseg_jax.measures import lesion
+from skinseg_jax.measures import spread as spread_lib
 from skinseg_jax.quality import expected_dice, review
-from skinseg_jax.runtime import errors, paths
-
-# uint8 [height, width, 3] or [height, width], a Pillow image, or a file.
-Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
 # Pictures per forward pass; fewer where there are fewer pictures.
 BATCH_SIZE = 32
@@ -44,6 +40,8 @@ class Prediction:
   _reduced: np.ndarray = dataclasses.field(repr=False)
   _threshold: float = dataclasses.field(repr=False)
   _calibration: expected_dice.Calibration | None = dataclasses.field(repr=False)
+  # Of each view, float32 [V, H, W] at the model's size, if it was kept.
+  _each: np.ndarray | None = dataclasses.field(repr=False)
 
   @property
   def expected_dice(self) -> float | None:
@@ -89,6 +87,20 @@ class Prediction:
     """
     return lesion.measure(self.image, self.mask, pixel_spacing)
 
+  def spread(
+    self, pixel_spacing: tuple[float, float] | None = None
+  ) -> dict[str, spread_lib.Spread]:
+    """How much each measure differs between the views that the mask averages.
+
+    Args:
+      pixel_spacing: As for `measures`.
+
+    Returns:
+      By the name of the measure. Without a range if the model has one view.
+    """
+    masks = view_masks(self._each, self.mask.shape, self._threshold)
+    return spread_lib.spread(self.image, masks, pixel_spacing)
+
 
 class Predictor:
   """A model that is ready to predict.
@@ -117,14 +129,16 @@ class Predictor:
 
   @overload
   def predict(  # type: ignore[overload-overlap]  # A string is iterable, too.
-    self, pictures: Picture
+    self, pictures: preprocessing.Picture
   ) -> Prediction: ...
 
   @overload
-  def predict(self, pictures: Iterable[Picture]) -> list[Prediction]: ...
+  def predict(
+    self, pictures: Iterable[preprocessing.Picture]
+  ) -> list[Prediction]: ...
 
   def predict(
-    self, pictures: Picture | Iterable[Picture]
+    self, pictures: preprocessing.Picture | Iterable[preprocessing.Picture]
   ) -> Prediction | list[Prediction]:
     """Predicts one picture, or several.
 
@@ -147,17 +161,23 @@ class Predictor:
       return next(self._predicted([pictures]))
     return list(self._predicted(pictures))
 
-  def _predicted(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+  def _predicted(
+    self, pictures: Iterable[preprocessing.Picture]
+  ) -> Iterator[Prediction]:
     most = batch_size(self._model, BATCH_SIZE)
     threshold = self.config.evaluation.threshold
     left = enumerate(pictures)
     while batch := list(itertools.islice(left, most)):
-      arrays = [_to_array(picture, f'picture {i}') for i, picture in batch]
+      arrays = [
+        preprocessing.to_array(picture, f'picture {i}') for i, picture in batch
+      ]
       resized = [resize(self._model, array) for array in arrays]
       size = batch_size(self._model, len(batch))
-      found = mean_probabilities(self._model, resized, size)
-      for array, probability in zip(arrays, found, strict=True):
-        yield at_own_size(array, probability, threshold, self._calibration)
+      found = view_probabilities(self._model, resized, size)
+      for array, views in zip(arrays, found, strict=True):
+        yield at_own_size(
+          array, views.mean, threshold, self._calibration, views.each
+        )
 
 
 def at_own_size(
@@ -165,6 +185,7 @@ def at_own_size(
   probability: np.ndarray,
   threshold: float,
   calibration: expected_dice.Calibration | None = None,
+  each: np.ndarray | None = None,
 ) -> Prediction:
   """What the model says about a picture, at the size of the picture.
 
@@ -173,11 +194,30 @@ def at_own_size(
     probability: Probability of lesion, float32 [H, W], at the model's size.
     threshold: Probability above which a pixel is lesion, in (0, 1).
     calibration: What is known of the Dice of this model's masks, or None.
+    each: As in `Views`, if it was kept.
   """
   own = preprocessing.resize_probability(probability, image.shape[:2])
   return Prediction(
-    own > threshold, own, image, probability, threshold, calibration
+    own > threshold, own, image, probability, threshold, calibration, each
   )
+
+
+def view_masks(
+  each: np.ndarray | None, size: tuple[int, ...], threshold: float
+) -> Iterator[np.ndarray]:
+  """Yields the mask of each view, one by one.
+
+  Args:
+    each: Probability by each view, float32 [V, H, W]; None for no view.
+    size: Height and width of the picture.
+    threshold: Probability above which a pixel is lesion, in (0, 1).
+
+  Yields:
+    bool [height, width].
+  """
+  height, width = size
+  for view in () if each is None else each:
+    yield preprocessing.resize_probability(view, (height, width)) > threshold
 
 
 def batch_size(model: model_interface.AnyModel, count: int) -> int:
@@ -229,12 +269,90 @@ def mean_probabilities(
     Probability of lesion, float32 [N, H, W] of the size in the model's config.
     Probabilities of members with smaller inputs are resized to it before.
   """
+  return _mean(
+    model,
+    len(images),
+    (
+      probabilities(member, own, batch_size)
+      for member, own in _by_member(model, images)
+    ),
+  )
+
+
+class Views(NamedTuple):
+  """What a model says about a picture, at the size in the model's config.
+
+  Attributes:
+    mean: As `mean_probabilities` gives it, float32 [H, W].
+    each: By each view of each member, as the picture lies, float32 [V, H, W].
+  """
+
+  mean: np.ndarray
+  each: np.ndarray
+
+
+def view_probabilities(
+  model: model_interface.AnyModel,
+  images: Sequence[Sequence[np.ndarray]],
+  batch_size: int,
+  *,
+  several: bool = False,
+) -> list[Views]:
+  """Predicts one batch with each member, and keeps what each view says.
+
+  A member has the views that it averages, or one.
+
+  Args:
+    model: What predicts.
+    images: N results of `resize`, at most `batch_size`.
+    batch_size: Images in the compiled programs.
+    several: Whether members that average no views take as many as they can.
+      The mean is over these then.
+
+  Returns:
+    One for each picture.
+  """
   size = model.config.data.image_size
-  total = np.zeros((len(images), *size), np.float32)
-  for member, own in zip(model.members, zip(*images, strict=True), strict=True):
-    found = probabilities(member, own, batch_size)
-    for place, one in zip(total, found, strict=False):
-      place += preprocessing.resize_probability(one, size)
+  means, each = [], []
+  for member, own in _by_member(model, images):
+    logits = member.view_logits(
+      _batch(member, own, batch_size), several=several
+    )
+    means.append(
+      np.asarray(forward_pass.probabilities(forward_pass.mean_of_views(logits)))
+    )
+    each.append(np.asarray(forward_pass.probabilities(logits)))
+  return [
+    Views(
+      mean,
+      np.stack(
+        [
+          preprocessing.resize_probability(view, size)
+          for views in each
+          for view in views[:, i]
+        ]
+      ),
+    )
+    for i, mean in enumerate(_mean(model, len(images), means))
+  ]
+
+
+def _by_member(
+  model: model_interface.AnyModel, images: Sequence[Sequence[np.ndarray]]
+) -> Iterator[tuple[model_interface.Model, Sequence[np.ndarray]]]:
+  """Each member with its own images of the batch."""
+  return zip(model.members, zip(*images, strict=True), strict=True)
+
+
+def _mean(
+  model: model_interface.AnyModel, count: int, found: Iterable[np.ndarray]
+) -> np.ndarray:
+  """Mean over the members' probabilities of `count` pictures."""
+  size = model.config.data.image_size
+  total = np.zeros((count, *size), np.float32)
+  for one in found:
+    for place, probability in zip(total, one, strict=False):
+      place += preprocessing.resize_probability(probability, size)
   return total / np.float32(len(model.members))
 
 
@@ -253,43 +371,13 @@ def probabilities(
   Returns:
     Probability of lesion, float32 [batch_size, H, W].
   """
-  batch = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
-  batch[: len(images)] = images
-  logits = model.logits(jax.device_put(batch, model.sharding))
+  logits = model.logits(_batch(model, images, batch_size))
   return np.asarray(forward_pass.probabilities(logits))
 
 
-def _to_array(picture: Picture, name: str) -> np.ndarray:
-  """RGB, uint8 [height, width, 3]."""
-  if isinstance(picture, (str, os.PathLike)):
-    path = paths.user_path(os.fspath(picture))
-    return preprocessing.decode_image(_bytes(path), str(path))
-  if isinstance(picture, Image.Image):
-    with pictures.naming(name):
-      upright = ImageOps.exif_transpose(picture)
-      array = preprocessing.to_rgb(upright, name)
-  elif hasattr(picture, '__array__'):
-    array = np.asarray(picture)
-  else:
-    raise errors.InputError(
-      f'{name} is of type {type(picture).__name__}; give an array, a Pillow'
-      ' image or the path of a file.'
-    )
-  if array.ndim == 2:
-    array = np.repeat(array[..., None], 3, axis=2)
-  right = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
-  if not right or not array.size:
-    raise errors.InputError(
-      f'{name} is an array of {array.dtype} {list(array.shape)}; give uint8'
-      ' [height, width, 3], RGB from 0 to 255.'
-    )
-  return array
-
-
-def _bytes(path: pathlib.Path) -> bytes:
-  try:
-    return path.read_bytes()
-  except OSError as error:
-    raise errors.InputError(
-      f'{path} cannot be read ({error.strerror}); give a file that can.'
-    ) from error
+def _batch(
+  model: model_interface.Model, images: Sequence[np.ndarray], batch_size: int
+) -> jax.Array:
+  batch = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
+  batch[: len(images)] = images
+  return jax.device_put(batch, model.sharding)

@@ -153,8 +153,8 @@ def _check_same(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
   # The flag that adds columns says it in fewer words.
   differences = [
     f'{name}: {before.get(name)} there, {now.get(name)} now'
-    for name in sorted(differing - {'columns'} or differing)
-  ]
+    for name in sorted(differing - {'columns'})
+  ] or ['columns of the table'] * len(differing)
   if differences:
     raise errors.InputError(
       f'{folder} holds predictions that were made differently; choose another'

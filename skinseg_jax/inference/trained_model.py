@@ -62,6 +62,25 @@ class TrainedModel:
       views=self.config.evaluation.test_time_augmentation,
     )
 
+  def view_logits(self, images: jax.Array, *, several: bool) -> jax.Array:
+    """Predicts views of a batch, uint8 [B, H, W, 3].
+
+    Args:
+      images: The batch.
+      several: Whether a model that averages no views takes as many as it can:
+        eight, or four where its input is not square.
+
+    Returns:
+      float32 [V, B, H, W, 1], as the images lie.
+    """
+    views = self.config.evaluation.test_time_augmentation
+    if several and views == 'off':
+      height, width = self.config.data.image_size
+      views = 'dihedral' if height == width else 'flips'
+    return forward_pass.each_view(
+      self.graphdef, self.state, images, views=views
+    )
+
   def on_this_process(self) -> 'TrainedModel':
     """The model on the devices of this process: it predicts without the others.
 

@@ -1,7 +1,7 @@
 """How much measures differ between several masks of one picture."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -9,18 +9,26 @@ from skinseg_jax.measures import lesion
 
 # Ends of the interval: it holds nine tenths of the values.
 _QUANTILES = (0.05, 0.95)
+# The measures that are numbers.
+NAMES = tuple(
+  field.name
+  for field in dataclasses.fields(lesion.Measures)
+  if field.type is not str
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
   """Distribution of one measure over several masks.
 
+  All are in the unit of the measure, and None if there are fewer than two masks
+  or if a mask has no value: those that have one would look too certain.
+
   Attributes:
-    count: Masks that have a value. The rest is about these.
-    deviation: Standard deviation (divisor count - 1), in the measure's unit;
-      None for fewer than two values.
-    low: Quantile .05, None without values.
-    high: Quantile .95, None without values.
+    count: Masks that have a value.
+    deviation: Standard deviation (divisor count - 1).
+    low: Quantile .05, interpolated between the values.
+    high: Quantile .95, likewise.
   """
 
   count: int
@@ -31,7 +39,7 @@ class Spread:
 
 def spread(
   image: np.ndarray,
-  masks: Sequence[np.ndarray],
+  masks: Iterable[np.ndarray],
   pixel_spacing: tuple[float, float] | None = None,
 ) -> dict[str, Spread]:
   """Measures each mask and describes how the measures differ.
@@ -42,11 +50,11 @@ def spread(
 
   Args:
     image: RGB, uint8, [H, W, 3].
-    masks: Whether a pixel is lesion, bool, [H, W] each.
+    masks: Whether a pixel is lesion, bool, [H, W] each; taken one by one.
     pixel_spacing: As for `lesion.measure`.
 
   Returns:
-    One for each measure but `ita_reason`. `touches_border` counts as 1 and 0.
+    By the names in `NAMES`. `touches_border` counts as 1 and 0.
     An orientation has no beginning: its quantiles are about its mean direction,
     and may lie outside (-90, 90].
 
@@ -54,30 +62,31 @@ def spread(
     InputError: As `lesion.measure`.
   """
   rows = [lesion.measure(image, mask, pixel_spacing) for mask in masks]
-  names = [field.name for field in dataclasses.fields(lesion.Measures)]
-  found = {}
-  for name in names:
-    if name == 'ita_reason':
-      continue
-    values = [getattr(row, name) for row in rows]
-    known = np.array([float(v) for v in values if v is not None])
-    found[name] = describe(_unrolled(known) if name == 'orientation' else known)
-  return found
+  return {
+    name: describe(
+      [getattr(row, name) for row in rows], axis=name == 'orientation'
+    )
+    for name in NAMES
+  }
 
 
-def describe(values: np.ndarray) -> Spread:
-  """Describes the values of one measure, float [K]; K may be 0."""
-  if not values.size:
-    return Spread(0, None, None, None)
-  low, high = np.quantile(values, _QUANTILES).tolist()
-  deviation = float(values.std(ddof=1)) if values.size > 1 else None
-  return Spread(values.size, deviation, low, high)
+def describe(values: Sequence[float | None], *, axis: bool = False) -> Spread:
+  """Describes the values of one measure.
+
+  Args:
+    values: Of each mask; None where it has none.
+    axis: Whether they are directions of axes in degrees.
+  """
+  known = np.array([value for value in values if value is not None], float)
+  if len(known) < 2 or len(known) < len(values):
+    return Spread(len(known), None, None, None)
+  known = _unrolled(known) if axis else known
+  low, high = np.quantile(known, _QUANTILES).tolist()
+  return Spread(len(known), float(known.std(ddof=1)), low, high)
 
 
 def _unrolled(degrees: np.ndarray) -> np.ndarray:
   """Moves directions of axes by half turns, to within 90 of their mean."""
-  if not degrees.size:
-    return degrees
   # Twice the angle is the same for both ends of an axis.
   mean = np.angle(np.exp(2j * np.deg2rad(degrees)).sum(), deg=True) / 2
   return mean + (degrees - mean + 90) % 180 - 90

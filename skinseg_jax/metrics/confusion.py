@@ -52,6 +52,22 @@ def confusion_counts(
   }
 
 
+def mask_counts(predicted: np.ndarray, true: np.ndarray) -> dict[str, int]:
+  """Counts true and false pixels of one mask on the host.
+
+  Args:
+    predicted: bool, [H, W].
+    true: Ground truth, bool, [H, W].
+
+  Returns:
+    `tp`, `fp`, `fn`, `tn`; their sum is H * W.
+  """
+  tp = int(np.count_nonzero(predicted & true))
+  fp = int(np.count_nonzero(predicted)) - tp
+  fn = int(np.count_nonzero(true)) - tp
+  return {'tp': tp, 'fp': fp, 'fn': fn, 'tn': true.size - tp - fp - fn}
+
+
 def ratios(counts: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Turns counts into scores.
 

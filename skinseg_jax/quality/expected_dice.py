@@ -271,49 +271,9 @@ def read(folder: pathlib.Path) -> Calibration | None:
     return _parsed(json.loads(path.read_text(encoding='utf-8')))
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.InputError(
-      f'{path} is damaged or of another version ({error!r}); write it again'
-      ' with python -m skinseg_jax.calibrate_review, or remove it to predict'
-      ' without it.'
+      f'{path} is damaged or of another version ({error!r}); remove it.'
+      ' predict then says how to write it again.'
     ) from error
-
-
-def of_model(
-  folder: pathlib.Path, model: Mapping[str, Any]
-) -> Calibration | None:
-  """Reads the `review.json` of a run or of a model, if it is for that model.
-
-  Prints that it is for another one, where it is.
-
-  Args:
-    folder: Of the run or of the model.
-    model: `TrainedModel.identity` of what predicts.
-
-  Returns:
-    None if there is none for this model.
-
-  Raises:
-    InputError: If the file is damaged or of another version.
-  """
-  found = read(folder)
-  if found is None:
-    return None
-  before = found.model
-  differ = [
-    'other weights'
-    if name == 'weights'
-    else f'{name} {before.get(name)}, not {now}'
-    for name, now in model.items()
-    if before.get(name) != now
-  ]
-  if differ:
-    print(
-      f'no expected Dice: {folder / NAME} is for another model'
-      f' ({"; ".join(differ)}); write it again with python -m'
-      f' skinseg_jax.calibrate_review --workdir {folder}, with the same'
-      ' --checkpoint'
-    )
-    return None
-  return found
 
 
 def _parsed(content: Any) -> Calibration:

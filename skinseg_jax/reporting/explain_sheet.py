@@ -79,7 +79,7 @@ def _draw_answer(row: Any, found: explainer.Explanation) -> None:
     ('picture, outline of the mask', found.image, {}),
     ('probability, 0 to 1', found.probability, {'vmax': 1.0}),
     ('entropy, 0 to 1 bit', found.entropy, {'vmax': 1.0}),
-    ('spread of mirror images, 0 to .5', found.spread, {'vmax': 0.5}),
+    ('spread of views, 0 to .5', found.spread, {'vmax': 0.5}),
   )
   for axes, (title, values, limits) in zip(row, panels, strict=False):
     options = {'cmap': 'cividis', 'vmin': 0.0, **limits} if limits else {}

@@ -9,8 +9,8 @@ from matplotlib import figure
 from skinseg_jax.following import changes, course, series
 from skinseg_jax.reporting import figures, overlays, pages
 
-# Outlines: of the picture itself, and of the first one.
-_OWN, _FIRST = (255, 255, 255), (0, 114, 178)
+# Outlines: of the picture itself, and of the reference.
+_OWN, _REFERENCE = (255, 255, 255), (0, 114, 178)
 # Longer side of the pictures, in pixels.
 _SIDE = 480
 
@@ -30,7 +30,7 @@ def write(
     other_model: Name of the model, if it is not the one that the limits were
       measured with; otherwise ''.
   """
-  first = next((v for v in visits if v.status == course.FIRST), None)
+  reference = next((v for v in visits if v.status == course.REFERENCE), None)
   named = list(zip(_names(one, visits), visits, strict=True))
   pages.write(
     path,
@@ -39,21 +39,28 @@ def write(
     dated=one.dated,
     other_model=other_model,
     pairs=changes.PAIRS,
-    first=first and next(name for name, visit in named if visit is first),
-    findings=[
-      (name, _findings(visit, first), bool(visit.beyond))
+    reference=next((name for name, visit in named if visit is reference), ''),
+    poor=reference.poor if reference else '',
+    passed=[
+      f'{name} ({visit.poor})'
       for name, visit in named
-      if visit is not first
+      if visit.poor and visit is not reference
+    ],
+    findings=[
+      (name, _findings(visit, reference), bool(visit.beyond))
+      for name, visit in named
+      if visit is not reference
     ],
     pictures=[
-      (name, _picture(visit, first), _caption(visit))
+      (name, _picture(visit, reference), _caption(visit))
       for name, visit in named
       if visit.picture is not None
     ],
     charts=[
       (what.label, pages.data_uri(figures.to_png(chart), 'png'))
       for what in changes.MEASURES
-      if first and (chart := _chart(what, one, visits, first)) is not None
+      if reference
+      and (chart := _chart(what, one, visits, reference)) is not None
     ],
     measures=[(what.label, _limit(what)) for what in changes.MEASURES],
     rows=[
@@ -70,7 +77,7 @@ def _names(one: series.Series, visits: Sequence[course.Visit]) -> list[str]:
   ]
 
 
-def _findings(visit: course.Visit, first: course.Visit | None) -> list[str]:
+def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
   """What changed, and what could not be compared."""
   found = []
   for what in visit.beyond:
@@ -79,7 +86,7 @@ def _findings(visit: course.Visit, first: course.Visit | None) -> list[str]:
       f'{what.label}: {_amount(what, amount)}; 95 % of repeated pictures'
       f' differ by less than {_limit(what)}'
     )
-    if first and not _sure(what, first, visit):
+    if reference and not _sure(what, reference, visit):
       sentence += '. The views do not agree on this change'
     found.append(sentence)
   if visit.changed and not visit.beyond:
@@ -96,17 +103,17 @@ def _findings(visit: course.Visit, first: course.Visit | None) -> list[str]:
     what.name in visit.changed for what in changes.MEASURES if what.whole
   ):
     found.append(
-      'the lesion leaves this picture or the first one, so size and shape'
+      'the lesion leaves this picture or the reference, so size and shape'
       ' cannot be compared'
     )
   return found
 
 
 def _sure(
-  what: changes.Measure, first: course.Visit, visit: course.Visit
+  what: changes.Measure, reference: course.Visit, visit: course.Visit
 ) -> bool:
   """Whether both ends of the band are beyond the limit, to one side."""
-  base, value = first.values[what.name].value, visit.values[what.name]
+  base, value = reference.values[what.name].value, visit.values[what.name]
   ends = [changes.compare(what, base, end) for end in value[1:]]
   known = [end for end in ends if end]
   side = lambda amount: amount > (1 if what.relative else 0)
@@ -127,7 +134,7 @@ def _limit(what: changes.Measure) -> str:
 def _unit(visit: course.Visit) -> str:
   return {
     'own px': 'pixels of its own',
-    'px': 'pixels of the first',
+    'px': 'pixels of the reference',
   }.get(visit.unit, visit.unit)
 
 
@@ -155,12 +162,16 @@ def _caption(visit: course.Visit) -> str:
   return '; '.join(filter(None, parts))
 
 
-def _picture(visit: course.Visit, first: course.Visit | None) -> str:
+def _picture(visit: course.Visit, reference: course.Visit | None) -> str:
   assert visit.picture is not None
   assert visit.mask is not None
   outlines = [(visit.mask.view(np.uint8), _OWN)]
-  if visit.status == course.REGISTERED and first and first.mask is not None:
-    outlines.insert(0, (first.mask.view(np.uint8), _FIRST))
+  if (
+    visit.status == course.REGISTERED
+    and reference
+    and reference.mask is not None
+  ):
+    outlines.insert(0, (reference.mask.view(np.uint8), _REFERENCE))
   drawn = overlays.with_outlines(visit.picture, outlines, _SIDE)
   return pages.data_uri(overlays.to_jpeg(drawn), 'jpeg')
 
@@ -169,7 +180,7 @@ def _chart(
   what: changes.Measure,
   one: series.Series,
   visits: Sequence[course.Visit],
-  first: course.Visit,
+  reference: course.Visit,
 ) -> figure.Figure | None:
   """The course of a measure; None for fewer than two values in one unit."""
   shown = [
@@ -177,9 +188,9 @@ def _chart(
     for number, visit in enumerate(visits, 1)
     if visit.values
     and visit.values[what.name].value is not None
-    and (visit.unit == first.unit or not what.relative)
+    and (visit.unit == reference.unit or not what.relative)
   ]
-  base = first.values[what.name].value
+  base = reference.values[what.name].value
   if len(shown) < 2 or base is None:
     return None
   column = lambda i: np.array(
@@ -187,7 +198,7 @@ def _chart(
   ).tolist()
   unit = what.unit
   if what.relative:
-    unit = {'px': 'px of first picture'}.get(first.unit, first.unit)
+    unit = {'px': 'px of reference'}.get(reference.unit, reference.unit)
     unit += '²' if what.unit == 'area' else ''
   return figures.course(
     column(0),

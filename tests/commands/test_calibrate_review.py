@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from typing import ClassVar
 
@@ -35,6 +36,12 @@ def change_model(folder, **change):
   content = json.loads((folder / 'review.json').read_text())
   content['model'] |= change
   (folder / 'review.json').write_text(json.dumps(content))
+
+
+def _typed(line):
+  """The words of the command at the end of a message."""
+  command = line[line.index('skinseg_jax.calibrate_review') :].split(';')[0]
+  return shlex.split(command.strip())
 
 
 def test_it_compares_with_the_scores_of_the_run(tiny_run):
@@ -74,7 +81,9 @@ def test_the_table_has_the_expected_dice(folder, tmp_path, capsys):
     if line.startswith('no review.json')
   ]
   assert 'unlike the training images are not noticed' in line
-  assert line.endswith(f' --workdir {folder} --checkpoint last')
+  argv = _typed(line)
+  calibrate_review.main(argv)
+  assert (folder / 'review.json').is_file()
 
 
 def test_tiles_have_no_expected_dice_and_cleaning_is_noted(
@@ -162,6 +171,34 @@ def test_the_exported_model_uses_it(folder, tmp_path, capsys):
   assert 'no expected Dice' not in capsys.readouterr().out
 
 
+def test_the_remedy_for_a_shared_model_works(
+  folder, tiny_run, tmp_path, capsys
+):
+  from skinseg_jax import predict
+
+  output = tmp_path / 'a model'
+  flags = [f'--workdir={folder}', '--format=huggingface', f'--output={output}']
+  export.main(['export', *flags])
+  change_model(output, weights='0' * 64)
+  picture = cases.picture(40, 60)[0]
+  Image.fromarray(picture).save(tmp_path / 'x.png')
+
+  def mended():
+    argv = _typed(capsys.readouterr().out)
+    assert argv[-1] == 'RUN'
+    calibrate_review.main([*argv[:-1], str(tiny_run[0])])
+    assert skinseg_jax.load(output).predict(picture).expected_dice is not None
+
+  capsys.readouterr()
+  assert skinseg_jax.load(output).predict(picture).expected_dice is None
+  mended()
+  (output / 'review.json').unlink()
+  capsys.readouterr()
+  flags = [f'--workdir={output}', f'--input={tmp_path / "x.png"}']
+  predict.main(['predict', *flags, f'--output={tmp_path / "out"}'])
+  mended()
+
+
 def test_another_model_of_the_same_step_has_no_expected_dice(folder, capsys):
   picture = cases.picture(40, 60)[0]
   path = folder / 'config.json'
@@ -177,7 +214,7 @@ def test_another_model_of_the_same_step_has_no_expected_dice(folder, capsys):
     assert skinseg_jax.load(folder).predict(picture).expected_dice is None
     line = capsys.readouterr().out
     assert differs in line
-    assert f'calibrate_review --workdir {folder}' in line
+    assert f'calibrate_review --workdir {folder} --checkpoint ' in line
   path.write_text(before)
   assert skinseg_jax.load(folder).predict(picture).expected_dice is not None
   change_model(folder, weights='0' * 64)

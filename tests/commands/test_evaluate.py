@@ -229,14 +229,14 @@ def test_scores_that_cannot_be_written(workdir, capsys, monkeypatch):
 
 
 def test_remedy_of_too_little_memory(workdir, capsys, monkeypatch):
-  forward = forward_pass.forward
+  forward = forward_pass.each_view
 
   def exhausted(graphdef, state, images, **options):
     if len(images) > 2:
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
     return forward(graphdef, state, images, **options)
 
-  monkeypatch.setattr(forward_pass, 'forward', exhausted)
+  monkeypatch.setattr(forward_pass, 'each_view', exhausted)
   flags = ['--workdir', workdir, '--skip_report', '--skip_native_size']
   message = _end(capsys, evaluate.main, *flags)
   assert '--config' not in message  # No flag of evaluate.

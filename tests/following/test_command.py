@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from fake_dicom import dicom
 from PIL import Image
+from scipy import ndimage
 
 pytest.importorskip('cv2', reason="needs the extra 'classical'")
 
 from skinseg_jax import config as config_lib
-from skinseg_jax import follow
+from skinseg_jax import follow, predict
 from skinseg_jax.following import changes, views
 from skinseg_jax.inference import trained_model
-from skinseg_jax.quality import expected_dice
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import shared_model
+from skinseg_jax.weights import review_file, shared_model
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_growth_is_found_and_what_cannot_be_compared_is_said(
   assert '1 pictures are not registered' in said.out
   rows = _rows(out)
   assert [row['status'] for row in rows] == [
-    'first', 'registered', 'registered', 'not registered', 'nothing found',
-    'skipped',
+    'reference', 'registered', 'registered', 'not registered',
+    'nothing found', 'skipped',
   ]  # fmt: skip
   assert [row['unit'] for row in rows] == ['mm'] * 3 + ['own px', '', '']
   long, short = drawn.AXES
@@ -111,8 +111,70 @@ def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
   assert later['area_change'] == later['asymmetry_major_change'] == ''
   page = (out / '<arm>.html').read_text()
   assert '<arm>' not in page
-  assert 'leaves this picture or the first one' in page
+  assert 'leaves this picture or the reference' in page
   assert 'The files have no dates' in page
+
+
+def _poor(kind, image):
+  if kind == 'too dark':
+    return (image * 0.2).astype(np.uint8)
+  if kind == 'blurred':
+    return ndimage.gaussian_filter(image, (9, 9, 0))
+  return image[:, 130:]  # Through the middle of the lesion.
+
+
+_POOR = ('blurred', 'too dark', 'lesion touches the border')
+
+
+@pytest.mark.parametrize('kind', _POOR)
+def test_the_reference_is_the_first_picture_in_order(model, tmp_path, kind):
+  texture, folder = drawn.texture(), tmp_path / 'in/arm'
+  image, _ = drawn.lesion(texture)
+  _save(np.full((240, 320, 3), 200, np.uint8), folder / '1.png')
+  _save(_poor(kind, image), folder / '2.png')
+  _save(image, folder / '3.png')
+  _save(drawn.lesion(texture, growth=1.2)[0], folder / '4.png')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'in', '--output', out) == 0
+  rows = _rows(out)
+  assert [row['status'] for row in rows[::2]] == ['nothing found', 'reference']
+  assert rows[1]['status'] != 'reference'
+  assert kind in rows[1]['poor_reference'].split('; ')
+  assert {rows[i]['poor_reference'] for i in (0, 2, 3)} == {''}
+  assert float(rows[3]['area_change']) == pytest.approx(1.44, rel=0.02)
+  page = (out / 'arm.html').read_text()
+  assert 'reference, 3: 3.png, the first picture that is in order' in page
+  assert f'2: 2.png ({rows[1]["poor_reference"]})' in page
+
+
+def test_without_a_picture_in_order_the_first_is_the_reference(
+  model, tmp_path, capsys
+):
+  image, _ = drawn.lesion(drawn.texture())
+  for i, kind in enumerate(_POOR, 1):
+    _save(_poor(kind, image), tmp_path / f'in/arm/{i}.png')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'in', '--output', out) == 0
+  rows = _rows(out)
+  assert rows[0]['status'] == 'reference'
+  assert rows[0]['poor_reference'] == 'blurred'
+  assert all(row['status'] != 'reference' for row in rows[1:])
+  page = (out / 'arm.html').read_text()
+  assert 'No picture of this lesion is in order' in page
+  assert '1.png: blurred' in capsys.readouterr().out
+
+
+def test_a_piece_at_the_border_beside_the_lesion_does_no_harm(model, tmp_path):
+  image, _ = drawn.lesion(drawn.texture())
+  corner = image.copy()
+  corner[:12, :12] = (95, 60, 50)
+  _save(corner, tmp_path / 'in/arm/1.png')
+  _save(image, tmp_path / 'in/arm/2.png')
+  out = tmp_path / 'out'
+  assert _run('--input', tmp_path / 'in', '--output', out) == 0
+  first, _ = _rows(out)
+  assert 'lesion touches the border' in first['needs_review']
+  assert (first['status'], first['poor_reference']) == ('reference', '')
 
 
 def _two_lesions(texture, radii):
@@ -137,14 +199,46 @@ def test_the_lesion_of_the_first_picture_is_followed(model, tmp_path):
   first, second, third = _rows(out)
   assert 'several lesions' in first['needs_review']
   assert 'several lesions' in second['needs_review']
-  assert first['status'] == 'first'
+  assert first['status'] == 'reference'
   assert second['status'] == third['status'] == 'registered'
   change = float(second['area_change'])
   assert change == pytest.approx(40**2 / 45**2, rel=0.04)
   assert third['area'] == third['area_change'] == ''
   assert third['lightness_change'] == ''
-  assert 'where the first picture has it' in third['problem']
+  assert 'where the reference has it' in third['problem']
   assert third['problem'] in (out / 'arm.html').read_text()
+
+
+def test_values_and_ranges_are_those_of_predict(model, tmp_path, monkeypatch):
+  model.config.evaluation.test_time_augmentation = 'dihedral'
+  fake_model.make_uneven(monkeypatch)
+  image = drawn.lesion(drawn.texture())[0]
+  image = ndimage.gaussian_filter(image, (6, 6, 0))  # Makes views differ.
+  _save(image, tmp_path / 'in/arm/1.png')
+  flags = ('--input', tmp_path / 'in', '--pixel_spacing', 0.05)
+  assert _run(*flags, '--output', tmp_path / 'out') == 0
+  (followed,) = _rows(tmp_path / 'out')
+  cleaned = ('--measures', '--fill_holes', '--largest_component')
+  predict.main([
+    'predict', '--workdir=run', *map(str, flags), *cleaned,
+    f'--output={tmp_path / "masks"}',
+  ])  # fmt: skip
+  with (tmp_path / 'masks/predictions.csv').open(newline='') as file:
+    (predicted,) = csv.DictReader(file)
+  assert predicted['views'] == '8'
+  for name, column in (
+    ('area', 'area_mm2'),
+    ('diameter', 'largest_diameter_mm'),
+    ('perimeter', 'perimeter_mm'),
+    ('asymmetry_major', 'asymmetry_major'),
+    ('asymmetry_minor', 'asymmetry_minor'),
+  ):
+    for end in ('', '_low', '_high'):
+      value = float(predicted[column + end])
+      assert float(followed[name + end]) == pytest.approx(
+        value, rel=1e-5, abs=1e-6
+      )
+  assert float(predicted['area_mm2_low']) < float(predicted['area_mm2_high'])
 
 
 def test_the_page_says_whose_limits_it_has(model, tmp_path):
@@ -170,7 +264,7 @@ def test_the_calibration_of_the_model_is_used(model, tmp_path, monkeypatch):
     asked.append((folder.name, identity))
     return made
 
-  monkeypatch.setattr(expected_dice, 'of_model', of_model)
+  monkeypatch.setattr(review_file, 'of_model', of_model)
   _save(drawn.lesion(drawn.texture())[0], tmp_path / 'in/arm/1.png')
   assert _run('--input', tmp_path / 'in', '--output', tmp_path / 'out') == 0
   (row,) = _rows(tmp_path / 'out')

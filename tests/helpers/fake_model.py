@@ -25,14 +25,34 @@ def probabilities(images):
 
 def make(monkeypatch, data_dir, *, image_size=(32, 32), step=10):
   """A trained model that predicts `logits`."""
-  forward = lambda graphdef, state, x, *, views: logits(x)
-  monkeypatch.setattr(forward_pass, 'forward', forward)
+  predict = lambda graphdef, state, x, *, views: forward_pass.of_views(
+    logits, x, views
+  )
+  monkeypatch.setattr(forward_pass, 'each_view', predict)
   config = config_lib.Config()
   config.data.source = 'synthetic'
   config.data.image_size = image_size
   config.data.data_dir = str(data_dir)
   config.evaluation.batch_size = 4
   return trained_model.TrainedModel(config, None, None, step, None)
+
+
+def make_uneven(monkeypatch):
+  """The model is less sure at the bottom right, so its views differ."""
+
+  def uneven(x):
+    height, width = x.shape[1:3]
+    rows, columns = np.mgrid[:height, :width]
+    slope = 2 * rows / height + 3 * columns / width
+    return logits(x) - slope[None, ..., None].astype(np.float32)
+
+  monkeypatch.setattr(
+    forward_pass,
+    'each_view',
+    lambda graphdef, state, x, *, views: forward_pass.of_views(
+      uneven, x, views
+    ),
+  )
 
 
 def shared_folder(folder):

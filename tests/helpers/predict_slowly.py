@@ -18,13 +18,13 @@ from skinseg_jax.inference import forward_pass, predictor
 def main(argv: list[str]) -> int:
   """Runs the command; returns its exit code."""
   cases.make_model(pytest.MonkeyPatch(), pathlib.Path(argv[1]))
-  forward = forward_pass.forward
+  forward = forward_pass.each_view
 
   def slow(*args, **views):
     time.sleep(float(argv[2]))
     return forward(*args, **views)
 
-  forward_pass.forward = slow
+  forward_pass.each_view = slow
   predictor.BATCH_SIZE = 4
   return cases.run(*argv[3:])
 

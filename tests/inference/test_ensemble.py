@@ -36,8 +36,10 @@ def members(monkeypatch, tmp_path):
     )
   monkeypatch.setattr(
     forward_pass,
-    'forward',
-    lambda graph, state, x, *, views: fake_model.logits(x) + state['bias'],
+    'each_view',
+    lambda graph, state, x, *, views: forward_pass.of_views(
+      lambda x: fake_model.logits(x) + state['bias'], x, views
+    ),
   )
   load = lambda folder, checkpoint: models[folder.name]
   monkeypatch.setattr(trained_model, 'load', load)
@@ -96,13 +98,13 @@ def test_the_mean_of_what_each_says_alone(
 def test_each_member_sees_the_picture_at_its_own_size(members, monkeypatch):
   picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
   seen = []
-  forward = forward_pass.forward
+  forward = forward_pass.each_view
 
   def watch(graph, state, images, *, views):
     seen.append(np.asarray(images))
     return forward(graph, state, images, views=views)
 
-  monkeypatch.setattr(forward_pass, 'forward', watch)
+  monkeypatch.setattr(forward_pass, 'each_view', watch)
   model = trained_model.ensemble([members['c'], members['a']])
   assert model.config.data.image_size == (64, 96)
   parts = [predictor.resize(model, picture)]

@@ -25,21 +25,24 @@ def _sigmoid(x):
   ('views', 'size', 'turns'),
   [('flips', (6, 8), (0,)), ('dihedral', (6, 6), (0, 1))],
 )
-def test_views_average_probabilities(views, size, turns):
+def test_views_by_numpy_and_their_mean_probability(views, size, turns):
   model = _Uneven(size)
   images = np.random.default_rng(1).integers(0, 256, (2, *size, 3), np.uint8)
-  graphdef, state = nnx.split(model)
-  logits = forward_pass.forward(graphdef, state, images, views=views)
+  split = nnx.split(model)
   weights = np.asarray(model.weights[...])[..., 0]
-  expected, number = 0, 0
+  expected = []
   for turn in turns:
-    for axes in ((), (1,), (2,), (1, 2)):
+    for axes in ((), (2,), (1,), (1, 2)):
       view = np.flip(np.rot90(images[..., 0], turn, (1, 2)), axes)
       seen = _sigmoid(view / 255 * weights[None])
-      expected = expected + np.rot90(np.flip(seen, axes), -turn, (1, 2))
-      number += 1
+      expected.append(np.rot90(np.flip(seen, axes), -turn, (1, 2)))
+  each = forward_pass.each_view(*split, images, views=views)
   np.testing.assert_allclose(
-    _sigmoid(np.asarray(logits[..., 0])), expected / number, rtol=1e-4
+    forward_pass.probabilities(each), expected, rtol=1e-4
+  )
+  logits = forward_pass.forward(*split, images, views=views)
+  np.testing.assert_allclose(
+    _sigmoid(np.asarray(logits[..., 0])), np.mean(expected, axis=0), rtol=1e-4
   )
 
 

@@ -76,13 +76,13 @@ def test_a_list_is_filled_up_to_a_power_of_two(
 ):
   made = fake_model.make(monkeypatch, tmp_path)
   seen = []
-  forward = forward_pass.forward
+  forward = forward_pass.each_view
 
   def watch(graphdef, state, images, **views):
     seen.append(len(images))
     return forward(graphdef, state, images, **views)
 
-  monkeypatch.setattr(forward_pass, 'forward', watch)
+  monkeypatch.setattr(forward_pass, 'each_view', watch)
   grey = np.full((8, 8), 20, np.uint8)
   found = predictor.Predictor(made).predict([grey] * count)
   assert seen == sizes

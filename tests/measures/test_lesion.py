@@ -253,11 +253,14 @@ def test_spread_of_an_axis_that_turns_over_the_vertical():
   assert found.high - found.low == pytest.approx(7.2, abs=0.5)
 
 
-def test_spread_leaves_out_masks_without_a_value():
-  masks = [drawn.disc(50), np.zeros((drawn.SIZE, drawn.SIZE), bool)]
-  found = spread.spread(drawn.picture(masks[0]), masks)
-  compactness = found['compactness']
-  assert (compactness.count, compactness.deviation) == (1, None)
-  assert compactness.low == compactness.high
-  nothing = spread.spread(drawn.picture(masks[0]), masks[1:])['red']
-  assert nothing == spread.Spread(0, None, None, None)
+def test_no_spread_of_one_mask_or_where_one_has_no_value():
+  discs = [drawn.disc(50), drawn.disc(60)]
+  nothing = np.zeros((drawn.SIZE, drawn.SIZE), bool)
+  image = drawn.picture(discs[0])
+  found = spread.spread(image, [*discs, nothing])
+  assert found['compactness'] == spread.Spread(2, None, None, None)
+  assert found['area_px'].count == 3
+  assert found['area_px'].low < discs[0].sum() / 2
+  one = spread.spread(image, discs[:1])
+  assert {value.low for value in one.values()} == {None}
+  assert spread.spread(image, [])['red'] == spread.Spread(0, None, None, None)

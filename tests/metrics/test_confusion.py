@@ -35,6 +35,18 @@ def test_shapes_that_do_not_fit_are_refused():
     confusion.confusion_counts(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 4, 4)))
 
 
+def test_counts_of_one_mask_equal_scikit_learn():
+  rng = np.random.default_rng(0)
+  predicted, true = rng.random((2, 9, 14)) > np.array([0.3, 0.6])[:, None, None]
+  expected = sk.confusion_matrix(true.ravel(), predicted.ravel()).ravel()
+  found = confusion.mask_counts(predicted, true)
+  assert [found[name] for name in ('tn', 'fp', 'fn', 'tp')] == expected.tolist()
+  nothing = np.zeros((4, 5), bool)
+  assert confusion.mask_counts(nothing, ~nothing) == {
+    'tp': 0, 'fp': 0, 'fn': 20, 'tn': 0,
+  }  # fmt: skip
+
+
 def test_the_papers_percentages_follow_from_its_counts():
   scores = confusion.ratios(paper.COUNTS)
   printed = [

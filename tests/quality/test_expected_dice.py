@@ -132,6 +132,6 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path, calibration, change):
   if change is not None:
     text = json.dumps({**calibration.as_dict(), **change})
   path.write_text(text)
-  with pytest.raises(errors.InputError, match='calibrate_review') as caught:
+  with pytest.raises(errors.InputError, match='remove it') as caught:
     expected_dice.read(tmp_path)
   assert str(path) in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 from skinseg_jax.evaluation import shared_models
 from skinseg_jax.inference import trained_model
 from skinseg_jax.quality import expected_dice
-from skinseg_jax.weights import shared_model
+from skinseg_jax.weights import review_file, shared_model
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_it_replaces_the_model_of_the_package(
   assert '| Dice, pooled over all pixels |' in card
   assert '\n## Where it fails\n' in card
   assert '](../' not in card  # The card has no neighbours.
-  assert expected_dice.of_model(shipped, model.identity())
+  assert review_file.of_model(shipped, model.identity())
   (shipped / 'left_over').touch()
   build()
   assert 'its weights are unchanged' in capsys.readouterr().out

@@ -144,7 +144,7 @@ def test_one_compilation_for_training_and_one_for_evaluation(
     for record in caplog.records
     if record.getMessage().startswith('Compiling')
   ]
-  for step in ('train_step', 'forward', 'image_scores'):
+  for step in ('train_step', 'each_view', 'mean_of_views', 'image_scores'):
     times = sum(f'jit({step})' in message for message in compiled)
     assert times == 1, step
 

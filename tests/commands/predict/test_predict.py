@@ -145,13 +145,13 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
 ):
   monkeypatch.setattr(predictor, 'BATCH_SIZE', 4)
   shapes = []
-  forward = forward_pass.forward
+  forward = forward_pass.each_view
 
   def watch(graphdef, state, images, **views):
     shapes.append(images.shape)
     return forward(graphdef, state, images, **views)
 
-  monkeypatch.setattr(forward_pass, 'forward', watch)
+  monkeypatch.setattr(forward_pass, 'each_view', watch)
   (tmp_path / 'in').mkdir()
   for i in range(10):
     image = np.full((20 + i, 30, 3), 236, np.uint8)
@@ -170,10 +170,10 @@ def test_batches_of_one_size_and_every_image_under_its_stem(
 
 def test_a_single_image_is_a_batch_of_one(model, tmp_path, monkeypatch):
   shapes = []
-  forward = forward_pass.forward
+  forward = forward_pass.each_view
   monkeypatch.setattr(
     forward_pass,
-    'forward',
+    'each_view',
     lambda g, s, images, **views: (
       shapes.append(images.shape) or forward(g, s, images, **views)
     ),
