@@ -115,7 +115,7 @@ class Explainer:
     """
     model = self._model
     small = preprocessing.resize_image(image, model.config.data.image_size)
-    probability, spread = self._answer(small)
+    probability, spread = answer(model, small)
     mask = probability > model.config.evaluation.threshold
     of_lesion = bool(mask.any()) and not self._all_pixels
     pixels = mask if of_lesion else np.ones_like(mask)
@@ -164,16 +164,23 @@ class Explainer:
     )
     return np.asarray(logits)[: len(images)]
 
-  def _answer(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability as `predict` has it, and its spread over views."""
-    model, size = self._model, predictor.whole_batch(self._model, 1)
-    predicted = lambda several: predictor.view_probabilities(
-      model, [[image]], size, several=several
-    )[0]
-    found = views = predicted(False)
-    if len(found.each) == 1:
-      views = predicted(True)
-    return found.mean, np.std(views.each, axis=0)
+
+def answer(
+  model: trained_model.TrainedModel, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Predicts a picture of the model's size.
+
+  Returns:
+    `probability` and `spread`, as in `Explanation`.
+  """
+  size = predictor.whole_batch(model, 1)
+  predicted = lambda several: predictor.view_probabilities(
+    model, [[image]], size, several=several
+  )[0]
+  found = views = predicted(False)
+  if len(found.each) == 1:
+    views = predicted(True)
+  return found.mean, np.std(views.each, axis=0)
 
 
 def _choose(

@@ -85,7 +85,8 @@ def _draw_answer(row: Any, found: explainer.Explanation) -> None:
     options = {'cmap': 'cividis', 'vmin': 0.0, **limits} if limits else {}
     axes.imshow(values, extent=_extent(found), **options)
     axes.set_title(title, fontsize=8)
-    _outline(axes, found)
+    if values is not found.entropy and values is not found.spread:
+      _outline(axes, found)  # It would hide what lies along the outline.
 
 
 def _draw_map(

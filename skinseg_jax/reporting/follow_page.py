@@ -64,7 +64,11 @@ def write(
     ],
     measures=[(what.label, _limit(what)) for what in changes.MEASURES],
     rows=[
-      (name, _unit(visit), [_cell(what, visit) for what in changes.MEASURES])
+      (
+        f'{name} (reference)' if visit is reference else name,
+        _unit(visit),
+        [_cell(what, visit) for what in changes.MEASURES],
+      )
       for name, visit in named
     ],
   )
@@ -90,7 +94,10 @@ def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
       sentence += '. The views do not agree on this change'
     found.append(sentence)
   if visit.changed and not visit.beyond:
-    found.append('no measure changed more than repeated pictures differ')
+    which = 'of the measures that can be compared, none'
+    if len(visit.changed) == len(changes.MEASURES):
+      which = 'no measure'
+    found.append(f'{which} changed more than repeated pictures differ')
   if visit.status == course.ALONE:
     found.append(
       f'not registered ({visit.problem}), so lengths and areas cannot be'
@@ -135,6 +142,7 @@ def _unit(visit: course.Visit) -> str:
   return {
     'own px': 'pixels of its own',
     'px': 'pixels of the reference',
+    'mm': 'mm, mm²',
   }.get(visit.unit, visit.unit)
 
 

@@ -112,6 +112,7 @@ def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
   page = (out / '<arm>.html').read_text()
   assert '<arm>' not in page
   assert 'leaves this picture or the reference' in page
+  assert 'of the measures that can be compared, none changed' in page
   assert 'The files have no dates' in page
 
 
@@ -143,8 +144,10 @@ def test_the_reference_is_the_first_picture_in_order(model, tmp_path, kind):
   assert {rows[i]['poor_reference'] for i in (0, 2, 3)} == {''}
   assert float(rows[3]['area_change']) == pytest.approx(1.44, rel=0.02)
   page = (out / 'arm.html').read_text()
-  assert 'reference, 3: 3.png, the first picture that is in order' in page
-  assert f'2: 2.png ({rows[1]["poor_reference"]})' in page
+  assert 'picture 3: 3.png. It is the first picture that is in order' in page
+  assert (
+    f'Not taken as reference: 2: 2.png ({rows[1]["poor_reference"]})' in page
+  )
 
 
 def test_without_a_picture_in_order_the_first_is_the_reference(
