@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
   """
   args = _parse(argv)
   check_packages()
-  memory.bound()
+  memory.limit_kept()
   workdir = shared_model.chosen(args.workdir)
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.

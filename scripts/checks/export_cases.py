@@ -46,8 +46,8 @@ def random_state(config):
 def _normalised(config, state, images):
   """Takes the running statistics from a batch, as training does.
 
-  ResUNet++ multiplies features by each other, which makes 1e8 of them where
-  nothing is normalised; rounding of those says nothing of a trained network.
+  ResUNet++ multiplies features by each other. Without normalisation they grow
+  to 1e8, and their rounding errors say nothing about a trained network.
   """
   abstract = nnx.eval_shape(lambda: build.create(config, seed=0))
   graphdef, parameters, statistics = nnx.split(

@@ -34,11 +34,14 @@ def convolution(
   dimension_numbers: Any,
   window_strides: Any,
   padding: Any,
+  lhs_dilation: Any,
   rhs_dilation: Any,
   feature_group_count: int,
   **_: Any,
 ) -> Tensor:
   """A convolution; its kernel is a constant."""
+  if set(lhs_dilation) != {1}:
+    raise NotImplementedError('a transposed convolution without a name')
   spec = dimension_numbers
   kernel = kernel.transpose(spec.rhs_spec)
   size = kernel.shape[2:]

@@ -12,11 +12,11 @@ _ARENAS = 2
 _LARGE = 2**18  # Bytes.
 
 
-def bound() -> None:
-  """Bounds what freed memory stays with the process.
+def limit_kept() -> None:
+  """Limits how much freed memory the process keeps.
 
-  Call it before there are threads. Does nothing where the C library is not
-  glibc.
+  Call it before there are threads. Does nothing where the C library has no
+  `mallopt`.
   """
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
   if mallopt is not None:

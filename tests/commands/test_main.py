@@ -11,6 +11,7 @@ from unittest import mock
 import fake_ham10000
 import numpy as np
 import pytest
+from absl import flags as flags_lib
 from absl.testing import flagsaver
 from PIL import Image
 
@@ -20,15 +21,16 @@ from skinseg_jax.runtime import errors
 _CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
-def _end(capsys, *flags):
+def _end(capsys, *words):
   """Text on stderr of the program, which must end with exit code 2."""
-  argv = ['main', *map(str, flags)]
+  argv = ['main', *map(str, words)]
   with (
     flagsaver.flagsaver(),
     mock.patch.object(sys, 'argv', argv),  # ml_collections reads sys.argv.
-    pytest.raises(SystemExit) as caught,
   ):
-    errors.exit_with_message(main.run, argv)
+    flags_lib.FLAGS['config'].unparse()  # Other tests may have given one.
+    with pytest.raises(SystemExit) as caught:
+      errors.exit_with_message(main.run, argv)
   assert caught.value.code == 2
   message = capsys.readouterr().err
   assert message.count('error: ') == 1

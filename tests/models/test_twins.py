@@ -44,6 +44,10 @@ def network(request):
   return twin_pairs.Pair(architecture, variant), parameters
 
 
+def test_those_trained_are_there():
+  assert {row[:2] for row in twin_pairs.NETWORKS} >= _TRAINED
+
+
 def _each(networks):
   return pytest.mark.parametrize(
     'network',

@@ -248,7 +248,9 @@ def test_two_processes_train_one_run(tmp_path):
   assert 'epoch 1: loss' in out
   # Gloo, which connects processes on CPUs, prints its own lines there; its
   # threads may mix them up.
-  assert not re.search('epoch|loss|image', nothing), nothing
+  assert not re.search('epoch|loss|image|Traceback|Error|Warning', nothing), (
+    nothing
+  )
   run = tmp_path / 'run'
   environment = json.loads((run / 'environment.json').read_text())
   assert environment['num_processes'] == 2

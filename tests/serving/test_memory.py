@@ -11,7 +11,7 @@ _THREADS = """
 import ctypes, sys, threading
 from skinseg_jax.serving import memory
 if sys.argv[1] == 'shared':
-  memory.bound()
+  memory.limit_kept()
 libc = ctypes.CDLL(None)
 gate = threading.Barrier(8)
 def take():

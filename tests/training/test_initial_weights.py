@@ -224,7 +224,9 @@ np.savez(sys.argv[2], lesion, metrics['loss'], *map(np.asarray, leaves))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('parts', 'numbers'), [(1, (1, 2, 4)), (2, (1, 4))])
-def test_dropout_is_the_same_on_any_number_of_devices(tmp_path, parts, numbers):
+def test_dropout_is_the_same_on_one_two_and_four_devices(
+  tmp_path, parts, numbers
+):
   results = []
   for devices in numbers:
     path = tmp_path / f'{devices}.npz'

@@ -50,12 +50,22 @@ def _webp(orientation, **options):
   return _file('WEBP', orientation, lossless=True, **options)
 
 
-def _big_endian(webp):
+def _big_endian(webp, *, long=False):
   """The same WebP with EXIF in the other order of bytes, and its prefix."""
-  exif = b'Exif\0\0MM\0*' + struct.pack('>IHHHIHHI', 8, 1, 0x112, 3, 1, 6, 0, 0)
+  value = (
+    struct.pack('>HII', 4, 1, 6) if long else struct.pack('>HIHH', 3, 1, 6, 0)
+  )
+  head = b'Exif\0\0MM\0*' + struct.pack('>IHH', 8, 1, 0x112)
+  exif = head + value + bytes(4)
   start = webp.index(b'EXIF')
   parts = webp[12:start] + b'EXIF' + struct.pack('<I', len(exif)) + exif
   return b'RIFF' + struct.pack('<I', 4 + len(parts)) + b'WEBP' + parts
+
+
+def _without_flag(webp):
+  """The same WebP, whose first part does not speak of its EXIF."""
+  assert webp[12:16] == b'VP8X'
+  return webp[:20] + bytes([webp[20] & ~8]) + webp[21:]
 
 
 _READ = """
@@ -85,6 +95,8 @@ const [base64, done] = arguments;
     pytest.param(_file('PNG', 200), id='no such orientation'),
     pytest.param(_webp(6, ends=b'\0'), id='odd length'),
     pytest.param(_big_endian(_webp(6)), id='big-endian'),
+    pytest.param(_big_endian(_webp(6), long=True), id='32 bits'),
+    pytest.param(_without_flag(_webp(6)), id='no flag'),
   ],
 )
 def test_pictures_are_turned_as_pillow_does(browser, data):

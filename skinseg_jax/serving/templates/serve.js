@@ -88,10 +88,12 @@ async function mask({answer, probability}, cut) {
 function* rowsOf(image) {
   const {width, height} = image;
   const strips = stripsOf(image, 1);
+  const row = new Uint8Array(width);
   for (let top = 0; top < height;) {
     const {data} = strips(top);
     for (let i = 0; i < data.length; i += 4 * width, top++) {
-      yield Uint8Array.from({length: width}, (_, x) => data[i + 4 * x]);
+      for (let x = 0; x < width; x++) row[x] = data[i + 4 * x];
+      yield row;
     }
   }
 }

@@ -24,9 +24,14 @@ async function unturned(file) {
   const parts = [];
   let orientation = 1;
   let from = 0;
+  // A WebP file has EXIF only if its first part says so.
+  let described = !webp;
   for (const {name, start, size, end} of chunksOf(data, webp)) {
+    if (name === 'VP8X') described = new Uint8Array(data)[start + 8] & 8;
     if (name !== (webp ? 'EXIF' : 'eXIf')) continue;
-    orientation = orientationIn(data.slice(start + 8, start + 8 + size));
+    if (described) {
+      orientation = orientationIn(data.slice(start + 8, start + 8 + size));
+    }
     parts.push(file.slice(from, start));
     // A WebP file states its own size, so there only the name changes.
     if (webp) parts.push('none');
@@ -64,7 +69,9 @@ function orientationIn(exif) {
     const count = view.getUint16(first, little);
     for (let i = 0, tag = first + 2; i < count; i++, tag += 12) {
       if (view.getUint16(tag, little) === 0x0112) {
-        const value = view.getUint16(tag + 8, little);
+        // Type 4 has 32 bits, the usual type 3 has 16.
+        const value = view.getUint16(tag + 2, little) === 4
+          ? view.getUint32(tag + 8, little) : view.getUint16(tag + 8, little);
         return TURNS[value] ? value : 1;
       }
     }
