@@ -30,8 +30,9 @@ def load(
   """
   # Imported here, because the import takes seconds.
   from skinseg_jax.inference import predictor, trained_model
+  from skinseg_jax.run import review_file
   from skinseg_jax.runtime import paths
-  from skinseg_jax.weights import ensemble_folder, review_file, shared_model
+  from skinseg_jax.weights import ensemble_folder, shared_model
 
   path = shared_model.chosen(
     None if folder is None else paths.user_path(os.fspath(folder))

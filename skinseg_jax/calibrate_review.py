@@ -6,6 +6,9 @@ Predicts the validation images of runs and compares what the predictions look
 like with their true Dice. DIR/review.json keeps the result. With it, `predict`
 adds the expected Dice of each mask to its table; `export` copies it.
 
+DIR/review.json also keeps what the network of DIR sees in these images, to
+notice pictures that are unlike them.
+
 Each run predicts only images that it was not trained on. For a model that was
 trained on all images, name the runs of a cross-validation with the same config;
 runs with another network, image size, threshold or other views are refused.
@@ -16,11 +19,16 @@ import argparse
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.runtime import errors, flags, paths
+
+if TYPE_CHECKING:
+  from skinseg_jax.inference import predictor, trained_model
 
 _BATCH_SIZE = 32
 
@@ -40,14 +48,16 @@ def main(argv: list[str]) -> None:
   from skinseg_jax.runtime import devices
 
   devices.use('auto')
-  model = trained_model.load(args.workdir, args.checkpoint).identity()
+  model = trained_model.load(args.workdir, args.checkpoint)
   signs, dice = [], []
   for run in runs:
-    one_signs, one_dice = examine(run, args.checkpoint)
-    signs += one_signs
-    dice += one_dice
-    print(f'{run}: {len(one_dice)} validation images', flush=True)
-  found = expected_dice.fit(signs, dice, model)
+    one = examine(run, args.checkpoint)
+    signs += one.signs
+    dice += one.dice
+    print(f'{run}: {len(one.dice)} validation images', flush=True)
+  alone = runs == [args.workdir]
+  features = one.features if alone else see(model, runs)
+  found = expected_dice.fit(signs, dice, features, model.identity())
   expected_dice.write(args.workdir, found)
   low = sum(map(found.is_low, signs)) / len(signs)
   print(
@@ -57,9 +67,23 @@ def main(argv: list[str]) -> None:
   )
 
 
+class Examined(NamedTuple):
+  """What is known of the predictions of N images.
+
+  Attributes:
+    signs: `signs.describe` of each.
+    dice: Their true Dice.
+    features: What the network sees in each, float32 [N, C].
+  """
+
+  signs: list[dict[str, float]]
+  dice: list[float]
+  features: np.ndarray
+
+
 def examine(
   run: pathlib.Path, checkpoint: str, image_ids: Sequence[str] | None = None
-) -> tuple[list[dict[str, float]], list[float]]:
+) -> Examined:
   """Predicts validation images of a run at the model's size.
 
   Args:
@@ -67,34 +91,66 @@ def examine(
     checkpoint: 'best', 'last' or a step.
     image_ids: Images of its data set; None for its validation images.
 
-  Returns:
-    `signs.describe` of each image, and its true Dice.
-
   Raises:
     InputError: If the run, the checkpoint or the data cannot be used.
   """
-  from skinseg_jax.data import input_pipeline
-  from skinseg_jax.inference import predictor, trained_model
+  from skinseg_jax.inference import trained_model
   from skinseg_jax.metrics import confusion
   from skinseg_jax.quality import signs as signs_lib
-  from skinseg_jax.run import stored_data
 
   model = trained_model.load(run, checkpoint)
-  own = stored_data.open_run_data(run, model.config.data)
   threshold = model.config.evaluation.threshold
+  signs, counts, features = [], [], []
+  for image, mask, answer in _predicted(model, run, image_ids):
+    probability = answer.probability
+    signs.append(signs_lib.describe(image, probability, threshold))
+    counts.append(confusion.mask_counts(probability > threshold, mask))
+    features.append(answer.features)
+  dice = [float(confusion.ratios(one)['dice']) for one in counts]
+  return Examined(signs, dice, np.array(features))
+
+
+def see(
+  model: 'trained_model.TrainedModel', runs: Sequence[pathlib.Path]
+) -> np.ndarray:
+  """What a network sees in the validation images of runs, float32 [N, C].
+
+  Args:
+    model: The network; it may have been trained on these images.
+    runs: Run folders with their data.
+
+  Raises:
+    InputError: If a run or its data cannot be used.
+  """
+  return np.array(
+    [
+      answer.features
+      for run in runs
+      for _, _, answer in _predicted(model, run, None)
+    ]
+  )
+
+
+def _predicted(
+  model: 'trained_model.TrainedModel',
+  run: pathlib.Path,
+  image_ids: Sequence[str] | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, 'predictor.Answer']]:
+  """Yields each image of a run, its true mask and what the model says."""
+  from skinseg_jax.data import input_pipeline
+  from skinseg_jax.inference import predictor
+  from skinseg_jax.run import stored_data
+
+  config = config_lib.load(run / 'config.json')
+  own = stored_data.open_run_data(run, config.data)
   indices = input_pipeline.select(own.data, image_ids or own.split.validation)
   size = predictor.whole_batch(model, _BATCH_SIZE)
-  signs, counts = [], []
   for start in range(0, len(indices), size):
     batch = indices[start : start + size]
     images = [own.data.images[i] for i in batch]
-    answers = predictor.probabilities(model, images, size)
-    for i, image, answer in zip(batch, images, answers, strict=False):
-      signs.append(signs_lib.describe(image, answer, threshold))
-      counts.append(
-        confusion.mask_counts(answer > threshold, own.data.masks[i] > 0)
-      )
-  return signs, [float(confusion.ratios(one)['dice']) for one in counts]
+    answers = predictor.answers(model, [[image] for image in images], size)
+    for i, image, answer in zip(batch, images, answers, strict=True):
+      yield image, own.data.masks[i] > 0, answer
 
 
 def _check_alike(workdir: pathlib.Path, runs: Sequence[pathlib.Path]) -> None:

@@ -202,7 +202,8 @@ def _write_shared(
   from skinseg_jax.inference import trained_model
   from skinseg_jax.quality import expected_dice
   from skinseg_jax.reporting import model_card
-  from skinseg_jax.weights import model_folder, review_file
+  from skinseg_jax.run import review_file
+  from skinseg_jax.weights import model_folder
 
   model = trained_model.load(workdir, checkpoint)
   if shared_model.is_one(workdir):

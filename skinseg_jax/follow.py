@@ -110,8 +110,8 @@ def _follow(
 def _model(args: argparse.Namespace):
   """The model, and what is known of the Dice of its masks, or None."""
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.run import review_file
   from skinseg_jax.runtime import compilation, devices
-  from skinseg_jax.weights import review_file
 
   devices.use('auto')
   compilation.keep_programs()

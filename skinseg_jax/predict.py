@@ -159,7 +159,7 @@ def _review(args: argparse.Namespace, model):
   Prints why there is none.
   """
   from skinseg_jax.quality import expected_dice
-  from skinseg_jax.weights import review_file
+  from skinseg_jax.run import review_file
 
   if args.method is not None:
     return None

@@ -40,10 +40,10 @@ def main(argv: list[str]) -> None:
   config_lib.load(workdir / 'config.json')  # Is it a run?
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
+  from skinseg_jax.run import review_file
   from skinseg_jax.runtime import compilation, devices
   from skinseg_jax.serving import app as app_lib
   from skinseg_jax.serving import server
-  from skinseg_jax.weights import review_file
 
   with server.bound(args.host, args.port) as listener:
     devices.use('auto')

@@ -37,7 +37,7 @@ def forward_alone(
   """Predicts images of the model's size that need no reading."""
   images = np.zeros((batch_size, *model.config.data.image_size, 3), np.uint8)
   for _ in range(-(-number // batch_size)):
-    predictor.probabilities(model, images, batch_size)
+    predictor.answers(model, [[image] for image in images], batch_size)
 
 
 def full(

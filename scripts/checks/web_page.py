@@ -39,9 +39,9 @@ def _python(workdir: pathlib.Path, paths: list[pathlib.Path]):
   for path in paths:
     image = preprocessing.decode_image(path.read_bytes(), path.name)
     resized = [predictor.resize(model, image)]
-    (probability,) = predictor.mean_probabilities(model, resized, 1)
-    own = predictor.at_own_size(image, probability, threshold)
-    found[path] = probability, own.mask
+    (answer,) = predictor.answers(model, resized, 1)
+    own = predictor.at_own_size(image, answer, threshold, None)
+    found[path] = answer.probability, own.mask
   return found
 
 

@@ -5,8 +5,8 @@ python scripts/docs/network_costs.py \
 
 Prints the table of docs/reference/networks.md. Nothing is computed or compiled.
 A multiply-add is one product in a convolution or matrix product, for one image.
-Resizing, pooling and normalisation are not counted, as usual. Of a transposed
-convolution, products with the zeros between the pixels are not counted either.
+Resizing, pooling and normalisation are not counted, as usual. In a transposed
+convolution, each pixel of its input meets the whole kernel.
 """
 
 import argparse
@@ -83,9 +83,12 @@ def _products(jaxpr: Any) -> Iterator[tuple[int, int]]:
     inputs = [var.aval for var in equation.invars]
     size = sum(var.aval.size for var in equation.outvars)
     if equation.primitive.name == 'conv_general_dilated':
-      taps = inputs[1].size // inputs[1].shape[-1]
-      zeros = math.prod(equation.params['lhs_dilation'])
-      yield size * taps // zeros, size
+      image, kernel = inputs
+      if math.prod(equation.params['lhs_dilation']) > 1:
+        # Transposed: each pixel meets the whole kernel.
+        yield image.size // image.shape[-1] * kernel.size, size
+      else:
+        yield size * (kernel.size // kernel.shape[-1]), size
     elif equation.primitive.name == 'dot_general':
       (contracted, _), _ = equation.params['dimension_numbers']
       yield size * math.prod(inputs[0].shape[i] for i in contracted), size

@@ -97,7 +97,12 @@ def count(
   for start in range(0, len(images), _BATCH_SIZE):
     batch = images[start : start + _BATCH_SIZE]
     answers = {
-      key: predictor.probabilities(model, batch, _BATCH_SIZE)
+      key: [
+        answer.probability
+        for answer in predictor.answers(
+          model, [[image] for image in batch], _BATCH_SIZE
+        )
+      ]
       for key, model in each.items()
     }
     for name, (models, views) in variants.items():

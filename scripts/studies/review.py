@@ -19,21 +19,20 @@ import csv
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage, stats
+from skimage import data
 
 from skinseg_jax import calibrate_review
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import splits
+from skinseg_jax.inference import predictor, trained_model
 from skinseg_jax.quality import expected_dice, review, signs
 from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import errors, paths
-
-# Signs and true Dice of images, as `calibrate_review.examine` returns them.
-Examined = tuple[list[dict[str, float]], list[float]]
 
 GOOD = 0.85
 _FLAGGED = 0.2
@@ -76,6 +75,30 @@ def tilted(image: np.ndarray) -> np.ndarray:
   return np.asarray(turned)[top : top + height, left : left + width]
 
 
+def tiled(image: np.ndarray) -> np.ndarray:
+  """Sixteen small copies side by side: no picture of one lesion."""
+  height, width = image.shape[:2]
+  small = Image.fromarray(image).resize((width // 4, height // 4))
+  copies = np.tile(np.asarray(small), (5, 5, 1))
+  return copies[:height, :width]
+
+
+def photograph(image: np.ndarray) -> np.ndarray:
+  """A part of a photograph of other things, in the colours of the image."""
+  height, width = image.shape[:2]
+  rng = np.random.default_rng(int(image.sum()))
+  names = ('astronaut', 'chelsea', 'coffee', 'rocket')
+  whole = getattr(data, names[rng.integers(len(names))])()
+  side = int(rng.integers(150, 300))
+  top, left = (int(rng.integers(0, n - side + 1)) for n in whole.shape[:2])
+  part = Image.fromarray(whole[top : top + side, left : left + side])
+  values = np.asarray(part.resize((width, height)), np.float64)
+  axes = (0, 1)
+  values = (values - values.mean(axes)) / (values.std(axes) + 1)
+  values = values * image.std(axes) + image.mean(axes)
+  return values.clip(0, 255).astype(np.uint8)
+
+
 def noise(image: np.ndarray) -> np.ndarray:
   """Random pixels in the size of the image."""
   rng = np.random.default_rng(0)
@@ -88,6 +111,8 @@ SPOILERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'dark': dark,
   'page': page,
   'tilted_page': tilted,
+  'tiled': tiled,
+  'photograph': photograph,
   'noise': noise,
   'black': np.zeros_like,
 }
@@ -131,19 +156,63 @@ def risk_coverage(expected: np.ndarray, dice: np.ndarray) -> list[float]:
   ]
 
 
+# What a network sees in pictures: N of uint8 [H, W, 3] to float32 [N, C].
+See = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+class Case(NamedTuple):
+  """One row of the tables.
+
+  Attributes:
+    name: Of the row.
+    learned: What the calibration is learned from.
+    features: What the network that is tested sees in these images.
+    tested: What it is tested on.
+    images: Pictures to spoil, uint8 [H, W, 3].
+    see: What the network that is tested sees in others.
+  """
+
+  name: str
+  learned: Sequence[calibrate_review.Examined]
+  features: np.ndarray
+  tested: calibrate_review.Examined
+  images: Sequence[np.ndarray]
+  see: See
+
+
 def noticed(
-  images: Sequence[np.ndarray], calibration: expected_dice.Calibration
+  images: Sequence[np.ndarray],
+  see: See,
+  calibration: expected_dice.Calibration,
 ) -> dict[str, float]:
   """Share of spoiled pictures that the picture alone gives away."""
   shares = {}
   for name, spoil in SPOILERS.items():
+    spoiled = [spoil(image) for image in images]
     found = []
-    for image in images:
+    for image, features in zip(spoiled, see(spoiled), strict=True):
       empty = np.zeros(image.shape[:2], np.float32)
-      described = signs.describe(spoil(image), empty, 0.5)
-      found.append(bool(review.of_picture(described, calibration)))
+      described = signs.describe(image, empty, 0.5)
+      found.append(bool(review.of_picture(described, features, calibration)))
     shares[name] = float(np.mean(found))
   return shares
+
+
+def see_with(model: trained_model.TrainedModel) -> See:
+  """What a network sees in the pictures that it will be given."""
+  size = predictor.batch_size(model, predictor.BATCH_SIZE)
+
+  def see(images: Sequence[np.ndarray]) -> np.ndarray:
+    batches = [images[i : i + size] for i in range(0, len(images), size)]
+    return np.array(
+      [
+        answer.features
+        for batch in batches
+        for answer in predictor.answers(model, [[i] for i in batch], size)
+      ]
+    )
+
+  return see
 
 
 def main(argv: list[str]) -> None:
@@ -153,45 +222,41 @@ def main(argv: list[str]) -> None:
     raise errors.InputError('give two or more --runs.')
   names = [f'{run.parent.name}/{run.name}' for run in args.runs]
   examined = [calibrate_review.examine(run, 'last') for run in args.runs]
-  cases = [
-    (
-      names[i],
-      [*examined[:i], *examined[i + 1 :]],
-      one,
-      _images(args.runs[i]),
-    )
-    for i, one in enumerate(examined)
-  ]
+  cases = []
+  for i, (run, one) in enumerate(zip(args.runs, examined, strict=True)):
+    model = trained_model.load(run, 'last')
+    others = [*args.runs[:i], *args.runs[i + 1 :]]
+    features = calibrate_review.see(model, others)
+    learned = [*examined[:i], *examined[i + 1 :]]
+    case = Case(names[i], learned, features, one, _images(run), see_with(model))
+    cases.append(case)
   if args.paper:
     own = calibrate_review.examine(args.paper, 'last')
     ids = _paper_ids(args.paper)
     test = calibrate_review.examine(args.paper, 'last', ids)
     name = f'{args.paper.parent.name}/{args.paper.name} on the paper'
-    cases.append((name, [own], test, _images(args.paper)))
+    see = see_with(trained_model.load(args.paper, 'last'))
+    images = _images(args.paper)
+    cases.append(Case(name, [own], own.features, test, images, see))
   write_tables(cases, args.output)
 
 
-def write_tables(
-  cases: Iterable[
-    tuple[str, Sequence[Examined], Examined, Sequence[np.ndarray]]
-  ],
-  output: pathlib.Path,
-) -> None:
+def write_tables(cases: Iterable[Case], output: pathlib.Path) -> None:
   """Learns, tests and writes the tables.
 
   Args:
-    cases: For each row its name, what to learn from, what to test on, and the
-      pictures to spoil, uint8 [H, W, 3].
+    cases: One for each row.
     output: Folder of the tables.
   """
   rows, curves, pictures = [], [], []
-  for name, others, (described, values), images in cases:
-    known = [dice for _, found in others for dice in found]
-    learned = [row for found, _ in others for row in found]
-    calibration = expected_dice.fit(learned, known, {})
-    dice = np.array(values)
+  for case in cases:
+    known = [dice for one in case.learned for dice in one.dice]
+    learned = [row for one in case.learned for row in one.signs]
+    calibration = expected_dice.fit(learned, known, case.features, {})
+    dice = np.array(case.tested.dice)
+    described = case.tested.signs
     expected = np.array([calibration.expected(row) for row in described])
-    about: dict[str, Any] = {'run': name, 'images': len(dice)}
+    about: dict[str, Any] = {'run': case.name, 'images': len(dice)}
     rows.append(about | quality(expected, dice))
     plain = np.array([row['soft_dice'] for row in described])
     for order, by in (
@@ -201,7 +266,7 @@ def write_tables(
     ):
       for share, risk in zip(_COVERAGES, risk_coverage(by, dice), strict=True):
         curves.append(about | {'order': order, 'coverage': share, 'risk': risk})
-    pictures.append(about | noticed(images, calibration))
+    pictures.append(about | noticed(case.images, case.see, calibration))
   output.mkdir(parents=True, exist_ok=True)
   write(output / 'table.csv', rows)
   write(output / 'risk_coverage.csv', curves)

@@ -26,9 +26,10 @@ from PIL import Image
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import cache, input_pipeline, splits
 from skinseg_jax.data.sources import catalog, interface
-from skinseg_jax.inference import table
+from skinseg_jax.inference import table, trained_model
 from skinseg_jax.metrics import confusion
 from skinseg_jax.quality import expected_dice
+from skinseg_jax.run import review_file
 from skinseg_jax.runtime import errors, paths
 from skinseg_jax.weights import shared_model
 
@@ -102,15 +103,16 @@ def _noticed(
   image_ids: Sequence[str],
   data_dir: pathlib.Path,
 ) -> dict[str, float]:
-  calibration = expected_dice.read(workdir)
+  model = trained_model.load(workdir, 'last')
+  calibration = review_file.of_model(workdir, model.identity())
   if calibration is None:
     raise errors.InputError(
       f'{workdir} has no {expected_dice.NAME}; give a --workdir that has one.'
     )
-  size = config_lib.load(workdir / 'config.json').data.image_size
-  data = cache.open_cache(source, size, data_dir)
+  data = cache.open_cache(source, model.config.data.image_size, data_dir)
   chosen = input_pipeline.select(data, image_ids[:_SPOILED])
-  found = review.noticed([data.images[i] for i in chosen], calibration)
+  images = [data.images[i] for i in chosen]
+  found = review.noticed(images, review.see_with(model), calibration)
   return {f'noticed_{name}': share for name, share in found.items()}
 
 

@@ -216,13 +216,13 @@ def _see(
   masks = views.predict(model, image)
   if not bands:
     masks.views.clear()
-  size = model.config.data.image_size
   about = review.examine(
-    preprocessing.resize_image(image, size),
-    preprocessing.resize_probability(masks.probability, size),
+    preprocessing.resize_image(image, model.config.data.image_size),
+    masks.answer.probability,
     masks.mask,
     model.config.evaluation.threshold,
     calibration,
+    features=masks.answer.features,
   )
   return _Seen(image, reduction, masks, spacing, about.reasons)
 

@@ -19,38 +19,38 @@ class Masks:
   """What a model says about a picture, with all pieces.
 
   Attributes:
-    mask: By the mean probability of all views, bool [H, W].
+    mask: That of `predict`, bool [H, W].
     views: By each view of each member of the model, bool [H, W] each.
-    probability: The mean, float32 [H, W] in [0, 1].
+    answer: What the model says at its own size.
   """
 
   mask: np.ndarray
   views: list[np.ndarray]
-  probability: np.ndarray
+  answer: predictor.Answer
 
 
 def predict(model: model_interface.AnyModel, image: np.ndarray) -> Masks:
   """Predicts a picture, and views of it.
 
-  They are the views that the model averages, so that the mask is that of
-  `predict`. Of a member that averages none, the picture and its mirror images
-  are taken, and where its input is square their quarter turns.
+  They are the views that the model averages. Of a member that averages none,
+  the picture and its mirror images are taken, and where its input is square
+  their quarter turns.
 
   Args:
     model: Trained models.
     image: RGB, uint8, [H, W, 3].
   """
   threshold = model.config.evaluation.threshold
-  (found,) = predictor.view_probabilities(
+  (found,) = predictor.answers(
     model,
     [predictor.resize(model, image)],
     predictor.whole_batch(model, 1),
-    several=True,
+    views='several',
   )
   size = (image.shape[0], image.shape[1])
-  mean = preprocessing.resize_probability(found.mean, size)
-  each = predictor.view_masks(found.each, size, threshold)
-  return Masks(mean > threshold, list(each), mean)
+  mean = preprocessing.resize_probability(found.probability, size)
+  each = predictor.view_masks(found.views, size, threshold)
+  return Masks(mean > threshold, list(each), found)
 
 
 def largest(mask: np.ndarray) -> np.ndarray:

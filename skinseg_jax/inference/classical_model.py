@@ -7,11 +7,13 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.classical import catalog, parameters
 from skinseg_jax.data import input_pipeline
+from skinseg_jax.inference import forward_pass
 from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
 
@@ -58,10 +60,13 @@ class ClassicalModel:
     logits = np.where(masks[..., None], _CERTAIN, -_CERTAIN)
     return jax.device_put(logits.astype(np.float32), images.sharding)
 
-  def view_logits(self, images: jax.Array, *, several: bool) -> jax.Array:
-    """Those of the only view; float32 [1, B, H, W, 1]."""
+  def each_view(
+    self, images: jax.Array, *, several: bool
+  ) -> forward_pass.Views:
+    """The only view; without features."""
     del several  # Methods have no views.
-    return self.logits(images)[None]
+    logits = self.logits(images)[None]
+    return forward_pass.Views(logits, jnp.zeros((1, len(images), 0)))
 
   def on_this_process(self) -> 'ClassicalModel':
     """The same, for batches of this process only."""

@@ -1,9 +1,9 @@
-"""Predicts logits from uint8 images."""
+"""Predicts logits and features from uint8 images."""
 
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,21 @@ from flax import nnx
 from skinseg_jax.runtime import compilation
 
 
-# All predictions use these two programs, so that the same weights and images
-# always give the same bits.
+class Views(NamedTuple):
+  """What a network says of each view of B images.
+
+  Attributes:
+    logits: As the images lie, float32 [V, B, H, W, 1].
+    features: Means of the deepest feature maps over all places, float32
+      [V, B, C].
+  """
+
+  logits: jax.Array
+  features: jax.Array
+
+
+# All predictions use this program, so that the same weights and images always
+# give the same bits.
 @functools.partial(compilation.jit, static_argnames='views')
 def each_view(
   eval_graphdef: nnx.GraphDef,
@@ -22,8 +35,8 @@ def each_view(
   images: jax.Array,
   *,
   views: str,
-) -> jax.Array:
-  """Predicts logits of each view of the images.
+) -> Views:
+  """Predicts each view of the images.
 
   Args:
     eval_graphdef: Static structure of the model, in evaluation mode.
@@ -34,35 +47,41 @@ def each_view(
       'dihedral': also these four rotated by 90 degrees; needs H = W.
 
   Returns:
-    Logits as the images lie, float32 [V, B, H, W, 1].
+    1, 4 or 8 views; the first is of the images themselves.
   """
   model = nnx.merge(eval_graphdef, model_state)
-  predict = lambda images: model(images.astype(np.float32) / 255.0)
+
+  def predict(images):
+    images = images.astype(np.float32) / 255.0
+    # The compiler computes what both share once.
+    deepest = model.deepest(images).astype(np.float32)
+    return Views(model(images), deepest.mean(axis=(1, 2)))
+
   return of_views(predict, images, views)
 
 
 def of_views(
-  predict: Callable[[jax.Array], jax.Array], images: jax.Array, views: str
-) -> jax.Array:
-  """Predicts turned images, and turns the answers back.
+  predict: Callable[[jax.Array], Views], images: jax.Array, views: str
+) -> Views:
+  """Predicts turned images, and turns the logits back.
 
   Args:
-    predict: From [B, H, W, C] to [B, H, W, D].
+    predict: From [B, H, W, C] to logits [B, H, W, 1] and features [B, F].
     images: [B, H, W, C].
     views: As in `each_view`.
 
   Returns:
-    [V, B, H, W, D] of 1, 4 or 8 views; the first is of the images themselves.
+    As `each_view` does.
   """
   if views == 'off':
-    return predict(images)[None]
+    return jax.tree.map(lambda x: x[None], predict(images))
   maps = _DIHEDRAL if views == 'dihedral' else _DIHEDRAL[:4]
   # `map` predicts one view after the other with one copy of the program.
-  logits = jax.lax.map(predict, jnp.stack([_turn(images, *m) for m in maps]))
+  turned = jnp.stack([_turn(images, *m) for m in maps])
+  logits, features = jax.lax.map(predict, turned)
   # Views are rotated first, then mirrored; this is undone in reverse order.
-  return jnp.stack(
-    [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
-  )
+  upright = [_turn_back(view, *m) for view, m in zip(logits, maps, strict=True)]
+  return Views(jnp.stack(upright), features)
 
 
 @jax.jit
@@ -84,18 +103,13 @@ def forward(
 ) -> jax.Array:
   """Predicts logits of the mean probability of some views.
 
-  Args:
-    eval_graphdef: As for `each_view`, and so are the others.
-    model_state: Likewise.
-    images: uint8 [B, H, W, 3].
-    views: Likewise.
+  All arguments are those of `each_view`.
 
   Returns:
     float32 [B, H, W, 1].
   """
-  return mean_of_views(
-    each_view(eval_graphdef, model_state, images, views=views)
-  )
+  found = each_view(eval_graphdef, model_state, images, views=views)
+  return mean_of_views(found.logits)
 
 
 # Whether to rotate by 90 degrees, to mirror up-down, to mirror left-right.

@@ -62,7 +62,7 @@ def measures(
   mask: np.ndarray,
   pixel_spacing: tuple[float, float] | None,
   views: Iterable[np.ndarray],
-  count: int | None,
+  count: int,
 ) -> dict[str, Any]:
   """Measures the lesion and the skin around it, see `measures.lesion`.
 
@@ -73,7 +73,7 @@ def measures(
       None if it is not known: cells in millimetres are then empty.
     views: Masks of the views of the picture, bool [height, width] each; taken
       one by one. Fewer than two give no ranges.
-    count: Their number; None if it is not known.
+    count: Their number; 0 if they are not known.
 
   Returns:
     By the names in `measure_names`. An empty cell is no value.
@@ -81,7 +81,7 @@ def measures(
   from skinseg_jax.measures import lesion, spread
 
   cells = lesion.columns(lesion.measure(image, mask, pixel_spacing))
-  if count and count > 1:
+  if count > 1:
     for name, range_ in spread.spread(image, views, pixel_spacing).items():
       if range_.low is not None and range_.high is not None:
         cells |= {name + _LOW: range_.low, name + _HIGH: range_.high}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 
 from skinseg_jax import config as config_lib
+from skinseg_jax.inference import forward_pass
 
 
 class AnyModel(Protocol):
@@ -56,15 +57,14 @@ class Model(AnyModel, Protocol):
     """Predicts a batch; uint8 [B, H, W, 3] to float32 [B, H, W, 1]."""
     ...
 
-  def view_logits(self, images: jax.Array, *, several: bool) -> jax.Array:
+  def each_view(
+    self, images: jax.Array, *, several: bool
+  ) -> forward_pass.Views:
     """Predicts views of a batch; the mean of its own is that of `logits`.
 
     Args:
       images: uint8 [B, H, W, 3].
       several: Whether a model that averages no views takes as many as it can.
-
-    Returns:
-      float32 [V, B, H, W, 1], as the images lie.
     """
     ...
 

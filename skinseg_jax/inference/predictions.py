@@ -34,6 +34,8 @@ from skinseg_jax.runtime import distributed, errors, stop_signals
 
 # Whole pictures in memory at once, if they are cut into tiles.
 _LARGE_PICTURES = 2
+# What the views say of pictures that wait for their files, in bytes.
+_WAITING_BYTES = 2**28
 # Pictures whose tiles wait for one batch have 4 bytes a pixel in memory. Beyond
 # so many pixels, no other picture is added to the batch.
 _WAITING_PIXELS = 2**26
@@ -81,33 +83,22 @@ class _Picture:
   # Pictures in the file, of which this is the first.
   count: int
   blend: tiles.Blend | None
-  small: np.ndarray | None = None
-  # What each view says, if that was asked.
-  each: np.ndarray | None = None
+  answer: predictor.Answer | None = None
 
-  def answer(
-    self, index: int, probability: np.ndarray, each: np.ndarray | None
-  ) -> bool:
+  def take(self, index: int, answer: predictor.Answer) -> bool:
     """Takes the prediction of a part; whether it was the last one."""
     if self.blend:
-      self.blend.add(index, probability)
+      self.blend.add(index, answer.probability)
       return not self.blend.missing
-    self.small, self.each = probability, each
+    self.answer = answer
     return True
 
   def probability(self) -> np.ndarray:
     """Float32 [height, width] at the picture's own size."""
     if self.blend:
       return self.blend.probability
-    assert self.small is not None
-    return preprocessing.resize_probability(self.small, self.size)
-
-  def reduced_probability(self) -> np.ndarray:
-    """Float32 [H, W] at the size of the model's input."""
-    if self.small is not None:
-      return self.small
-    size = (self.reduced.shape[0], self.reduced.shape[1])
-    return preprocessing.resize_probability(self.probability(), size)
+    assert self.answer
+    return preprocessing.resize_probability(self.answer.probability, self.size)
 
 
 def predict(
@@ -219,16 +210,21 @@ def _rows(
     model, predictor.BATCH_SIZE if tile else count
   )
   most = _LARGE_PICTURES if tile else 2 * batch_size
+  # Tiles are blended; what each view says of them is not.
+  views = 'own' if options.measures and not tile else 'none'
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     # Rows, and the futures of those that are being made.
     rows: collections.deque[Any] = collections.deque()
     batch: list[tuple[_Picture, int, list[np.ndarray]]] = []
 
     def predict_batch():
+      nonlocal most
       parts = [part for _, _, part in batch]
-      answers = _answers(model, parts, batch_size, options)
-      for (picture, index, _), found in zip(batch, answers, strict=True):
-        if picture.answer(index, *found):
+      answers = predictor.answers(model, parts, batch_size, views=views)
+      for (picture, index, _), answer in zip(batch, answers, strict=True):
+        if len(answer.views):
+          most = min(most, max(1, _WAITING_BYTES // answer.views.nbytes))
+        if picture.take(index, answer):
           rows.append(pool.submit(_write, picture, threshold, places, options))
       batch.clear()
 
@@ -249,22 +245,6 @@ def _rows(
     if batch:
       predict_batch()
     yield from map(_result, rows)
-
-
-def _answers(
-  model: model_interface.AnyModel,
-  parts: Sequence[Sequence[np.ndarray]],
-  batch_size: int,
-  options: Options,
-) -> Sequence[tuple[np.ndarray, np.ndarray | None]]:
-  """Probability of each part, and by each view where measures need them.
-
-  Tiles are blended; what each view says of them is not.
-  """
-  if options.measures and not options.tile:
-    return predictor.view_probabilities(model, parts, batch_size)
-  means = predictor.mean_probabilities(model, parts, batch_size)
-  return [(mean, None) for mean in means]
 
 
 def _result(row: Any) -> dict[str, Any]:
@@ -343,13 +323,14 @@ def _write(
   measures = {}
   if options.measures and image is not None:
     spacing = spacing or options.pixel_spacing
-    masks = predictor.view_masks(picture.each, picture.size, threshold)
+    views = picture.answer.views if picture.answer else np.empty((0, 1, 1))
+    masks = predictor.view_masks(views, picture.size, threshold)
     measures = image_columns.measures(
       image,
       mask,
       spacing,
       (postprocessing.clean(view, options.cleaning) for view in masks),
-      None if picture.each is None else len(picture.each),
+      len(views),
     )
   places.write(file.name, mask, probability, image)
   return {
@@ -360,15 +341,30 @@ def _write(
     'height': picture.size[0],
     'width': picture.size[1],
     **image_columns.values(mask, probability),
-    **review.cells(
-      review.examine(
-        picture.reduced,
-        picture.reduced_probability(),
-        mask,
-        threshold,
-        options.review,
-        tiled=options.tile is not None,
-      )
-    ),
+    **review.cells(_review(picture, probability, mask, threshold, options)),
     **measures,
   }
+
+
+def _review(
+  picture: _Picture,
+  probability: np.ndarray,
+  mask: np.ndarray,
+  threshold: float,
+  options: Options,
+) -> review.Review:
+  if picture.answer:
+    small, features = picture.answer.probability, picture.answer.features
+  else:  # Of tiles.
+    height, width = picture.reduced.shape[:2]
+    small = preprocessing.resize_probability(probability, (height, width))
+    features = None
+  return review.examine(
+    picture.reduced,
+    small,
+    mask,
+    threshold,
+    options.review,
+    features=features,
+    tiled=picture.answer is None,
+  )

@@ -5,7 +5,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -22,6 +22,22 @@ from skinseg_jax.quality import expected_dice, review
 BATCH_SIZE = 32
 
 
+class Answer(NamedTuple):
+  """What a model says about a picture, at the size in the model's config.
+
+  Attributes:
+    probability: Of lesion, float32 [H, W] in [0, 1].
+    features: Means of the network's deepest feature maps over all places and
+      views, float32 [C]; None of several models.
+    views: Probability by each view of each member, as the picture lies,
+      float32 [V, H, W]; empty if they were not kept.
+  """
+
+  probability: np.ndarray
+  features: np.ndarray | None
+  views: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
   """What the model says about one picture.
@@ -36,12 +52,10 @@ class Prediction:
   mask: np.ndarray
   probability: np.ndarray
   image: np.ndarray
-  # What the review needs: probability at the model's size, and more.
-  _reduced: np.ndarray = dataclasses.field(repr=False)
+  # What the review and the ranges of measures need.
+  _answer: Answer = dataclasses.field(repr=False)
   _threshold: float = dataclasses.field(repr=False)
   _calibration: expected_dice.Calibration | None = dataclasses.field(repr=False)
-  # Of each view, float32 [V, H, W] at the model's size, if it was kept.
-  _each: np.ndarray | None = dataclasses.field(repr=False)
 
   @property
   def expected_dice(self) -> float | None:
@@ -67,13 +81,14 @@ class Prediction:
 
   @functools.cached_property
   def _review(self) -> review.Review:
-    height, width = self._reduced.shape
+    height, width = self._answer.probability.shape
     return review.examine(
       preprocessing.resize_image(self.image, (height, width)),
-      self._reduced,
+      self._answer.probability,
       self.mask,
       self._threshold,
       self._calibration,
+      features=self._answer.features,
     )
 
   def measures(
@@ -98,7 +113,7 @@ class Prediction:
     Returns:
       By the name of the measure. Without a range if the model has one view.
     """
-    masks = view_masks(self._each, self.mask.shape, self._threshold)
+    masks = view_masks(self._answer.views, self.mask.shape, self._threshold)
     return spread_lib.spread(self.image, masks, pixel_spacing)
 
 
@@ -173,42 +188,36 @@ class Predictor:
       ]
       resized = [resize(self._model, array) for array in arrays]
       size = batch_size(self._model, len(batch))
-      found = view_probabilities(self._model, resized, size)
-      for array, views in zip(arrays, found, strict=True):
-        yield at_own_size(
-          array, views.mean, threshold, self._calibration, views.each
-        )
+      found = answers(self._model, resized, size, views='own')
+      for array, answer in zip(arrays, found, strict=True):
+        yield at_own_size(array, answer, threshold, self._calibration)
 
 
 def at_own_size(
   image: np.ndarray,
-  probability: np.ndarray,
+  answer: Answer,
   threshold: float,
-  calibration: expected_dice.Calibration | None = None,
-  each: np.ndarray | None = None,
+  calibration: expected_dice.Calibration | None,
 ) -> Prediction:
   """What the model says about a picture, at the size of the picture.
 
   Args:
     image: The picture, RGB, uint8 [height, width, 3].
-    probability: Probability of lesion, float32 [H, W], at the model's size.
+    answer: What the model says about it at its own size.
     threshold: Probability above which a pixel is lesion, in (0, 1).
     calibration: What is known of the Dice of this model's masks, or None.
-    each: As in `Views`, if it was kept.
   """
-  own = preprocessing.resize_probability(probability, image.shape[:2])
-  return Prediction(
-    own > threshold, own, image, probability, threshold, calibration, each
-  )
+  own = preprocessing.resize_probability(answer.probability, image.shape[:2])
+  return Prediction(own > threshold, own, image, answer, threshold, calibration)
 
 
 def view_masks(
-  each: np.ndarray | None, size: tuple[int, ...], threshold: float
+  views: np.ndarray, size: tuple[int, ...], threshold: float
 ) -> Iterator[np.ndarray]:
   """Yields the mask of each view, one by one.
 
   Args:
-    each: Probability by each view, float32 [V, H, W]; None for no view.
+    views: Probability by each view, float32 [V, H, W]; or empty.
     size: Height and width of the picture.
     threshold: Probability above which a pixel is lesion, in (0, 1).
 
@@ -216,7 +225,7 @@ def view_masks(
     bool [height, width].
   """
   height, width = size
-  for view in () if each is None else each:
+  for view in views:
     yield preprocessing.resize_probability(view, (height, width)) > threshold
 
 
@@ -253,125 +262,56 @@ def resize(
   return [by_size[size] for size in sizes]
 
 
-def mean_probabilities(
-  model: model_interface.AnyModel,
-  images: Sequence[Sequence[np.ndarray]],
-  batch_size: int,
-) -> np.ndarray:
-  """Predicts one batch with each member, and takes the mean.
-
-  Args:
-    model: What predicts.
-    images: N results of `resize`, at most `batch_size`.
-    batch_size: Images in the compiled programs.
-
-  Returns:
-    Probability of lesion, float32 [N, H, W] of the size in the model's config.
-    Probabilities of members with smaller inputs are resized to it before.
-  """
-  return _mean(
-    model,
-    len(images),
-    (
-      probabilities(member, own, batch_size)
-      for member, own in _by_member(model, images)
-    ),
-  )
-
-
-class Views(NamedTuple):
-  """What a model says about a picture, at the size in the model's config.
-
-  Attributes:
-    mean: As `mean_probabilities` gives it, float32 [H, W].
-    each: By each view of each member, as the picture lies, float32 [V, H, W].
-  """
-
-  mean: np.ndarray
-  each: np.ndarray
-
-
-def view_probabilities(
+def answers(
   model: model_interface.AnyModel,
   images: Sequence[Sequence[np.ndarray]],
   batch_size: int,
   *,
-  several: bool = False,
-) -> list[Views]:
-  """Predicts one batch with each member, and keeps what each view says.
+  views: Literal['none', 'own', 'several'] = 'none',
+) -> list[Answer]:
+  """Predicts one batch with each member, and takes the mean.
 
-  A member has the views that it averages, or one.
+  Probabilities of members with smaller inputs are resized before.
 
   Args:
     model: What predicts.
-    images: N results of `resize`, at most `batch_size`.
+    images: N results of `resize`, at most `batch_size`. Black images fill the
+      batch.
     batch_size: Images in the compiled programs.
-    several: Whether members that average no views take as many as they can.
-      The mean is over these then.
+    views: Which views to keep: none, those that each member averages, or
+      several of each: a member that averages none takes as many as it can. The
+      mean is always over those that the members average.
 
   Returns:
     One for each picture.
   """
   size = model.config.data.image_size
-  means, each = [], []
-  for member, own in _by_member(model, images):
-    logits = member.view_logits(
-      _batch(member, own, batch_size), several=several
-    )
-    means.append(
-      np.asarray(forward_pass.probabilities(forward_pass.mean_of_views(logits)))
-    )
-    each.append(np.asarray(forward_pass.probabilities(logits)))
+  total = np.zeros((len(images), *size), np.float32)
+  resized = lambda one: preprocessing.resize_probability(one, size)
+  features, kept = [], []
+  for member, own in zip(model.members, zip(*images, strict=True), strict=True):
+    batch = _batch(member, own, batch_size)
+    found = member.each_view(batch, several=False)
+    features.append(np.asarray(found.features).mean(axis=0))
+    mean = forward_pass.mean_of_views(found.logits)
+    for place, one in zip(total, _probabilities(mean), strict=False):
+      place += resized(one)
+    if views == 'several' and len(found.logits) == 1:
+      found = member.each_view(batch, several=True)
+    if views != 'none':
+      kept.append(_probabilities(found.logits))
+  total /= np.float32(len(model.members))
   return [
-    Views(
-      mean,
-      np.stack(
-        [
-          preprocessing.resize_probability(view, size)
-          for views in each
-          for view in views[:, i]
-        ]
-      ),
+    Answer(
+      probability,
+      features[0][i] if len(features) == 1 else None,
+      np.array([resized(one) for each in kept for one in each[:, i]]),
     )
-    for i, mean in enumerate(_mean(model, len(images), means))
+    for i, probability in enumerate(total)
   ]
 
 
-def _by_member(
-  model: model_interface.AnyModel, images: Sequence[Sequence[np.ndarray]]
-) -> Iterator[tuple[model_interface.Model, Sequence[np.ndarray]]]:
-  """Each member with its own images of the batch."""
-  return zip(model.members, zip(*images, strict=True), strict=True)
-
-
-def _mean(
-  model: model_interface.AnyModel, count: int, found: Iterable[np.ndarray]
-) -> np.ndarray:
-  """Mean over the members' probabilities of `count` pictures."""
-  size = model.config.data.image_size
-  total = np.zeros((count, *size), np.float32)
-  for one in found:
-    for place, probability in zip(total, one, strict=False):
-      place += preprocessing.resize_probability(probability, size)
-  return total / np.float32(len(model.members))
-
-
-def probabilities(
-  model: model_interface.Model,
-  images: Sequence[np.ndarray],
-  batch_size: int,
-) -> np.ndarray:
-  """Predicts one batch, filled up with black images to its size.
-
-  Args:
-    model: What predicts.
-    images: At most `batch_size` images, uint8 [H, W, 3], of the model's size.
-    batch_size: Images in the compiled program.
-
-  Returns:
-    Probability of lesion, float32 [batch_size, H, W].
-  """
-  logits = model.logits(_batch(model, images, batch_size))
+def _probabilities(logits: jax.Array) -> np.ndarray:
   return np.asarray(forward_pass.probabilities(logits))
 
 

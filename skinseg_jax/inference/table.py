@@ -38,7 +38,7 @@ _TEXT = frozenset({
 })  # fmt: skip
 _WHOLE = frozenset({
   'pictures', 'height', 'width', 'lesion_pixels', 'needs_review', 'pieces',
-  'touches_border', 'area_px',
+  'touches_border', 'area_px', image_columns.VIEWS,
 })  # fmt: skip
 
 
@@ -150,16 +150,17 @@ def _check_same(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
   now = json.loads(json.dumps(settings))
   names = {*before, *now}
   differing = {name for name in names if before.get(name) != now.get(name)}
-  # The flag that adds columns says it in fewer words.
-  differences = [
-    f'{name}: {before.get(name)} there, {now.get(name)} now'
-    for name in sorted(differing - {'columns'})
-  ] or ['columns of the table'] * len(differing)
-  if differences:
+  if differing:
+    # Columns differ with a flag, which says it in fewer words, or alone, after
+    # an update.
+    differences = [
+      f'{name}: {before.get(name)} there, {now.get(name)} now'
+      for name in sorted(differing - {'columns'})
+    ]
     raise errors.InputError(
       f'{folder} holds predictions that were made differently; choose another'
       ' --output, or give --overwrite to predict everything again:\n'
-      + errors.listing(differences)
+      + errors.listing(differences or ['columns of the table'])
     )
 
 

@@ -62,16 +62,15 @@ class TrainedModel:
       views=self.config.evaluation.test_time_augmentation,
     )
 
-  def view_logits(self, images: jax.Array, *, several: bool) -> jax.Array:
+  def each_view(
+    self, images: jax.Array, *, several: bool
+  ) -> forward_pass.Views:
     """Predicts views of a batch, uint8 [B, H, W, 3].
 
     Args:
       images: The batch.
       several: Whether a model that averages no views takes as many as it can:
         eight, or four where its input is not square.
-
-    Returns:
-      float32 [V, B, H, W, 1], as the images lie.
     """
     views = self.config.evaluation.test_time_augmentation
     if several and views == 'off':

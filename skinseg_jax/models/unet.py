@@ -106,19 +106,35 @@ class UNet(nnx.Module):
     Raises:
       ValueError: If H or W is no multiple of 16.
     """
+    del key
+    run = layers.runner(self.remat)
+    x, skips = self._down(images)
+    for up, block in zip(self.ups, self.up_blocks, strict=True):
+      x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
+    return plain.widened(self.head(x))
+
+  def deepest(self, images: jax.Array) -> jax.Array:
+    """The deepest features of the network.
+
+    Args:
+      images: As for `__call__`.
+
+    Returns:
+      [B, h, w, C].
+    """
+    return self._down(images)[0]
+
+  def _down(self, images):
+    """The output of the bottleneck, and those of the levels above it."""
     if images.shape[1] % 16 or images.shape[2] % 16:
       raise ValueError(
         'height and width must be multiples of 16 (four poolings halve'
         f' them), got {images.shape[1:3]}.'
       )
-    del key
     run = layers.runner(self.remat)
     x, skips = images.astype(self.dtype), []
     for down in self.downs:
       x = run(down, x)
       skips.append(x)
       x = resampling.max_pool(x)
-    x = run(self.bottleneck, x)
-    for up, block in zip(self.ups, self.up_blocks, strict=True):
-      x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
-    return plain.widened(self.head(x))
+    return run(self.bottleneck, x), skips

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from skinseg_jax.quality import features as features_lib
 from skinseg_jax.quality import signs as signs_lib
 from skinseg_jax.runtime import errors
 
 NAME = 'review.json'
-_VERSION = 2
-_LEAST = 50
+_VERSION = 3
+# Images that can be learned from, at least.
+LEAST = 50
 # Ridge penalty, in images: signs have unit variance.
 _PENALTY = 10.0
 # The scores for the isotonic regression come from as many fits, each without
@@ -84,7 +86,9 @@ class Calibration:
     low: Score below which an image needs a review. Not a Dice: the regression
       can give one Dice to more images than need a review.
     precision: Inverse of the shrunk covariance of `Scale.pictures`, square.
-    far: Distance above which a picture is unlike these images.
+    far: Distance of `Scale.pictures` above which a picture is unlike these
+      images.
+    features: What the network sees in these images.
     dark: Mean grey value below which a picture is too dark.
     blurred: `detail` below which a picture is blurred.
   """
@@ -99,6 +103,7 @@ class Calibration:
   low: float
   precision: np.ndarray
   far: float
+  features: features_lib.Known
   dark: float
   blurred: float
 
@@ -114,8 +119,23 @@ class Calibration:
     answers = self.scale.answers(_table([signs]))[0]
     return float(answers @ self.weights + self.intercept)
 
+  def is_unlike(
+    self, signs: Mapping[str, float], features: np.ndarray | None
+  ) -> bool:
+    """Whether a picture is far from these images in one of two ways.
+
+    Args:
+      signs: `signs.describe` of the picture.
+      features: Of the network for the picture, [C], or None.
+    """
+    if self.distance(signs) > self.far:
+      return True
+    if features is None:
+      return False
+    return bool(self.features.distances(features[None])[0] > self.features.far)
+
   def distance(self, signs: Mapping[str, float]) -> float:
-    """Mahalanobis distance of a picture from these images, at least 0."""
+    """Mahalanobis distance by the picture's signs, at least 0."""
     pictures = self.scale.pictures(_table([signs]))
     return float(_distances(pictures, self.precision)[0])
 
@@ -125,7 +145,9 @@ class Calibration:
       value.tolist() if isinstance(value, np.ndarray) else value
     )
     content = {name: lists(value) for name, value in vars(self).items()}
-    content['scale'] = {k: v.tolist() for k, v in vars(self.scale).items()}
+    for name in ('scale', 'features'):
+      parts = vars(content[name])
+      content[name] = {key: lists(value) for key, value in parts.items()}
     return {'version': _VERSION, 'signs': list(signs_lib.NAMES), **content}
 
   def fingerprint(self) -> str:
@@ -141,6 +163,7 @@ def grey(signs: Mapping[str, float]) -> float:
 def fit(
   signs: Sequence[Mapping[str, float]],
   dice: Sequence[float],
+  features: np.ndarray,
   model: Mapping[str, Any],
 ) -> Calibration:
   """Learns from images that the model was not trained on.
@@ -148,15 +171,16 @@ def fit(
   Args:
     signs: `signs.describe` of N images.
     dice: Their true Dice, in [0, 1].
+    features: What the model sees in them, [N, C].
     model: `TrainedModel.identity` of the model that the calibration is for.
 
   Raises:
     InputError: If there are fewer than 50 images.
   """
-  if len(signs) < _LEAST:
+  if len(signs) < LEAST:
     raise errors.InputError(
       f'{len(signs)} images are too few to learn from; name runs with'
-      f' {_LEAST} or more validation images in all.'
+      f' {LEAST} or more validation images in all.'
     )
   table, known = _table(signs), np.array(dice, np.float64)
   sd = table.std(axis=0)
@@ -185,6 +209,7 @@ def fit(
     low=float(np.quantile(own, _LOW)),
     precision=precision,
     far=float(np.quantile(_distances(pictures, precision), 1 - _EXTREME)),
+    features=features_lib.learn(features, _EXTREME),
     dark=float(np.quantile([grey(row) for row in signs], _EXTREME)),
     blurred=float(np.quantile([row['detail'] for row in signs], _EXTREME)),
   )
@@ -262,7 +287,7 @@ def read(folder: pathlib.Path) -> Calibration | None:
   """Reads the `review.json` of a run or of a model; None if there is none.
 
   Raises:
-    InputError: If the file is damaged or of another version.
+    ValueError: If the file is damaged or of another version.
   """
   path = folder / NAME
   if not path.exists():
@@ -270,9 +295,8 @@ def read(folder: pathlib.Path) -> Calibration | None:
   try:
     return _parsed(json.loads(path.read_text(encoding='utf-8')))
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise errors.InputError(
-      f'{path} is damaged or of another version ({error!r}); remove it.'
-      ' predict then says how to write it again.'
+    raise ValueError(
+      f'{path} is damaged or of another version ({error!r})'
     ) from error
 
 
@@ -299,8 +323,23 @@ def _parsed(content: Any) -> Calibration:
     low=single('low'),
     precision=numbers('precision', pictures, pictures),
     far=single('far'),
+    features=_known(content['features']),
     dark=single('dark'),
     blurred=single('blurred'),
+  )
+
+
+def _known(content: Any) -> features_lib.Known:
+  components, channels = np.shape(content['components'])
+  shapes = {
+    'mean': (channels,),
+    'components': (components, channels),
+    'variances': (components,),
+  }
+  return features_lib.Known(
+    **{name: _numbers(content, name, shape) for name, shape in shapes.items()},
+    rest=float(_numbers(content, 'rest', ())),
+    far=float(_numbers(content, 'far', ())),
   )
 
 

@@ -52,6 +52,7 @@ def examine(
   threshold: float,
   calibration: expected_dice.Calibration | None,
   *,
+  features: np.ndarray | None,
   tiled: bool = False,
 ) -> Review:
   """Examines one prediction.
@@ -64,11 +65,13 @@ def examine(
     threshold: Probability above which a pixel counts as lesion, in (0, 1).
     calibration: What `expected_dice.fit` learned for this model. Without it,
       there is no expected Dice, and unlike pictures are not noticed.
+    features: Of the network for the picture, [C]; None if they are not known.
+      Then unlike pictures are noticed by their colours and patterns alone.
     tiled: Whether the picture was predicted in tiles. The expected Dice does
       not hold then, and there is none.
   """
   found = signs.describe(image, probability, threshold)
-  why = [*_of_mask(mask), *of_picture(found, calibration)]
+  why = [*_of_mask(mask), *of_picture(found, features, calibration)]
   if calibration is None or tiled:
     return Review(None, tuple(why))
   if calibration.is_low(found):
@@ -105,13 +108,16 @@ def _of_mask(mask: np.ndarray) -> list[str]:
 
 
 def of_picture(
-  found: Mapping[str, float], calibration: expected_dice.Calibration | None
+  found: Mapping[str, float],
+  features: np.ndarray | None,
+  calibration: expected_dice.Calibration | None,
 ) -> list[str]:
   """Reasons that the picture alone gives; whatever the prediction.
 
   Args:
     found: `signs.describe` of the picture.
-    calibration: As in `examine`.
+    features: As in `examine`.
+    calibration: Likewise.
   """
   dark = calibration.dark if calibration else _DARK
   blurred = calibration.blurred if calibration else _BLURRED
@@ -119,6 +125,6 @@ def of_picture(
     UNIFORM: found['contrast'] < np.log(_UNIFORM + 1),
     DARK: expected_dice.grey(found) < dark,
     BLURRED: found['detail'] < blurred,
-    UNLIKE: calibration and calibration.distance(found) > calibration.far,
+    UNLIKE: calibration and calibration.is_unlike(found, features),
   }
   return [reason for reason, applies in checks.items() if applies]

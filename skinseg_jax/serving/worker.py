@@ -13,7 +13,8 @@ from skinseg_jax.inference import predictor, trained_model
 # the smallest that holds it.
 _BATCH_SIZES = (1, 2, 4, 8)
 
-_Item = tuple[np.ndarray, 'concurrent.futures.Future[np.ndarray]']
+_Future = concurrent.futures.Future[predictor.Answer]
+_Item = tuple[np.ndarray, _Future]
 
 
 class Worker:
@@ -47,21 +48,19 @@ class Worker:
     """Compiles the programs, which takes seconds, and starts the thread."""
     black = np.zeros((*self._model.config.data.image_size, 3), np.uint8)
     for size in self._sizes:
-      predictor.probabilities(self._model, [black], size)
+      predictor.answers(self._model, [[black]], size)
     self._thread.start()
 
-  def submit(
-    self, image: np.ndarray
-  ) -> 'concurrent.futures.Future[np.ndarray]':
+  def submit(self, image: np.ndarray) -> _Future:
     """Queues a picture.
 
     Args:
       image: RGB, uint8 [H, W, 3], of the model's size.
 
     Returns:
-      Its probability of lesion, float32 [H, W].
+      What the model says about it, without the views.
     """
-    answer: concurrent.futures.Future[np.ndarray] = concurrent.futures.Future()
+    answer: _Future = concurrent.futures.Future()
     self._waiting.put((image, answer))
     return answer
 
@@ -101,11 +100,11 @@ class Worker:
   def _predict(self, batch: list[_Item]) -> None:
     size = next(size for size in self._sizes if size >= len(batch))
     try:
-      found = predictor.probabilities(self._model, [i for i, _ in batch], size)
+      found = predictor.answers(self._model, [[i] for i, _ in batch], size)
     except Exception as error:  # The requests fail; the thread goes on.
       for _, answer in batch:
         answer.set_exception(error)
       return
     self._counted(len(batch))
-    for (_, answer), probability in zip(batch, found, strict=False):
-      answer.set_result(probability)
+    for (_, answer), one in zip(batch, found, strict=True):
+      answer.set_result(one)

@@ -14,7 +14,9 @@ from PIL import Image
 import skinseg_jax
 from skinseg_jax import calibrate_review, export
 from skinseg_jax.quality import expected_dice, review
+from skinseg_jax.run import review_file
 from skinseg_jax.runtime import errors
+from skinseg_jax.weights import shared_model
 
 
 def _rows(out):
@@ -27,7 +29,7 @@ def folder(tiny_run, tmp_path, monkeypatch):
   """A copy of a run, calibrated on its seven validation images."""
   workdir = tmp_path / 'run'
   shutil.copytree(tiny_run[0], workdir)
-  monkeypatch.setattr(expected_dice, '_LEAST', 5)
+  monkeypatch.setattr(expected_dice, 'LEAST', 5)
   calibrate_review.main(['calibrate_review', f'--workdir={workdir}'])
   return workdir
 
@@ -46,11 +48,11 @@ def _typed(line):
 
 def test_it_compares_with_the_scores_of_the_run(tiny_run):
   workdir, _ = tiny_run
-  signs, dice = calibrate_review.examine(workdir, 'last')
+  found = calibrate_review.examine(workdir, 'last')
   with (workdir / 'evaluation/validation/per_image.csv').open() as file:
     scores = [float(row['dice']) for row in csv.DictReader(file)]
-  assert len(signs) == 7
-  assert dice == pytest.approx(scores, abs=1e-5)
+  assert len(found.signs) == len(found.features) == 7
+  assert found.dice == pytest.approx(scores, abs=1e-5)
 
 
 def test_the_table_has_the_expected_dice(folder, tmp_path, capsys):
@@ -197,6 +199,52 @@ def test_the_remedy_for_a_shared_model_works(
   flags = [f'--workdir={output}', f'--input={tmp_path / "x.png"}']
   predict.main(['predict', *flags, f'--output={tmp_path / "out"}'])
   mended()
+
+
+@pytest.mark.parametrize('text', ['[1, 2', '{"version": 1}'])
+def test_the_remedy_for_a_damaged_file_works(folder, text):
+  (folder / 'review.json').write_text(text)
+  with pytest.raises(errors.InputError, match='damaged or of') as caught:
+    skinseg_jax.load(folder)
+  calibrate_review.main(_typed(str(caught.value)))
+  picture = cases.picture(40, 60)[0]
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is not None
+
+
+def test_the_remedy_for_the_model_of_the_package_is_to_install_it(
+  folder, monkeypatch
+):
+  (folder / 'review.json').write_text('')
+  monkeypatch.setattr(shared_model, 'SHIPPED', folder)
+  with pytest.raises(errors.InputError, match=r'install skinseg_jax again\.$'):
+    skinseg_jax.load(folder)
+
+
+def test_a_run_with_few_validation_images_needs_others(
+  folder, tiny_run, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(expected_dice, 'LEAST', 8)
+  words = _typed(review_file.command(folder, 10))
+  assert words[-2:] == ['--runs', 'RUN']
+  both = [str(folder), str(tiny_run[0])]
+  calibrate_review.main([*words[:-1], *both])
+  assert expected_dice.read(folder).images == 14
+
+
+def test_what_another_network_sees_is_told_by_its_own_features(
+  folder, tiny_run, tmp_path
+):
+  own = expected_dice.read(folder)
+  output = tmp_path / 'model'
+  flags = [f'--workdir={folder}', '--format=huggingface', f'--output={output}']
+  export.main(['export', *flags])
+  flags = [f'--workdir={output}', f'--runs={tiny_run[0]}']
+  calibrate_review.main(['calibrate_review', *flags])
+  again = expected_dice.read(output)
+  # Its kernels are float16, so it sees nearly the same.
+  np.testing.assert_allclose(again.features.mean, own.features.mean, rtol=0.01)
+  assert not np.array_equal(again.features.mean, own.features.mean)
+  np.testing.assert_array_equal(again.weights, own.weights)
 
 
 def test_another_model_of_the_same_step_has_no_expected_dice(folder, capsys):

@@ -17,8 +17,8 @@ def test_one_view_has_the_spread_of_all_that_the_input_allows(
   image = np.random.default_rng(0).integers(90, 170, (*size, 3), np.uint8)
   probability, spread = explainer.answer(model, image)
   # `predict` has the same probability, of the upright picture alone.
-  expected = predictor.mean_probabilities(model, [[image]], 1)[0]
-  np.testing.assert_array_equal(probability, expected)
+  (expected,) = predictor.answers(model, [[image]], 1)
+  np.testing.assert_array_equal(probability, expected.probability)
   views = 'dihedral' if size[0] == size[1] else 'flips'
   model.config.evaluation.test_time_augmentation = views
   mean, of_views = explainer.answer(model, image)

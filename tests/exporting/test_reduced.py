@@ -101,8 +101,10 @@ def test_every_architecture_can_be_reduced(
   halves = [error(run(images)) for run in reduced._halve(path)]
   assert max(halves) < 0.05
   reduced.quantise(model, path, images)
-  # What has nothing to do with the picture is wrong by 0.3.
-  assert error(portable.load_onnx(path)(images)) < 0.2
+  # What has nothing to do with the picture is wrong by 0.3. The features of
+  # ResUNet++ on noise have large outliers, so its steps are coarser.
+  limit = 0.2 if architecture == 'resunetplusplus' else 0.15
+  assert error(portable.load_onnx(path)(images)) < limit
 
 
 def test_what_the_runtime_refuses_is_not_written(

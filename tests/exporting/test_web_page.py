@@ -72,10 +72,8 @@ def _probability(browser):
 def _expected(flax, path):
   image = preprocessing.decode_image(path.read_bytes(), path.name)
   model = flax._model
-  (found,) = predictor.mean_probabilities(
-    model, [predictor.resize(model, image)], 1
-  )
-  return found
+  (found,) = predictor.answers(model, [predictor.resize(model, image)], 1)
+  return found.probability
 
 
 def _shown(browser):

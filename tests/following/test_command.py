@@ -18,8 +18,9 @@ from skinseg_jax import config as config_lib
 from skinseg_jax import follow, predict
 from skinseg_jax.following import changes, views
 from skinseg_jax.inference import trained_model
+from skinseg_jax.run import review_file
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import review_file, shared_model
+from skinseg_jax.weights import shared_model
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def members(monkeypatch, tmp_path):
     forward_pass,
     'each_view',
     lambda graph, state, x, *, views: forward_pass.of_views(
-      lambda x: fake_model.logits(x) + state['bias'], x, views
+      lambda x: fake_model.answer(x, state['bias']), x, views
     ),
   )
   load = lambda folder, checkpoint: models[folder.name]
@@ -108,8 +108,9 @@ def test_each_member_sees_the_picture_at_its_own_size(members, monkeypatch):
   model = trained_model.ensemble([members['c'], members['a']])
   assert model.config.data.image_size == (64, 96)
   parts = [predictor.resize(model, picture)]
-  found = predictor.mean_probabilities(model, parts, 2)
-  assert found.shape == (1, 64, 96)
+  (found,) = predictor.answers(model, parts, 2)
+  assert found.probability.shape == (64, 96)
+  assert found.features is None
   resized = {
     size: preprocessing.resize_image(picture, size)
     for size in ((32, 48), (64, 96))
@@ -126,7 +127,9 @@ def test_each_member_sees_the_picture_at_its_own_size(members, monkeypatch):
     for size, bias in (((32, 48), 0.5), ((64, 96), 2.0))
   )
   enlarged = preprocessing.resize_probability(small, (64, 96))
-  np.testing.assert_allclose(found[0], (enlarged + large) / 2, atol=1e-6)
+  np.testing.assert_allclose(
+    found.probability, (enlarged + large) / 2, atol=1e-6
+  )
 
 
 def test_the_same_models_resume_in_any_order(members, folder, tmp_path, capsys):

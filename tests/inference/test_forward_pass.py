@@ -16,6 +16,9 @@ class _Uneven(nnx.Module):
   def __call__(self, images):
     return images[..., :1] * self.weights[...][None]
 
+  def deepest(self, images):
+    return images[:, :2, :1]
+
 
 def _sigmoid(x):
   return 1 / (1 + np.exp(-x.astype(np.float64)))
@@ -38,8 +41,15 @@ def test_views_by_numpy_and_their_mean_probability(views, size, turns):
       expected.append(np.rot90(np.flip(seen, axes), -turn, (1, 2)))
   each = forward_pass.each_view(*split, images, views=views)
   np.testing.assert_allclose(
-    forward_pass.probabilities(each), expected, rtol=1e-4
+    forward_pass.probabilities(each.logits), expected, rtol=1e-4
   )
+  # By hand: means of the two upper pixels at the left of each view.
+  corners = [
+    np.flip(np.rot90(images, turn, (1, 2)), axes)[:, :2, 0].mean(axis=1) / 255
+    for turn in turns
+    for axes in ((), (2,), (1,), (1, 2))
+  ]
+  np.testing.assert_allclose(each.features, corners, rtol=1e-5)
   logits = forward_pass.forward(*split, images, views=views)
   np.testing.assert_allclose(
     _sigmoid(np.asarray(logits[..., 0])), np.mean(expected, axis=0), rtol=1e-4

@@ -98,7 +98,7 @@ def test_a_trained_network_that_sees_all_of_the_picture(tiny_run):
   import skinseg_jax
 
   model = skinseg_jax.load(tiny_run[0])._model
-  predict = lambda part: predictor.probabilities(model, [part], 1)[0]
+  predict = lambda part: predictor.answers(model, [[part]], 1)[0].probability
   image = smooth_image(32, 32)
   found = blended(predict, image, (500, 500), (32, 32))
   np.testing.assert_array_equal(found, predict(image))
@@ -179,13 +179,13 @@ def test_few_large_pictures_wait_for_one_batch(monkeypatch, tmp_path):
   # Beyond two pictures of 3000 pixels: three wait, then the batch is predicted.
   monkeypatch.setattr(predictions, '_WAITING_PIXELS', 6000)
   batches = []
-  mean = predictor.mean_probabilities
+  answers = predictor.answers
 
-  def watch(model, parts, batch_size):
+  def watch(model, parts, batch_size, *, views):
     batches.append(len(parts))
-    return mean(model, parts, batch_size)
+    return answers(model, parts, batch_size, views=views)
 
-  monkeypatch.setattr(predictor, 'mean_probabilities', watch)
+  monkeypatch.setattr(predictor, 'answers', watch)
   flags = ('--input', tmp_path / 'in', '--output', tmp_path / 'out')
   assert cases.run(*flags, '--tiles', '64') == 0
   assert batches == [3, 3, 1]

@@ -136,7 +136,7 @@ def test_all_options_of_training_fit(architecture, encoder, width, size):
 
 @pytest.mark.parametrize(
   ('architecture', 'encoder', 'width', 'size'),
-  [('pspnet', 'resnet18', 64, 64), ('segnet', '', 2, 32)],
+  [('pspnet', 'efficientnet_lite0', 64, 64), ('segnet', '', 2, 32)],
 )
 def test_remat_changes_no_gradient(architecture, encoder, width, size):
   config = _config(architecture, encoder, width, size)

@@ -16,7 +16,8 @@ def made_up(number, seed=0):
   table = rng.normal(size=(number, len(signs.NAMES)))
   rows = [dict(zip(signs.NAMES, row, strict=True)) for row in table.tolist()]
   score = np.array([row['soft_dice'] - row['doubt'] for row in rows])
-  return rows, stats.logistic.cdf(2 + score + rng.normal(0, 0.3, number))
+  dice = stats.logistic.cdf(2 + score + rng.normal(0, 0.3, number))
+  return rows, dice, rng.normal(size=(number, 24))
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +26,7 @@ def calibration():
 
 
 def test_it_predicts_new_images(calibration):
-  rows, dice = made_up(600, seed=1)
+  rows, dice, _ = made_up(600, seed=1)
   expected = np.array([calibration.expected(row) for row in rows])
   assert stats.spearmanr(expected, dice).statistic > 0.9
   assert expected.mean() == pytest.approx(dice.mean(), abs=0.01)
@@ -50,7 +51,7 @@ def test_it_is_bounded_and_never_falls_with_the_soft_dice(calibration):
 
 
 def test_a_fifth_is_low_and_few_are_extreme(calibration):
-  rows, _ = made_up(600)
+  rows, _, _ = made_up(600)
   low = np.mean([calibration.is_low(row) for row in rows])
   assert low == pytest.approx(0.2, abs=0.005)
   far = np.mean([calibration.distance(r) > calibration.far for r in rows])
@@ -58,10 +59,10 @@ def test_a_fifth_is_low_and_few_are_extreme(calibration):
 
 
 def test_a_fifth_is_low_where_more_have_the_lowest_expected_dice():
-  rows, dice = made_up(600)
+  rows, dice, features = made_up(600)
   # Most images have one Dice, whatever their signs: one block of many.
   dice = np.maximum(dice, np.quantile(dice, 0.9))
-  found = expected_dice.fit(rows, dice, model={})
+  found = expected_dice.fit(rows, dice, features, model={})
   expected = np.array([found.expected(row) for row in rows])
   assert (expected == expected.min()).mean() > 0.2
   low = np.mean([found.is_low(row) for row in rows])
@@ -69,8 +70,8 @@ def test_a_fifth_is_low_where_more_have_the_lowest_expected_dice():
 
 
 def test_the_distance_is_that_of_mahalanobis():
-  rows, dice = made_up(5000)
-  found = expected_dice.fit(rows, dice, model={})
+  rows, dice, features = made_up(5000)
+  found = expected_dice.fit(rows, dice, features, model={})
   row = dict.fromkeys(signs.NAMES, 0.0) | {'red': 3.0, 'blue': -4.0}
   # Signs of unit variance that do not depend on each other: sqrt(9 + 16).
   assert found.distance(row) == pytest.approx(5, rel=0.05)
@@ -89,15 +90,15 @@ def test_the_same_images_give_the_same_file(tmp_path, calibration):
 
 
 def test_one_sign_that_never_differs_is_no_problem():
-  rows, dice = made_up(60)
+  rows, dice, features = made_up(60)
   rows = [{**row, 'edge_share': 0.0} for row in rows]
-  found = expected_dice.fit(rows, dice, model={})
+  found = expected_dice.fit(rows, dice, features, model={})
   assert 0 <= found.expected({**rows[0], 'edge_share': 1.0}) <= 1
 
 
 def test_all_alike_is_no_problem():
-  rows, _ = made_up(60)
-  found = expected_dice.fit(rows, [1.0] * 60, model={})
+  rows, _, features = made_up(60)
+  found = expected_dice.fit(rows, [1.0] * 60, features, model={})
   assert found.expected(rows[0]) == 1
 
 
@@ -123,6 +124,8 @@ def test_no_file_is_no_calibration(tmp_path):
     {'dice': [0.5]},
     {'far': float('nan')},
     {'scale': {}},
+    {'features': {'components': [[1.0]], 'mean': [1.0, 2.0]}},
+    {'features': None},
     None,
   ],
 )
@@ -132,6 +135,6 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path, calibration, change):
   if change is not None:
     text = json.dumps({**calibration.as_dict(), **change})
   path.write_text(text)
-  with pytest.raises(errors.InputError, match='remove it') as caught:
+  with pytest.raises(ValueError, match='damaged or of another') as caught:
     expected_dice.read(tmp_path)
   assert str(path) in str(caught.value)

@@ -31,13 +31,16 @@ def calibration():
     found = signs.describe(*lesion(seed), 0.5)
     described.append(found)
     dice.append(float(stats.logistic.cdf(found['soft_dice'])))
-  return expected_dice.fit(described, np.array(dice), model={})
+  features = np.random.default_rng(0).normal(size=(len(dice), 24))
+  return expected_dice.fit(described, np.array(dice), features, model={})
 
 
-def _cells(image, probability, calibration=None, mask=None):
+def _cells(image, probability, calibration=None, mask=None, features=None):
   mask = probability > 0.5 if mask is None else mask
   return review.cells(
-    review.examine(image, probability, mask, 0.5, calibration)
+    review.examine(
+      image, probability, mask, 0.5, calibration, features=features
+    )
   )
 
 
@@ -82,6 +85,18 @@ def test_what_is_no_lesion_is_unlike_the_training_images(calibration, name):
   spoiled = study.SPOILERS[name](image)
   assert review.UNLIKE in _reasons(spoiled, probability, calibration)
   assert review.UNLIKE not in _reasons(spoiled, probability)
+
+
+def test_what_the_network_does_not_know_is_unlike_them(calibration):
+  image, probability = lesion(0)
+  known, far = np.zeros(24), np.full(24, 3.0)
+  assert review.UNLIKE not in _reasons(image, probability, calibration)
+  for features, unlike in ((known, False), (far, True)):
+    found = _reasons(image, probability, calibration, features=features)
+    assert (review.UNLIKE in found) == unlike
+    # Without a calibration nothing is known.
+    found = _reasons(image, probability, features=features)
+    assert review.UNLIKE not in found
 
 
 def _mask(*pieces, shape=(450, 600)):

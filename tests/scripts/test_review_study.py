@@ -8,6 +8,7 @@ import review as study
 import review_columns
 from scipy import stats
 
+from skinseg_jax import calibrate_review
 from skinseg_jax.quality import signs
 
 
@@ -44,10 +45,13 @@ def test_the_tables_are_written(tmp_path):
   def examined():
     table = rng.normal(size=(80, len(signs.NAMES))).tolist()
     rows = [dict(zip(signs.NAMES, row, strict=True)) for row in table]
-    return rows, [float(stats.logistic.cdf(r['soft_dice'])) for r in rows]
+    dice = [float(stats.logistic.cdf(row['soft_dice'])) for row in rows]
+    return calibrate_review.Examined(rows, dice, rng.normal(size=(80, 24)))
 
   images = [rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)]
-  study.write_tables([('a/b', [examined()], examined(), images)], tmp_path)
+  known, see = examined(), lambda images: np.zeros((len(images), 24))
+  case = study.Case('a/b', [known], known.features, examined(), images, see)
+  study.write_tables([case], tmp_path)
   with (tmp_path / 'table.csv').open(newline='') as file:
     (row,) = csv.DictReader(file)
   assert row['run'] == 'a/b'

@@ -129,8 +129,8 @@ class _Held:
   def __init__(self, monkeypatch):
     self.free = threading.Event()
     self.sizes = []
-    self._whole = predictor.probabilities
-    monkeypatch.setattr(predictor, 'probabilities', self._hold)
+    self._whole = predictor.answers
+    monkeypatch.setattr(predictor, 'answers', self._hold)
 
   def _hold(self, model, images, size):
     self.sizes.append((len(images), size))
@@ -154,7 +154,9 @@ def test_the_answer_says_what_a_person_should_look_at(dark):
   disc[(rows - 32) ** 2 + (columns - 32) ** 2 < 200] = 60
   names = signs.NAMES
   table = [dict.fromkeys(names, 0.01 * i) for i in range(60)]
-  calibration = expected_dice.fit(table, [0.9] * 60, dark.step)
+  calibration = expected_dice.fit(
+    table, [0.9] * 60, np.zeros((60, 0)), dark.step
+  )
   with _served(dark) as client:
     plain = _send(client, _file(dark_left)).json()
     quiet = _send(client, _file(disc)).json()
@@ -354,7 +356,7 @@ def test_a_fault_of_the_model_fails_its_requests_only(dark, monkeypatch):
   with _served(dark) as client:
     with monkeypatch.context() as broken:
       fault = mock.Mock(side_effect=RuntimeError('a secret'))
-      broken.setattr(predictor, 'probabilities', fault)
+      broken.setattr(predictor, 'answers', fault)
       with pytest.raises(RuntimeError):  # For the log of the server.
         _send(client, png)
       quiet = testclient.TestClient(client.app, raise_server_exceptions=False)

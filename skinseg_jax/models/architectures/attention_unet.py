@@ -68,6 +68,18 @@ class AttentionUNet(nnx.Module):
     x = self.level(run(self.first, images), run)
     return plain.widened(self.head(x))
 
+  def deepest(self, images: jax.Array) -> jax.Array:
+    """The deepest features of the network.
+
+    Args:
+      images: As for `__call__`.
+
+    Returns:
+      [B, h, w, C].
+    """
+    run = layers.runner(self.remat)
+    return self.level.deepest(run(self.first, images), run)
+
 
 class _Bottom(nnx.Module):
   """The lowest level of the figure, and the way up from it."""
@@ -86,7 +98,10 @@ class _Bottom(nnx.Module):
     self.merge = _Merge(2 * features, features, **options)
 
   def __call__(self, x, run):
-    return self._join(x, run(self.down, x), run)
+    return self._join(x, self.deepest(x, run), run)
+
+  def deepest(self, x, run):
+    return run(self.down, x)
 
   def _join(self, x, below, run):
     below = run(self.up, below)
@@ -108,6 +123,9 @@ class _Level(_Bottom):
 
   def __call__(self, x, run):
     return self._join(x, self.below(run(self.down, x), run), run)
+
+  def deepest(self, x, run):
+    return self.below.deepest(run(self.down, x), run)
 
 
 class _ConvNorm(layers.ConvNorm):

@@ -12,7 +12,7 @@ from skinseg_jax.models.encoders import interface
 _FEATURES = 256
 
 
-class DeepLabV3(nnx.Module):
+class DeepLabV3(interface.OnEncoder):
   """DeepLabV3 (Chen et al., 2017, arXiv:1706.05587), on a dilated encoder.
 
   Equal to `deeplabv3_resnet50` of torchvision, without its auxiliary loss.

@@ -12,7 +12,7 @@ from skinseg_jax.models.encoders import interface
 _FEATURES, _SKIP = 256, 48
 
 
-class DeepLabV3Plus(nnx.Module):
+class DeepLabV3Plus(interface.OnEncoder):
   """DeepLabV3+ (Chen et al., 2018, arXiv:1802.02611), on a dilated encoder.
 
   Equal to `DeepLabV3Plus` of segmentation-models-pytorch. Unlike the paper's,

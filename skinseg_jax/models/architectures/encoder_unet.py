@@ -10,7 +10,7 @@ from skinseg_jax.models.encoders import interface
 _WIDTHS = (256, 128, 64, 32, 16)
 
 
-class EncoderUNet(nnx.Module):
+class EncoderUNet(interface.OnEncoder):
   """U-Net (Ronneberger et al., 2015, arXiv:1505.04597) on an encoder.
 
   Equal to `Unet` of segmentation-models-pytorch. Unlike the paper's: the

@@ -10,7 +10,7 @@ from skinseg_jax.models import layers, plain, resampling
 from skinseg_jax.models.encoders import interface
 
 
-class FCN(nnx.Module):
+class FCN(interface.OnEncoder):
   """Fully convolutional network (Long et al., 2015, arXiv:1411.4038).
 
   Equal to `fcn_resnet50` of torchvision, without its auxiliary loss.

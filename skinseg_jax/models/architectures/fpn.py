@@ -13,7 +13,7 @@ from skinseg_jax.models.encoders import interface
 _PYRAMID, _SEGMENTATION = 256, 128
 
 
-class FPN(nnx.Module):
+class FPN(interface.OnEncoder):
   """Feature pyramid network for segmentation, on an encoder.
 
   The pyramid is that of Lin et al., 2017 (arXiv:1612.03144), the branches those

@@ -14,7 +14,7 @@ from skinseg_jax.models.encoders import interface
 _LAST = 32
 
 
-class LinkNet(nnx.Module):
+class LinkNet(interface.OnEncoder):
   """LinkNet (Chaurasia and Culurciello, 2017, arXiv:1707.03718), on an encoder.
 
   Equal to `Linknet` of segmentation-models-pytorch. Unlike the paper's, the

@@ -13,7 +13,7 @@ from skinseg_jax.models.encoders import interface
 _WIDTHS, _ATTENTION = (256, 128, 64, 32, 16), 64
 
 
-class MANet(nnx.Module):
+class MANet(interface.OnEncoder):
   """Multi-scale attention net (Fan et al., 2020), on an encoder.
 
   Equal to `MAnet` of segmentation-models-pytorch. Two things there differ from

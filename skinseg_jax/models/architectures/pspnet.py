@@ -12,7 +12,7 @@ from skinseg_jax.models.encoders import interface
 _BINS, _FEATURES = (1, 2, 3, 6), 512
 
 
-class PSPNet(nnx.Module):
+class PSPNet(interface.OnEncoder):
   """Pyramid scene parsing network (Zhao et al., 2017, arXiv:1612.01105).
 
   Equal to `PSPNet` of segmentation-models-pytorch. Unlike the paper's, it uses
@@ -20,6 +20,8 @@ class PSPNet(nnx.Module):
   of a 3x3 convolution and has no auxiliary loss. The deeper stages of the
   encoder are there for its weights; they are never computed.
   """
+
+  DEPTH = 3
 
   def __init__(
     self,
@@ -38,7 +40,9 @@ class PSPNet(nnx.Module):
       rngs: Source of the initial weights.
     """
     self.encoder, self.remat = encoder, remat
-    self.decoder = _Decoder(encoder.features[3], dtype=dtype, rngs=rngs)
+    self.decoder = _Decoder(
+      encoder.features[self.DEPTH], dtype=dtype, rngs=rngs
+    )
     self.segmentation_head = blocks.Head(
       _FEATURES, upsampling=8, dtype=dtype, rngs=rngs
     )
@@ -55,8 +59,8 @@ class PSPNet(nnx.Module):
     Returns:
       Logits of lesion, float32, [B, H, W, 1].
     """
-    features = self.encoder(images, depth=3)
-    x = layers.runner(self.remat)(self.decoder, features[3])
+    features = self.encoder(images, depth=self.DEPTH)
+    x = layers.runner(self.remat)(self.decoder, features[-1])
     return self.segmentation_head(layers.dropout(x, 0.2, key, channels=True))
 
 

@@ -68,13 +68,29 @@ class ResUNetPlusPlus(nnx.Module):
     """
     del key
     run = layers.runner(self.remat)
-    features = [run(self.stem, images)]
-    for down in self.downs:
-      features.append(run(down, features[-1]))
-    x = run(self.bridge, features.pop())
+    x, features = self._down(images)
     for up in self.ups:
       x = run(up, features.pop(), x)
     return plain.widened(self.head(run(self.pyramid, x)))
+
+  def deepest(self, images: jax.Array) -> jax.Array:
+    """The deepest features of the network.
+
+    Args:
+      images: As for `__call__`.
+
+    Returns:
+      [B, h, w, C].
+    """
+    return self._down(images)[0]
+
+  def _down(self, images):
+    """The output of the bridge, and those of the stages above it."""
+    run = layers.runner(self.remat)
+    features = [run(self.stem, images)]
+    for down in self.downs:
+      features.append(run(down, features[-1]))
+    return run(self.bridge, features.pop()), features
 
 
 class _NormReluConv(nnx.Module):

@@ -64,16 +64,33 @@ class SegNet(nnx.Module):
     """
     del key
     run = layers.runner(self.remat)
+    x, pooled = self._down(images)
+    for stage in self.ups:
+      places, size = pooled.pop()
+      x = run(stage, resampling.unpool(x, places, size=size))
+    return plain.widened(self.head(x))
+
+  def deepest(self, images: jax.Array) -> jax.Array:
+    """The deepest features of the network.
+
+    Args:
+      images: As for `__call__`.
+
+    Returns:
+      [B, h, w, C].
+    """
+    return self._down(images)[0]
+
+  def _down(self, images):
+    """The last pooled features; for each pooling, the places and the size."""
+    run = layers.runner(self.remat)
     x, pooled = images, []
     for stage in self.downs:
       x = run(stage, x)
       size = x.shape[1:3]
       x, places = resampling.max_pool_with_places(x)
       pooled.append((places, size))
-    for stage in self.ups:
-      places, size = pooled.pop()
-      x = run(stage, resampling.unpool(x, places, size=size))
-    return plain.widened(self.head(x))
+    return x, pooled
 
 
 class _Stage(nnx.Module):

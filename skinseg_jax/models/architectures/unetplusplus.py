@@ -10,7 +10,7 @@ from skinseg_jax.models.encoders import interface
 _WIDTHS = (256, 128, 64, 32, 16)
 
 
-class UNetPlusPlus(nnx.Module):
+class UNetPlusPlus(interface.OnEncoder):
   """UNet++ (Zhou et al., 2018, arXiv:1807.10165) on an encoder.
 
   Equal to `UnetPlusPlus` of segmentation-models-pytorch. Unlike the paper's,

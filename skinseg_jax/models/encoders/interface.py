@@ -1,8 +1,9 @@
 """What the architectures need of an encoder."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
+from flax import nnx
 
 
 class Encoder(Protocol):
@@ -18,3 +19,26 @@ class Encoder(Protocol):
   def __call__(self, images: jax.Array, *, depth: int = 5) -> list[jax.Array]:
     """Computes the normalised images and the first `depth` features."""
     ...
+
+
+class OnEncoder(nnx.Module):
+  """A network on an encoder.
+
+  Attributes:
+    DEPTH: How many features of the encoder it uses.
+    encoder: The encoder.
+  """
+
+  DEPTH: ClassVar[int] = 5
+  encoder: Encoder
+
+  def deepest(self, images: jax.Array) -> jax.Array:
+    """The deepest features that the network computes.
+
+    Args:
+      images: RGB in [0, 1], float, [B, H, W, 3].
+
+    Returns:
+      [B, h, w, C].
+    """
+    return self.encoder(images, depth=self.DEPTH)[-1]

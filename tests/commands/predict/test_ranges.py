@@ -1,6 +1,9 @@
 """Ranges of the measures over the views of a picture."""
 
+import copy
 import csv
+import dataclasses
+import json
 
 import fake_model
 import numpy as np
@@ -8,7 +11,12 @@ import predict_cases as cases
 import pytest
 from PIL import Image
 
-from skinseg_jax.inference import predictor
+from skinseg_jax.inference import (
+  forward_pass,
+  predictions,
+  predictor,
+  trained_model,
+)
 from skinseg_jax.measures import lesion, spread
 
 _SIDE = 64
@@ -102,6 +110,68 @@ def test_masks_of_views_are_cleaned_as_the_mask(model, tmp_path):
     assert values[1] == float(row[name])
   # Without the hole, an outline of this size is at most as long as a square's.
   assert float(row['perimeter_px_high']) < 4 * float(row['area_px_high']) ** 0.5
+
+
+def test_each_picture_is_predicted_once(model, tmp_path, monkeypatch):
+  asked = []
+  each_view = forward_pass.each_view
+
+  def watch(graphdef, state, images, *, views):
+    asked.append((len(images), views))
+    return each_view(graphdef, state, images, views=views)
+
+  monkeypatch.setattr(forward_pass, 'each_view', watch)
+  _row(_blurred_disc(15, 200), tmp_path)
+  assert asked == [(1, 'dihedral')]
+
+
+def test_the_views_of_few_pictures_wait_for_their_files(
+  model, tmp_path, monkeypatch
+):
+  # Of two pictures, eight views each.
+  monkeypatch.setattr(predictions, '_WAITING_BYTES', 2 * 8 * 4 * _SIDE**2)
+  monkeypatch.setattr(predictor, 'BATCH_SIZE', 4)
+  for i in range(12):
+    Image.fromarray(_blurred_disc(12, 200)).save(tmp_path / f'{i}.png')
+  taken, waiting = [], []
+  result, answers = predictions._result, predictor.answers
+
+  def watch(*args, **options):
+    waiting.append(4 * len(waiting) - len(taken))
+    return answers(*args, **options)
+
+  monkeypatch.setattr(predictor, 'answers', watch)
+  monkeypatch.setattr(
+    predictions, '_result', lambda row: taken.append(row) or result(row)
+  )
+  flags = ('--input', tmp_path, '--output', tmp_path / 'out', '--measures')
+  assert cases.run(*flags) == 0
+  assert waiting == [0, 2, 2]
+
+
+def test_several_models_have_the_ranges_of_all_their_views(model):
+  other = dataclasses.replace(model, config=copy.deepcopy(model.config))
+  other.config.evaluation.test_time_augmentation = 'off'
+  both = trained_model.Ensemble([model, other], model.config)
+  image = _blurred_disc(15, 200)
+  found = predictor.Predictor(both).predict(image).spread()['area_px']
+  masks = [*_views(image), _views(image)[0]]
+  areas = [mask.sum() for mask in masks]
+  assert found.count == 9
+  assert found.deviation == pytest.approx(np.std(areas, ddof=1))
+
+
+def test_columns_of_another_version_are_not_mixed(model, tmp_path, capsys):
+  _row(_blurred_disc(15, 200), tmp_path)
+  path = tmp_path / 'out/predictions.json'
+  settings = json.loads(path.read_text())
+  settings['columns'].remove('views')
+  path.write_text(json.dumps(settings))
+  flags = ('--input', tmp_path / 'x.png', '--output', tmp_path / 'out')
+  assert cases.run(*flags, '--measures') == 2
+  error = capsys.readouterr().err
+  assert 'columns of the table' in error
+  assert '--overwrite' in error
 
 
 @pytest.mark.parametrize(

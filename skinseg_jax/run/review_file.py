@@ -5,7 +5,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from skinseg_jax.data import splits
 from skinseg_jax.quality import expected_dice
+from skinseg_jax.runtime import errors
 from skinseg_jax.weights import shared_model
 
 
@@ -26,7 +28,13 @@ def of_model(
   Raises:
     InputError: If the file is damaged or of another version.
   """
-  found = expected_dice.read(folder)
+  try:
+    found = expected_dice.read(folder)
+  except ValueError as error:
+    again = f'write it again with {command(folder, model["step"])}'
+    if folder == shared_model.SHIPPED:
+      again = f'{shared_model.again(folder)}.'
+    raise errors.InputError(f'{error}; {again}') from error
   if found is None:
     return None
   before = found.model
@@ -58,9 +66,17 @@ def command(folder: pathlib.Path, step: int) -> str:
     'python -m skinseg_jax.calibrate_review --workdir'
     f' {shlex.quote(str(folder))}'
   )
-  if shared_model.is_one(folder):  # It has no validation images.
+  if not _is_enough(folder):
     return (
       f'{words} --runs RUN; RUN is the folder of a run with the same network,'
       ' image size, threshold and views'
     )
   return f'{words} --checkpoint {step}'
+
+
+def _is_enough(folder: pathlib.Path) -> bool:
+  """Whether a run has enough validation images; a shared model has none."""
+  path = folder / 'split.csv'
+  if shared_model.is_one(folder) or not path.exists():
+    return False
+  return len(splits.read_split(path).validation) >= expected_dice.LEAST
