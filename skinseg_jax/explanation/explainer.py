@@ -173,14 +173,10 @@ def answer(
   Returns:
     `probability` and `spread`, as in `Explanation`.
   """
-  size = predictor.whole_batch(model, 1)
-  predicted = lambda several: predictor.view_probabilities(
-    model, [[image]], size, several=several
-  )[0]
-  found = views = predicted(False)
-  if len(found.each) == 1:
-    views = predicted(True)
-  return found.mean, np.std(views.each, axis=0)
+  (found,) = predictor.view_probabilities(
+    model, [[image]], predictor.whole_batch(model, 1), several=True
+  )
+  return found.mean, np.std(found.each, axis=0)
 
 
 def _choose(

@@ -99,7 +99,8 @@ class Prediction:
       By the name of the measure. Without a range if the model has one view.
     """
     masks = view_masks(self._each, self.mask.shape, self._threshold)
-    return spread_lib.spread(self.image, masks, pixel_spacing)
+    own = self.measures(pixel_spacing).orientation
+    return spread_lib.spread(self.image, masks, pixel_spacing, orientation=own)
 
 
 class Predictor:
@@ -300,14 +301,14 @@ def view_probabilities(
 ) -> list[Views]:
   """Predicts one batch with each member, and keeps what each view says.
 
-  A member has the views that it averages, or one.
+  A member has the views that it averages, or one. The mean is over these.
 
   Args:
     model: What predicts.
     images: N results of `resize`, at most `batch_size`.
     batch_size: Images in the compiled programs.
-    several: Whether members that average no views take as many as they can.
-      The mean is over these then.
+    several: Whether `each` has as many views as possible of members that
+      average none.
 
   Returns:
     One for each picture.
@@ -315,12 +316,13 @@ def view_probabilities(
   size = model.config.data.image_size
   means, each = [], []
   for member, own in _by_member(model, images):
-    logits = member.view_logits(
-      _batch(member, own, batch_size), several=several
-    )
+    batch = _batch(member, own, batch_size)
+    logits = member.view_logits(batch, several=False)
     means.append(
       np.asarray(forward_pass.probabilities(forward_pass.mean_of_views(logits)))
     )
+    if several and len(logits) == 1:
+      logits = member.view_logits(batch, several=True)
     each.append(np.asarray(forward_pass.probabilities(logits)))
   return [
     Views(
