@@ -183,7 +183,7 @@ def test_the_remedy_for_a_shared_model_works(
   picture = cases.picture(40, 60)[0]
   Image.fromarray(picture).save(tmp_path / 'x.png')
 
-  def mended():
+  def repaired():
     argv = _typed(capsys.readouterr().out)
     assert argv[-1] == 'RUN'
     calibrate_review.main([*argv[:-1], str(tiny_run[0])])
@@ -191,12 +191,12 @@ def test_the_remedy_for_a_shared_model_works(
 
   capsys.readouterr()
   assert skinseg_jax.load(output).predict(picture).expected_dice is None
-  mended()
+  repaired()
   (output / 'review.json').unlink()
   capsys.readouterr()
   flags = [f'--workdir={output}', f'--input={tmp_path / "x.png"}']
   predict.main(['predict', *flags, f'--output={tmp_path / "out"}'])
-  mended()
+  repaired()
 
 
 def test_another_model_of_the_same_step_has_no_expected_dice(folder, capsys):
