@@ -1,6 +1,7 @@
-"""Masks of one picture from turned and mirrored views of it."""
+"""Masks of one picture, and of turned and mirrored views of it."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -19,38 +20,55 @@ class Masks:
   """What a model says about a picture, with all pieces.
 
   Attributes:
-    mask: By the mean probability of all views, bool [H, W].
-    views: By each view of each member of the model, bool [H, W] each.
-    probability: The mean, float32 [H, W] in [0, 1].
+    mask: Whether a pixel is lesion, bool [H, W].
+    probability: Probability of lesion that the mask is from, as `predict` finds
+      it, float32 [h, w] in [0, 1], at the size of the model.
+    each: The same by each view of each member, float32 [V, h, w].
+    threshold: Probability above which a pixel is lesion, in (0, 1).
   """
 
   mask: np.ndarray
-  views: list[np.ndarray]
   probability: np.ndarray
+  each: np.ndarray
+  threshold: float
+
+  def views(self) -> Iterator[np.ndarray]:
+    """Yields the mask of each view, bool [H, W]."""
+    return predictor.view_masks(self.each, self.mask.shape, self.threshold)
 
 
-def predict(model: model_interface.AnyModel, image: np.ndarray) -> Masks:
+def predict(
+  model: model_interface.AnyModel,
+  image: np.ndarray,
+  size: tuple[int, int],
+  *,
+  bands: bool,
+) -> Masks:
   """Predicts a picture, and views of it.
 
-  They are the views that the model averages, so that the mask is that of
-  `predict`. Of a member that averages none, the picture and its mirror images
-  are taken, and where its input is square their quarter turns.
+  The mask averages the views that the model averages, as that of `predict`
+  does. `each` has these views. Of a member that averages none, it has the
+  picture and its mirror images, and where its input is square their quarter
+  turns.
 
   Args:
     model: Trained models.
-    image: RGB, uint8, [H, W, 3].
+    image: RGB, uint8, [height, width, 3].
+    size: Height and width of the masks.
+    bands: Whether views are needed. Without it, and without a lesion, `each` is
+      empty.
   """
   threshold = model.config.evaluation.threshold
   (found,) = predictor.view_probabilities(
     model,
     [predictor.resize(model, image)],
     predictor.whole_batch(model, 1),
-    several=True,
+    several=bands,
   )
-  size = (image.shape[0], image.shape[1])
-  mean = preprocessing.resize_probability(found.mean, size)
-  each = predictor.view_masks(found.each, size, threshold)
-  return Masks(mean > threshold, list(each), mean)
+  mask = preprocessing.resize_probability(found.mean, size) > threshold
+  # Copied: a part of an array keeps all of it in memory.
+  each = found.each if bands and mask.any() else found.each[:0].copy()
+  return Masks(mask, found.mean, each, threshold)
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
