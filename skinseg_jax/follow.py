@@ -12,7 +12,8 @@ with a lesion that is not dark, blurred or cut off. If all are, it is the first
 with a lesion. Pictures are registered to it by points of the skin.
 DIR/follow.csv has one row for each picture, DIR/LESION.html is a page for each
 lesion. A change counts if it is larger than 95 % of the differences between
-repeated pictures of one lesion.
+repeated pictures of one lesion. Changes are in the order of time, also where a
+picture is earlier than the reference.
 
 Files that cannot be read are listed and skipped; the exit code is then 3.
 Research software, not a medical device.
@@ -88,7 +89,8 @@ def _follow(
             noted.add(f'{visit.entry.path}: {visit.problem}')
           if visit.beyond:
             labels = ', '.join(what.label for what in visit.beyond)
-            changed.add(f'{visit.entry.path}: {labels}')
+            when = ' (earlier than the reference)' if visit.earlier else ''
+            changed.add(f'{visit.entry.path}{when}: {labels}')
   except OSError as error:
     raise errors.of_files(
       error,
@@ -171,9 +173,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--pixel_spacing',
     type=flags.millimetres,
     metavar='MM',
-    help="millimetres between pixels of each lesion's reference, if its file"
-    ' does not state it as DICOM files can; default: not known, lengths are in'
-    ' pixels of the reference',
+    help='millimetres between pixels of all pictures whose files do not state'
+    ' it as DICOM files can; pictures that it does not fit are reported;'
+    ' default: not known, lengths are in pixels of the reference',
   )
   add(
     '--overwrite',

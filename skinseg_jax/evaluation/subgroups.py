@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from skinseg_jax.measures import colour, skin
+from skinseg_jax.measures import colour, shape, skin
 from skinseg_jax.metrics import bootstrap, confusion
 
 UNKNOWN = 'unknown'
@@ -90,10 +90,9 @@ def measure(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
       structures, see `skin.hair`. NaN if there is no skin.
   """
   lesion = mask > 0
-  edge = (lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1])
   return {
     'lesion_area': float(lesion.mean()),
-    'touches_border': float(any(side.any() for side in edge)),
+    'touches_border': float(shape.touches_border(lesion)),
     'contrast': _contrast(image, lesion),
     'hair': _hair(image, lesion),
   }

@@ -6,7 +6,9 @@ the lesion is the same.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +63,30 @@ MEASURES = (
 )
 
 
+def _minus_skin(name: str) -> Callable[[lesion.Measures], float | None]:
+  def difference(measures: lesion.Measures) -> float | None:
+    inside = getattr(measures, f'lesion_{name}')
+    around = getattr(measures, f'skin_{name}')
+    return None if inside is None or around is None else inside - around
+
+  return difference
+
+
+# Of measures taken with the pixel spacing in the unit of the lengths.
+_VALUES: spread.Values = {
+  'area': operator.attrgetter('area_mm2'),
+  'diameter': operator.attrgetter('largest_diameter_mm'),
+  'perimeter': operator.attrgetter('perimeter_mm'),
+  'asymmetry_major': operator.attrgetter('asymmetry_major'),
+  'asymmetry_minor': operator.attrgetter('asymmetry_minor'),
+  'lightness': _minus_skin('lightness'),
+  'red_green': _minus_skin('a'),
+  'yellow_blue': _minus_skin('b'),
+}
+
+
 class Value(NamedTuple):
-  """A measure, and its quantiles .05 and .95 as `spread.describe` has them."""
+  """A measure, and its quantiles .05 and .95 as `spread.spread` has them."""
 
   value: float | None
   low: float | None
@@ -70,11 +94,11 @@ class Value(NamedTuple):
 
 
 class Change(NamedTuple):
-  """Change from the reference.
+  """Change between two pictures, in the order of time.
 
   Attributes:
-    amount: Ratio to its value for lengths and areas, otherwise the
-      difference from it.
+    amount: Later value divided by the earlier one for lengths and areas,
+      otherwise the later value minus the earlier one.
     beyond: Whether it is larger than the limit of the measure.
   """
 
@@ -85,7 +109,7 @@ class Change(NamedTuple):
 def measure(
   image: np.ndarray,
   mask: np.ndarray,
-  views: Sequence[np.ndarray],
+  views: Iterable[np.ndarray],
   step: float,
 ) -> dict[str, Value]:
   """Measures a lesion and how much that depends on the view.
@@ -93,53 +117,33 @@ def measure(
   Args:
     image: RGB, uint8, [H, W, 3].
     mask: bool, [H, W].
-    views: Masks of several views, bool, [H, W] each.
+    views: Masks of several views, bool, [H, W] each; taken one by one.
     step: Width of a pixel in the unit of the lengths.
 
   Returns:
     By the names in `MEASURES`.
   """
-  one = values(lesion.measure(image, mask, (step, step)))
-  each = [values(lesion.measure(image, view, (step, step))) for view in views]
-  found = {}
-  for name, value in one.items():
-    range_ = spread.describe([row[name] for row in each])
-    found[name] = Value(value, range_.low, range_.high)
-  return found
-
-
-def values(measures: lesion.Measures) -> dict[str, float | None]:
-  """The values that are followed, by the names in `MEASURES`.
-
-  Args:
-    measures: Measured with the pixel spacing in the unit of the lengths.
-  """
-  minus = lambda a, b: None if a is None or b is None else a - b
+  found = lesion.measure(image, mask, (step, step))
+  ranges = spread.spread(image, views, (step, step), values=_VALUES)
   return {
-    'area': measures.area_mm2,
-    'diameter': measures.largest_diameter_mm,
-    'perimeter': measures.perimeter_mm,
-    'asymmetry_major': measures.asymmetry_major,
-    'asymmetry_minor': measures.asymmetry_minor,
-    'lightness': minus(measures.lesion_lightness, measures.skin_lightness),
-    'red_green': minus(measures.lesion_a, measures.skin_a),
-    'yellow_blue': minus(measures.lesion_b, measures.skin_b),
+    name: Value(value(found), ranges[name].low, ranges[name].high)
+    for name, value in _VALUES.items()
   }
 
 
 def compare(
-  what: Measure, reference: float | None, other: float | None
+  what: Measure, earlier: float | None, later: float | None
 ) -> Change | None:
-  """Compares a value with that of the reference; None if one is missing.
+  """Compares two values in the order of time; None if one is missing.
 
-  Lengths and areas have to be in one unit, that of the reference above 0. One
-  of 0 is a change beyond every limit.
+  Lengths and areas have to be in one unit. If one of the two is 0, that is a
+  change beyond every limit.
   """
-  if reference is None or other is None:
+  if earlier is None or later is None:
     return None
   if what.relative:
-    ratio = other / reference
-    if not ratio:
-      return Change(0.0, True)
+    if not earlier or not later:
+      return Change(math.inf if later else 0.0, True)
+    ratio = later / earlier
     return Change(ratio, max(ratio, 1 / ratio) > what.limit)
-  return Change(other - reference, abs(other - reference) > what.limit)
+  return Change(later - earlier, abs(later - earlier) > what.limit)

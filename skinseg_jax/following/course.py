@@ -9,6 +9,7 @@ import numpy as np
 from skinseg_jax.data import pictures, preprocessing
 from skinseg_jax.following import changes, registration, series, views
 from skinseg_jax.inference import model_interface
+from skinseg_jax.measures import shape
 from skinseg_jax.quality import expected_dice, review
 from skinseg_jax.runtime import errors
 
@@ -36,12 +37,16 @@ class Visit:
     poor: Why the picture is not the reference although it comes earlier, or why
       the reference is not a good one; separated by '; ', otherwise ''.
     reasons: Why a person should look at the outline, separated by '; '.
+    earlier: Whether the picture comes before the reference.
     scale: Pixels of the reference file for one of this file, where registered.
     degrees: Turn onto the reference, clockwise as seen.
     points: Points of the skin that agree.
     unit: Of lengths: 'mm', 'px' of the reference, or 'own px'.
+    spacing: Millimetres between pixels of the file that lengths are measured
+      with; None where they are in pixels.
     values: By the names in `changes.MEASURES`; empty without a lesion.
-    changed: Changes from the reference, by name, where they make sense.
+    changed: Changes in the order of time, from the earlier to the later of this
+      picture and the reference, by name, where they make sense.
     picture: As it lies on the reference where it is registered, RGB, uint8
       [H, W, 3]; None if the file cannot be read.
     mask: The lesion on `picture`, bool [H, W]; all that was found if nothing
@@ -54,10 +59,12 @@ class Visit:
   problem: str = ''
   poor: str = ''
   reasons: str = ''
+  earlier: bool = False
   scale: float | None = None
   degrees: float | None = None
   points: int | None = None
   unit: str = ''
+  spacing: float | None = None
   values: dict[str, changes.Value] = dataclasses.field(default_factory=dict)
   changed: dict[str, changes.Change] = dataclasses.field(default_factory=dict)
   picture: np.ndarray | None = None
@@ -68,6 +75,14 @@ class Visit:
   def several(self) -> bool:
     """Whether the picture shows several lesions."""
     return review.SEVERAL in self.reasons.split('; ')
+
+  def change(
+    self, what: changes.Measure, reference: float | None, own: float | None
+  ) -> changes.Change | None:
+    """The change between values of the reference and of this picture."""
+    if self.earlier:
+      return changes.compare(what, own, reference)
+    return changes.compare(what, reference, own)
 
   @property
   def beyond(self) -> list[changes.Measure]:
@@ -86,16 +101,18 @@ class _Seen:
   image: np.ndarray
   reduction: float
   masks: views.Masks
-  # Millimetres between rows and columns of the file, if it states them.
+  # Millimetres between rows and columns of the file, if it states them;
+  # otherwise `given` is what the user says of its pixels.
   stated: tuple[float, float] | None
+  given: float | None
   reasons: tuple[str, ...]
 
   @property
   def spacing(self) -> float | None:
-    """What is stated of square pixels; registration has one scale."""
+    """What is known of square pixels; registration has one scale."""
     if self.stated and math.isclose(*self.stated, rel_tol=0.01):
       return math.sqrt(math.prod(self.stated))
-    return None
+    return self.given
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,66 +142,71 @@ def follow(
   Args:
     one: The lesion.
     model: Trained models.
-    pixel_spacing: Millimetres between pixels of the reference, if its file
-      does not state it; None if not known.
+    pixel_spacing: Millimetres between pixels of all pictures whose files do
+      not state it; None if not known.
     calibration: What `calibrate_review` learned for the model, for the review.
     bands: Whether to measure the outline of each view as well.
 
   Returns:
     One for each entry, in order.
   """
-  see = lambda entry: _see(entry, model, calibration, bands)
-  chosen, poor = _choose(one.entries, see)
-  reference = chosen and _reference(*chosen, pixel_spacing)
+  see = lambda entry: _see(entry, model, pixel_spacing, calibration, bands)
+  seen: dict[series.Entry, _Seen | str] = {}
+  chosen, poor = _choose(one.entries, see, seen)
+  reference = _reference(*chosen) if chosen else None
+  earlier = reference is not None
   visits = []
   for entry in one.entries:
     if reference and entry == reference.visit.entry:
-      visits.append(reference.visit)
+      visit, earlier = reference.visit, False
     else:
-      visits.append(_visit(entry, see, reference))
-    visits[-1].poor = poor.get(entry, '')
+      look = seen.pop(entry) if entry in seen else see(entry)
+      visit = _visit(entry, look, reference)
+      visit.earlier = earlier
+      if reference:
+        _compare(visit, reference.visit)
+    visit.poor = poor.get(entry, '')
+    visits.append(visit)
   return visits
 
 
 def _choose(
-  entries: Sequence[series.Entry], see: Callable[[series.Entry], '_Seen']
-) -> tuple[tuple[series.Entry, '_Seen'] | None, dict[series.Entry, str]]:
-  """Finds the reference, and what is wrong with those that come earlier.
+  entries: Sequence[series.Entry],
+  see: Callable[[series.Entry], _Seen | str],
+  seen: dict[series.Entry, _Seen | str],
+) -> tuple[tuple[series.Entry, _Seen] | None, dict[series.Entry, str]]:
+  """Finds the reference, and what `Visit.poor` says of each picture.
 
-  Pictures before the reference are seen once more later: only one is kept in
-  memory.
+  Args:
+    entries: The pictures.
+    see: Looks at one.
+    seen: Takes what was seen of the pictures up to the reference, so that none
+      is predicted twice.
   """
   first = None
   poor: dict[series.Entry, str] = {}
   for entry in entries:
-    try:
-      seen = see(entry)
-    except errors.InputError:
+    look = seen[entry] = see(entry)
+    if isinstance(look, str) or not look.masks.mask.any():
       continue
-    if not seen.masks.mask.any():
-      continue
-    why = [reason for reason in seen.reasons if reason in _POOR]
-    if _cut(views.largest(seen.masks.mask)):
+    why = [reason for reason in look.reasons if reason in _POOR]
+    if shape.touches_border(views.largest(look.masks.mask)):
       why.append(review.BORDER)
     if not why:
-      return (entry, seen), poor
-    first = first or (entry, seen)
+      return (entry, look), poor
+    first = first or (entry, look)
     poor[entry] = '; '.join(why)
-  return first, poor
+  return first, {first[0]: poor[first[0]]} if first else {}
 
 
 def _visit(
-  entry: series.Entry,
-  see: Callable[[series.Entry], '_Seen'],
-  reference: _Reference | None,
+  entry: series.Entry, seen: _Seen | str, reference: _Reference | None
 ) -> Visit:
   """One picture that is not the reference."""
-  try:
-    seen = see(entry)
-  except errors.InputError as error:
-    return Visit(entry, SKIPPED, str(error))
+  if isinstance(seen, str):
+    return Visit(entry, SKIPPED, seen)
   if reference and seen.masks.mask.any():
-    return _compared(entry, seen, reference)
+    return _placed(entry, seen, reference)
   return Visit(
     entry,
     NOTHING,
@@ -197,34 +219,41 @@ def _visit(
 def _see(
   entry: series.Entry,
   model: model_interface.AnyModel,
+  pixel_spacing: float | None,
   calibration: expected_dice.Calibration | None,
   bands: bool,
-) -> _Seen:
+) -> _Seen | str:
+  """Looks at one picture; says why if its file cannot be read."""
+  name = str(entry.path)
   try:
     data = entry.path.read_bytes()
+    image = preprocessing.decode_image(data, name)
+    stated = pictures.pixel_spacing(data, name)
   except OSError as error:
-    raise errors.InputError(f'{entry.path}: unreadable ({error})') from error
-  name = str(entry.path)
-  image = preprocessing.decode_image(data, name)
-  spacing = pictures.pixel_spacing(data, name)
+    return f'{name}: unreadable ({error})'
+  except errors.InputError as error:
+    return str(error)
   height, width = image.shape[:2]
   reduction = min(1.0, _SIDE / max(height, width))
-  image = preprocessing.resize_image(
-    image,
-    (max(1, round(height * reduction)), max(1, round(width * reduction))),
-  )
-  masks = views.predict(model, image)
-  if not bands:
-    masks.views.clear()
+  size = max(1, round(height * reduction)), max(1, round(width * reduction))
+  # The model is given the picture itself, as `predict` does.
+  masks = views.predict(model, image, size, bands=bands)
   about = review.examine(
     preprocessing.resize_image(image, model.config.data.image_size),
     masks.answer.probability,
     masks.mask,
-    model.config.evaluation.threshold,
+    masks.threshold,
     calibration,
     features=masks.answer.features,
   )
-  return _Seen(image, reduction, masks, spacing, about.reasons)
+  return _Seen(
+    preprocessing.resize_image(image, size),
+    reduction,
+    masks,
+    stated,
+    None if stated else pixel_spacing,
+    about.reasons,
+  )
 
 
 def _unused(seen: _Seen, used: float | None) -> str:
@@ -235,9 +264,9 @@ def _unused(seen: _Seen, used: float | None) -> str:
     used: Millimetres between pixels of the file as lengths have it, or None if
       they are in pixels.
   """
-  if not seen.stated:
-    return ''
   if not seen.spacing:
+    if not seen.stated:
+      return ''
     height, width = seen.stated
     return (
       f'its pixels of {height:g} x {width:g} mm are not square, so this spacing'
@@ -245,8 +274,9 @@ def _unused(seen: _Seen, used: float | None) -> str:
     )
   if used and math.isclose(used, seen.spacing, rel_tol=_SPACING_TOLERANCE):
     return ''
-  instead = f': lengths are measured with {used:.3g} mm' if used else ''
-  return f'its spacing of {seen.spacing:.3g} mm is not used{instead}'
+  which = 'its spacing of' if seen.stated else 'the --pixel_spacing of'
+  instead = f': registration gives {used:.3g} mm' if used else ''
+  return f'{which} {seen.spacing:.3g} mm is not used{instead}'
 
 
 def _measured(
@@ -258,39 +288,32 @@ def _measured(
   unit: str,
 ) -> Visit:
   """Measures one piece of the mask, and what each view has at its place."""
-  each = [views.piece_at(view, lesion) for view in seen.masks.views]
+  each = (views.piece_at(view, lesion) for view in seen.masks.views())
   return Visit(
     entry,
     status,
     reasons='; '.join(seen.reasons),
     unit=unit,
+    spacing=step * seen.reduction if unit == 'mm' else None,
     values=changes.measure(seen.image, lesion, each, step),
     picture=seen.image,
     mask=lesion,
-    cut=_cut(lesion),
+    cut=shape.touches_border(lesion),
   )
 
 
-def _cut(lesion: np.ndarray) -> bool:
-  """Whether a lesion has a pixel at the edge of its picture."""
-  sides = lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]
-  return any(bool(side.any()) for side in sides)
-
-
-def _reference(
-  entry: series.Entry, seen: _Seen, pixel_spacing: float | None
-) -> _Reference:
-  spacing = seen.spacing or pixel_spacing
-  step = (spacing or 1.0) / seen.reduction
+def _reference(entry: series.Entry, seen: _Seen) -> _Reference:
+  step = (seen.spacing or 1.0) / seen.reduction
   lesion = views.largest(seen.masks.mask)
-  unit = 'mm' if spacing else 'px'
+  unit = 'mm' if seen.spacing else 'px'
   visit = _measured(entry, REFERENCE, seen, lesion, step, unit)
-  visit.problem = _unused(seen, spacing)
+  visit.problem = _unused(seen, seen.spacing)
   points = registration.find_points(seen.image, seen.masks.mask)
   return _Reference(visit, seen, points, step)
 
 
-def _compared(entry: series.Entry, seen: _Seen, reference: _Reference) -> Visit:
+def _placed(entry: series.Entry, seen: _Seen, reference: _Reference) -> Visit:
+  """Registers a picture where that is possible, and measures its lesion."""
   points = registration.find_points(seen.image, seen.masks.mask)
   try:
     found = registration.register(reference.points, points)
@@ -299,28 +322,31 @@ def _compared(entry: series.Entry, seen: _Seen, reference: _Reference) -> Visit:
     step = 1 / seen.reduction
     visit = _measured(entry, ALONE, seen, lesion, step, 'own px')
     visit.problem = '; '.join(filter(None, [str(error), _unused(seen, None)]))
-    if visit.several or reference.visit.several:
-      visit.problem += (
-        '; it or the reference shows several lesions, so nothing is compared'
-      )
-      return visit
-  else:
-    visit = _registered(entry, seen, reference, found)
-    if not visit.values:
-      return visit
+    return visit
+  return _registered(entry, seen, reference, found)
+
+
+def _compare(visit: Visit, reference: Visit) -> None:
+  """Adds what changed, where that makes sense."""
+  if not visit.values:
+    return
+  if visit.status == ALONE and (visit.several or reference.several):
+    visit.problem += (
+      '; it or the reference shows several lesions, so nothing is compared'
+    )
+    return
   for what in changes.MEASURES:
     if what.relative and visit.status != REGISTERED:
       continue
-    if what.whole and (visit.cut or reference.visit.cut):
+    if what.whole and (visit.cut or reference.cut):
       continue
-    change = changes.compare(
+    change = visit.change(
       what,
-      reference.visit.values[what.name].value,
+      reference.values[what.name].value,
       visit.values[what.name].value,
     )
     if change:
       visit.changed[what.name] = change
-  return visit
 
 
 def _registered(
@@ -339,9 +365,7 @@ def _registered(
     step = reference.step * found.scale
     unit = reference.visit.unit
     visit = _measured(entry, REGISTERED, seen, lesion, step, unit)
-    visit.problem = _unused(
-      seen, step * seen.reduction if unit == 'mm' else None
-    )
+    visit.problem = _unused(seen, visit.spacing)
   else:
     lesion = seen.masks.mask
     visit = Visit(

@@ -25,8 +25,8 @@ _DARK = 40
 _MOST_POINTS, _CONTRAST = 2000, 0.02
 # A point's nearest counterpart is this much nearer than the second one.
 _NEARER = 0.8
-# Largest distance of points that agree, as a share of the first picture's
-# longer side: 3 pixels of 600.
+# Largest distance of points that agree, as a share of the reference's longer
+# side: 3 pixels of 600.
 _TOLERANCE = 0.005
 # What is needed: points that agree, the range of the scale, and the largest
 # standard error of the scale.
@@ -55,11 +55,11 @@ class Points(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Similarity:
-  """Places of the first picture for those of another one.
+  """Places of the reference for those of another picture.
 
   Attributes:
     matrix: Float [2, 3]; (column, row, 1) of the other picture to (column, row)
-      of the first.
+      of the reference.
     points: Points that agree.
   """
 
@@ -68,12 +68,12 @@ class Similarity:
 
   @property
   def scale(self) -> float:
-    """Pixels of the first picture for one of the other."""
+    """Pixels of the reference for one of the other picture."""
     return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
 
   @property
   def degrees(self) -> float:
-    """Turn of the other picture onto the first, clockwise as seen."""
+    """Turn of the other picture onto the reference, clockwise as seen."""
     return math.degrees(math.atan2(self.matrix[1, 0], self.matrix[0, 0]))
 
 
@@ -115,8 +115,8 @@ def find_points(image: np.ndarray, lesion: np.ndarray) -> Points:
   return Points(places, descriptors, max(lesion.shape))
 
 
-def register(first: Points, other: Points) -> Similarity:
-  """Estimates the similarity transform from another picture to the first.
+def register(reference: Points, other: Points) -> Similarity:
+  """Estimates the similarity transform from another picture to the reference.
 
   Raises:
     RefusedError: If fewer than eight points agree, or the scale is outside 0.25
@@ -124,14 +124,14 @@ def register(first: Points, other: Points) -> Similarity:
   """
   import cv2  # An optional package.
 
-  source, target = _matches(first, other)
+  source, target = _matches(reference, other)
   matrix = None
   if len(source) > 1:
     matrix, agree = cv2.estimateAffinePartial2D(
       source,
       target,
       method=cv2.RANSAC,
-      ransacReprojThreshold=_TOLERANCE * first.side,
+      ransacReprojThreshold=_TOLERANCE * reference.side,
       maxIters=5000,
       confidence=0.999,
     )
@@ -159,12 +159,12 @@ def register(first: Points, other: Points) -> Similarity:
 def aligned(
   picture: np.ndarray, similarity: Similarity, size: tuple[int, int]
 ) -> np.ndarray:
-  """A picture as it lies on the first one; black where it shows nothing.
+  """A picture as it lies on the reference; black where it shows nothing.
 
   Args:
     picture: uint8 [H, W, 3], or a mask, bool [H, W].
-    similarity: From this picture to the first.
-    size: Height and width of the first picture.
+    similarity: From this picture to the reference.
+    size: Height and width of the reference.
 
   Returns:
     The same type, [height, width] or [height, width, 3].
@@ -184,11 +184,11 @@ def aligned(
 def brought_back(
   mask: np.ndarray, similarity: Similarity, size: tuple[int, int]
 ) -> np.ndarray:
-  """A mask of the first picture as it lies on another one.
+  """A mask of the reference as it lies on another picture.
 
   Args:
     mask: bool [H, W].
-    similarity: From the other picture to the first.
+    similarity: From the other picture to the reference.
     size: Height and width of the other picture.
 
   Returns:
@@ -204,28 +204,28 @@ def brought_back(
   ).view(bool)
 
 
-def _matches(first: Points, other: Points) -> tuple[np.ndarray, np.ndarray]:
+def _matches(reference: Points, other: Points) -> tuple[np.ndarray, np.ndarray]:
   """Places of points that are each other's nearest: float32 [M, 2] each."""
   import cv2  # An optional package.
 
-  if min(len(first.places), len(other.places)) < 2:
+  if min(len(reference.places), len(other.places)) < 2:
     return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
   matcher = cv2.BFMatcher()
   back = {
     match.queryIdx: match.trainIdx
-    for match in matcher.match(first.descriptors, other.descriptors)
+    for match in matcher.match(reference.descriptors, other.descriptors)
   }
   kept = [
     best
     for best, second in matcher.knnMatch(
-      other.descriptors, first.descriptors, k=2
+      other.descriptors, reference.descriptors, k=2
     )
     if best.distance < _NEARER * second.distance
     and back[best.trainIdx] == best.queryIdx
   ]
   return (
     other.places[[match.queryIdx for match in kept]],
-    first.places[[match.trainIdx for match in kept]],
+    reference.places[[match.trainIdx for match in kept]],
   )
 
 

@@ -7,7 +7,7 @@ from skinseg_jax.runtime import spreadsheets
 
 COLUMNS = (
   'lesion', 'number', 'date', 'file', 'status', 'problem', 'poor_reference',
-  'needs_review', 'scale', 'degrees', 'points', 'unit',
+  'needs_review', 'order', 'scale', 'degrees', 'points', 'unit', 'pixel_mm',
   *(
     f'{what.name}{ending}'
     for what in changes.MEASURES
@@ -20,7 +20,11 @@ def rows(
   one: series.Series, visits: Sequence[course.Visit]
 ) -> Iterator[dict[str, str]]:
   """The rows of a lesion, by the names in `COLUMNS`; '' for no value."""
+  compared = any(visit.status == course.REFERENCE for visit in visits)
   for number, visit in enumerate(visits, 1):
+    order = 'earlier' if visit.earlier else 'later'
+    if visit.status == course.REFERENCE or not compared:
+      order = ''
     cells: dict[str, object] = {
       'lesion': one.lesion,
       'number': number,
@@ -30,10 +34,12 @@ def rows(
       'problem': visit.problem,
       'poor_reference': visit.poor,
       'needs_review': visit.reasons,
+      'order': order,
       'scale': visit.scale,
       'degrees': visit.degrees,
       'points': visit.points,
       'unit': visit.unit,
+      'pixel_mm': visit.spacing,
     }
     for name, value in visit.values.items():
       cells |= {

@@ -1,6 +1,7 @@
-"""Masks of one picture from turned and mirrored views of it."""
+"""Masks of one picture, and of turned and mirrored views of it."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -19,38 +20,50 @@ class Masks:
   """What a model says about a picture, with all pieces.
 
   Attributes:
-    mask: That of `predict`, bool [H, W].
-    views: By each view of each member of the model, bool [H, W] each.
+    mask: Whether a pixel is lesion, bool [H, W].
     answer: What the model says at its own size.
+    threshold: Probability above which a pixel is lesion, in (0, 1).
   """
 
   mask: np.ndarray
-  views: list[np.ndarray]
   answer: predictor.Answer
+  threshold: float
+
+  def views(self) -> Iterator[np.ndarray]:
+    """Yields the mask of each view, bool [H, W]."""
+    views = self.answer.views
+    return predictor.view_masks(views, self.mask.shape, self.threshold)
 
 
-def predict(model: model_interface.AnyModel, image: np.ndarray) -> Masks:
+def predict(
+  model: model_interface.AnyModel,
+  image: np.ndarray,
+  size: tuple[int, int],
+  *,
+  bands: bool,
+) -> Masks:
   """Predicts a picture, and views of it.
 
-  They are the views that the model averages. Of a member that averages none,
-  the picture and its mirror images are taken, and where its input is square
-  their quarter turns.
+  The mask is that of `predict`. Views are kept as `predictor.answers` keeps
+  several.
 
   Args:
     model: Trained models.
-    image: RGB, uint8, [H, W, 3].
+    image: RGB, uint8, [height, width, 3].
+    size: Height and width of the masks.
+    bands: Whether to keep views. Without a lesion none are kept.
   """
   threshold = model.config.evaluation.threshold
   (found,) = predictor.answers(
     model,
     [predictor.resize(model, image)],
     predictor.whole_batch(model, 1),
-    views='several',
+    views='several' if bands else 'none',
   )
-  size = (image.shape[0], image.shape[1])
-  mean = preprocessing.resize_probability(found.probability, size)
-  each = predictor.view_masks(found.views, size, threshold)
-  return Masks(mean > threshold, list(each), found)
+  mask = preprocessing.resize_probability(found.probability, size) > threshold
+  if not mask.any():
+    found = found._replace(views=found.views[:0].copy())
+  return Masks(mask, found, threshold)
 
 
 def largest(mask: np.ndarray) -> np.ndarray:

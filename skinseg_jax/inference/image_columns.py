@@ -80,9 +80,13 @@ def measures(
   """
   from skinseg_jax.measures import lesion, spread
 
-  cells = lesion.columns(lesion.measure(image, mask, pixel_spacing))
+  found = lesion.measure(image, mask, pixel_spacing)
+  cells = lesion.columns(found)
   if count > 1:
-    for name, range_ in spread.spread(image, views, pixel_spacing).items():
+    ranges = spread.spread(
+      image, views, pixel_spacing, orientation=found.orientation
+    )
+    for name, range_ in ranges.items():
       if range_.low is not None and range_.high is not None:
         cells |= {name + _LOW: range_.low, name + _HIGH: range_.high}
   return {

@@ -114,7 +114,8 @@ class Prediction:
       By the name of the measure. Without a range if the model has one view.
     """
     masks = view_masks(self._answer.views, self.mask.shape, self._threshold)
-    return spread_lib.spread(self.image, masks, pixel_spacing)
+    own = self.measures(pixel_spacing).orientation
+    return spread_lib.spread(self.image, masks, pixel_spacing, orientation=own)
 
 
 class Predictor:

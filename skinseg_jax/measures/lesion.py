@@ -125,7 +125,6 @@ def measure(
   """
   _check(image, mask, pixel_spacing)
   around = skin.examine(image, mask)
-  edge = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
   area = int(mask.sum())
   # Shapes need only the part of the picture with the lesion.
   part = (
@@ -145,7 +144,7 @@ def measure(
   return Measures(
     area_share=area / mask.size,
     pieces=ndimage.label(part, np.ones((3, 3)))[1] if area else 0,
-    touches_border=any(bool(side.any()) for side in edge),
+    touches_border=shape.touches_border(mask),
     area_px=area,
     ita=around.ita,
     ita_reason=around.reason,

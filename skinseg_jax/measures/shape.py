@@ -1,4 +1,4 @@
-"""Lengths, moments and symmetry of a mask.
+"""Lengths, moments, symmetry and place of a mask.
 
 Coordinates are (row, column) times the pixel spacing, so pixels need not be
 square. Everything is about the whole mask: all its pieces, and its holes.
@@ -34,6 +34,12 @@ class Axes:
   major: np.ndarray
   eccentricity: float
   orientation: float | None
+
+
+def touches_border(mask: np.ndarray) -> bool:
+  """Whether a mask, bool [H, W], has a pixel at the edge of its picture."""
+  edge = mask[0], mask[-1], mask[:, 0], mask[:, -1]
+  return any(bool(side.any()) for side in edge)
 
 
 def perimeter(mask: np.ndarray, spacing: tuple[float, float]) -> float:

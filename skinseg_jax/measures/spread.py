@@ -1,7 +1,8 @@
 """How much measures differ between several masks of one picture."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,8 +14,11 @@ _QUANTILES = (0.05, 0.95)
 NAMES = tuple(
   field.name
   for field in dataclasses.fields(lesion.Measures)
-  if field.type is not str
+  if field.name != 'ita_reason'
 )
+# What is described: values of the measures of a mask, by name.
+Values = Mapping[str, Callable[[lesion.Measures], float | None]]
+_ALL: Values = {name: operator.attrgetter(name) for name in NAMES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,9 @@ def spread(
   image: np.ndarray,
   masks: Iterable[np.ndarray],
   pixel_spacing: tuple[float, float] | None = None,
+  *,
+  values: Values = _ALL,
+  orientation: float | None = None,
 ) -> dict[str, Spread]:
   """Measures each mask and describes how the measures differ.
 
@@ -52,41 +59,47 @@ def spread(
     image: RGB, uint8, [H, W, 3].
     masks: Whether a pixel is lesion, bool, [H, W] each; taken one by one.
     pixel_spacing: As for `lesion.measure`.
+    values: What to describe; default: all measures in `NAMES`.
+    orientation: Of the mask that the spread is shown with, in degrees.
 
   Returns:
-    By the names in `NAMES`. `touches_border` counts as 1 and 0.
-    An orientation has no beginning: its quantiles are about its mean direction,
+    By the names in `values`. `touches_border` counts as 1 and 0.
+    An orientation has no beginning. Its quantiles are about the mean direction
+    of the axes, at the end of it that is within 90 degrees of `orientation`,
     and may lie outside (-90, 90].
 
   Raises:
     InputError: As `lesion.measure`.
   """
   rows = [lesion.measure(image, mask, pixel_spacing) for mask in masks]
-  return {
-    name: describe(
-      [getattr(row, name) for row in rows], axis=name == 'orientation'
-    )
-    for name in NAMES
-  }
+  found = {}
+  for name, value in values.items():
+    each = [value(row) for row in rows]
+    if name == 'orientation':
+      each = _unrolled(each, orientation)
+    found[name] = _described(each)
+  return found
 
 
-def describe(values: Sequence[float | None], *, axis: bool = False) -> Spread:
-  """Describes the values of one measure.
-
-  Args:
-    values: Of each mask; None where it has none.
-    axis: Whether they are directions of axes in degrees.
-  """
+def _described(values: Sequence[float | None]) -> Spread:
   known = np.array([value for value in values if value is not None], float)
   if len(known) < 2 or len(known) < len(values):
     return Spread(len(known), None, None, None)
-  known = _unrolled(known) if axis else known
   low, high = np.quantile(known, _QUANTILES).tolist()
   return Spread(len(known), float(known.std(ddof=1)), low, high)
 
 
-def _unrolled(degrees: np.ndarray) -> np.ndarray:
-  """Moves directions of axes by half turns, to within 90 of their mean."""
+def _unrolled(
+  degrees: Sequence[float | None], near: float | None
+) -> list[float | None]:
+  """Moves directions of axes by half turns, to within 90 of their mean.
+
+  The mean itself is within 90 of `near`.
+  """
+  known = [angle for angle in degrees if angle is not None]
   # Twice the angle is the same for both ends of an axis.
-  mean = np.angle(np.exp(2j * np.deg2rad(degrees)).sum(), deg=True) / 2
-  return mean + (degrees - mean + 90) % 180 - 90
+  mean = float(np.angle(np.exp(2j * np.deg2rad(known)).sum(), deg=True)) / 2
+  to = lambda angle, middle: middle + (angle - middle + 90) % 180 - 90
+  if near is not None:
+    mean = to(mean, near)
+  return [None if angle is None else to(angle, mean) for angle in degrees]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from skinseg_jax.measures import shape
 from skinseg_jax.quality import expected_dice, signs
 
 # Columns of `predictions.csv`.
@@ -97,7 +98,7 @@ def _of_mask(mask: np.ndarray) -> list[str]:
   if not mask.any():
     return [NOTHING]
   why = []
-  if any(side.any() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])):
+  if shape.touches_border(mask):
     why.append(BORDER)
   # Large pictures are thinned out: pieces of a twentieth remain.
   thin = mask[tuple(slice(None, None, max(1, n // 256)) for n in mask.shape)]

@@ -331,8 +331,8 @@ def course(
 
   Args:
     values: One value per picture, [N].
-    lows: Lower ends of the band, [N].
-    highs: Upper ends of the band, [N].
+    lows: Lower ends of the band, [N]; NaN where it is not known.
+    highs: Upper ends of the band, [N]; likewise.
     where: Dates, or numbers of the pictures, [N].
     marks: 'usual', 'beyond' or 'cut' (off by the picture's edge), [N].
     usual: Range within which repeated pictures would lie.
@@ -371,7 +371,8 @@ def course(
     axes.set_xlabel('picture')
     axes.set_xticks(where)
   else:
-    locator = dates.AutoDateLocator(maxticks=6)
+    # With 5 ticks at least, some ranges, such as 3 days, have no interval.
+    locator = dates.AutoDateLocator(minticks=2, maxticks=6)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
   return canvas

@@ -13,6 +13,13 @@ from skinseg_jax.reporting import figures, overlays, pages
 _OWN, _REFERENCE = (255, 255, 255), (0, 114, 178)
 # Longer side of the pictures, in pixels.
 _SIDE = 480
+# Of a change: whether the views agree on it.
+_AGREEMENT = {
+  True: '',
+  False: '. The views do not agree on this change',
+  None: '. Whether the views agree on this change is not known, because a view'
+  ' has no value',
+}
 
 
 def write(
@@ -40,6 +47,7 @@ def write(
     other_model=other_model,
     pairs=changes.PAIRS,
     reference=next((name for name, visit in named if visit is reference), ''),
+    spacing=reference and reference.spacing and f'{reference.spacing:.3g} mm',
     poor=reference.poor if reference else '',
     passed=[
       f'{name} ({visit.poor})'
@@ -47,12 +55,12 @@ def write(
       if visit.poor and visit is not reference
     ],
     findings=[
-      (name, _findings(visit, reference), bool(visit.beyond))
+      (_placed(name, visit), _findings(visit, reference), bool(visit.beyond))
       for name, visit in named
       if visit is not reference
     ],
     pictures=[
-      (name, _picture(visit, reference), _caption(visit))
+      (_placed(name, visit), _picture(visit, reference), _caption(visit))
       for name, visit in named
       if visit.picture is not None
     ],
@@ -65,7 +73,7 @@ def write(
     measures=[(what.label, _limit(what)) for what in changes.MEASURES],
     rows=[
       (
-        f'{name} (reference)' if visit is reference else name,
+        _placed(name, visit),
         _unit(visit),
         [_cell(what, visit) for what in changes.MEASURES],
       )
@@ -81,18 +89,27 @@ def _names(one: series.Series, visits: Sequence[course.Visit]) -> list[str]:
   ]
 
 
+def _placed(name: str, visit: course.Visit) -> str:
+  """A name that says how the picture lies to the reference."""
+  if visit.status == course.REFERENCE:
+    return f'{name} (reference)'
+  return f'{name} (earlier than the reference)' if visit.earlier else name
+
+
 def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
   """What changed, and what could not be compared."""
   found = []
+  way = 'from the reference to this picture'
+  if visit.earlier:
+    way = 'from this picture to the reference'
   for what in visit.beyond:
+    assert reference
     amount = visit.changed[what.name].amount
-    sentence = (
-      f'{what.label}: {_amount(what, amount)}; 95 % of repeated pictures'
+    found.append(
+      f'{what.label}: {_amount(what, amount)} {way}; 95 % of repeated pictures'
       f' differ by less than {_limit(what)}'
+      + _AGREEMENT[_sure(what, reference, visit)]
     )
-    if reference and not _sure(what, reference, visit):
-      sentence += '. The views do not agree on this change'
-    found.append(sentence)
   if visit.changed and not visit.beyond:
     which = 'of the measures that can be compared, none'
     if len(visit.changed) == len(changes.MEASURES):
@@ -118,16 +135,17 @@ def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
 
 def _sure(
   what: changes.Measure, reference: course.Visit, visit: course.Visit
-) -> bool:
-  """Whether both ends of the band are beyond the limit, to one side."""
+) -> bool | None:
+  """Whether both ends of the band are beyond the limit, to one side.
+
+  None if the band is not known.
+  """
   base, value = reference.values[what.name].value, visit.values[what.name]
-  ends = [changes.compare(what, base, end) for end in value[1:]]
-  known = [end for end in ends if end]
-  side = lambda amount: amount > (1 if what.relative else 0)
-  return (
-    all(end.beyond for end in known)
-    and len({side(end.amount) for end in known}) == 1
-  )
+  low, high = (visit.change(what, base, end) for end in value[1:])
+  if low is None or high is None:
+    return None
+  up = [end.amount > (1 if what.relative else 0) for end in (low, high)]
+  return low.beyond and high.beyond and up[0] == up[1]
 
 
 def _amount(what: changes.Measure, amount: float) -> str:
@@ -142,7 +160,7 @@ def _unit(visit: course.Visit) -> str:
   return {
     'own px': 'pixels of its own',
     'px': 'pixels of the reference',
-    'mm': 'mm, mm²',
+    'mm': f'mm, mm²; pixels of {visit.spacing or 0:.3g} mm',
   }.get(visit.unit, visit.unit)
 
 
@@ -165,7 +183,7 @@ def _caption(visit: course.Visit) -> str:
   if visit.status == course.REGISTERED:
     parts[0] = (
       f'registered by {visit.points} points, scale {visit.scale:.2f}, turned'
-      f' by {visit.degrees:.0f}°'
+      f' by {round(visit.degrees or 0)}°'
     )
   return '; '.join(filter(None, parts))
 
@@ -201,9 +219,8 @@ def _chart(
   base = reference.values[what.name].value
   if len(shown) < 2 or base is None:
     return None
-  column = lambda i: np.array(
-    [v[0] if v[i] is None else v[i] for _, _, v in shown], float
-  ).tolist()
+  # An end of a band that is not known is NaN, and nothing is drawn.
+  column = lambda i: np.array([v[i] for _, _, v in shown], float).tolist()
   unit = what.unit
   if what.relative:
     unit = {'px': 'px of reference'}.get(reference.unit, reference.unit)

@@ -185,7 +185,7 @@ def test_the_remedy_for_a_shared_model_works(
   picture = cases.picture(40, 60)[0]
   Image.fromarray(picture).save(tmp_path / 'x.png')
 
-  def mended():
+  def repaired():
     argv = _typed(capsys.readouterr().out)
     assert argv[-1] == 'RUN'
     calibrate_review.main([*argv[:-1], str(tiny_run[0])])
@@ -193,12 +193,12 @@ def test_the_remedy_for_a_shared_model_works(
 
   capsys.readouterr()
   assert skinseg_jax.load(output).predict(picture).expected_dice is None
-  mended()
+  repaired()
   (output / 'review.json').unlink()
   capsys.readouterr()
   flags = [f'--workdir={output}', f'--input={tmp_path / "x.png"}']
   predict.main(['predict', *flags, f'--output={tmp_path / "out"}'])
-  mended()
+  repaired()
 
 
 @pytest.mark.parametrize('text', ['[1, 2', '{"version": 1}'])

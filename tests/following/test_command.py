@@ -74,6 +74,10 @@ def test_growth_is_found_and_what_cannot_be_compared_is_said(
     'nothing found', 'skipped',
   ]  # fmt: skip
   assert [row['unit'] for row in rows] == ['mm'] * 3 + ['own px', '', '']
+  # A pixel of 0.8 pixels of the reference.
+  pixels = [float(row['pixel_mm']) for row in rows[:3]]
+  assert pixels == pytest.approx([0.05, 0.04, 0.04], rel=0.01)
+  assert [row['order'] for row in rows] == ['', *['later'] * 5]
   long, short = drawn.AXES
   area = np.pi * long * short * 0.05**2
   for row, growth in zip(rows, (1, 1, 1.5), strict=False):
@@ -91,6 +95,9 @@ def test_growth_is_found_and_what_cannot_be_compared_is_said(
   page = (out / 'arm.html').read_text()
   assert 'not a medical device' in page
   assert 'Area: × 2.2' in page
+  assert 'pixels of the reference are 0.05 mm apart' in page
+  for text in (rows[1]['problem'], page, said.out):
+    assert 'the --pixel_spacing of 0.05 mm is not used: registration' in text
   assert '://' not in page
   # The second time, the results are in the way.
   assert _run(*flags) == 2
@@ -161,7 +168,7 @@ def test_without_a_picture_in_order_the_first_is_the_reference(
   assert _run('--input', tmp_path / 'in', '--output', out) == 0
   rows = _rows(out)
   assert rows[0]['status'] == 'reference'
-  assert rows[0]['poor_reference'] == 'blurred'
+  assert [row['poor_reference'] for row in rows] == ['blurred', '', '']
   assert all(row['status'] != 'reference' for row in rows[1:])
   page = (out / 'arm.html').read_text()
   assert 'No picture of this lesion is in order' in page
@@ -213,8 +220,11 @@ def test_the_lesion_of_the_first_picture_is_followed(model, tmp_path):
   assert third['problem'] in (out / 'arm.html').read_text()
 
 
-def test_values_and_ranges_are_those_of_predict(model, tmp_path, monkeypatch):
-  model.config.evaluation.test_time_augmentation = 'dihedral'
+@pytest.mark.parametrize('own', ['dihedral', 'off'])
+def test_values_are_those_of_predict_and_ranges_of_all_views(
+  model, tmp_path, monkeypatch, own
+):
+  model.config.evaluation.test_time_augmentation = own
   fake_model.make_uneven(monkeypatch)
   image = drawn.lesion(drawn.texture())[0]
   image = ndimage.gaussian_filter(image, (6, 6, 0))  # Makes views differ.
@@ -222,14 +232,22 @@ def test_values_and_ranges_are_those_of_predict(model, tmp_path, monkeypatch):
   flags = ('--input', tmp_path / 'in', '--pixel_spacing', 0.05)
   assert _run(*flags, '--output', tmp_path / 'out') == 0
   (followed,) = _rows(tmp_path / 'out')
-  cleaned = ('--measures', '--fill_holes', '--largest_component')
-  predict.main([
-    'predict', '--workdir=run', *map(str, flags), *cleaned,
-    f'--output={tmp_path / "masks"}',
-  ])  # fmt: skip
-  with (tmp_path / 'masks/predictions.csv').open(newline='') as file:
-    (predicted,) = csv.DictReader(file)
-  assert predicted['views'] == '8'
+
+  def predicted_by(views):
+    model.config.evaluation.test_time_augmentation = views
+    cleaned = ('--measures', '--fill_holes', '--largest_component')
+    out = tmp_path / views
+    predict.main([
+      'predict', '--workdir=run', *map(str, flags), *cleaned, f'--output={out}',
+    ])  # fmt: skip
+    with (out / 'predictions.csv').open(newline='') as file:
+      (row,) = csv.DictReader(file)
+    return row
+
+  predicted, of_views = predicted_by(own), predicted_by('dihedral')
+  assert (predicted['views'] == '1') == (own == 'off')
+  assert (predicted['area_mm2'] != of_views['area_mm2']) == (own == 'off')
+  assert followed['needs_review'] == predicted['reasons']
   for name, column in (
     ('area', 'area_mm2'),
     ('diameter', 'largest_diameter_mm'),
@@ -237,12 +255,11 @@ def test_values_and_ranges_are_those_of_predict(model, tmp_path, monkeypatch):
     ('asymmetry_major', 'asymmetry_major'),
     ('asymmetry_minor', 'asymmetry_minor'),
   ):
-    for end in ('', '_low', '_high'):
-      value = float(predicted[column + end])
+    for end, row in (('', predicted), ('_low', of_views), ('_high', of_views)):
       assert float(followed[name + end]) == pytest.approx(
-        value, rel=1e-5, abs=1e-6
+        float(row[column + end]), rel=1e-5, abs=1e-6
       )
-  assert float(predicted['area_mm2_low']) < float(predicted['area_mm2_high'])
+  assert float(of_views['area_mm2_low']) < float(of_views['area_mm2_high'])
 
 
 def test_the_page_says_whose_limits_it_has(model, tmp_path):
@@ -261,7 +278,8 @@ def test_the_calibration_of_the_model_is_used(model, tmp_path, monkeypatch):
   asked = []
   made = types.SimpleNamespace(
     expected=lambda signs: 0.5, is_low=lambda signs: True,
-    distance=lambda signs: 9.0, far=8.0, dark=0.0, blurred=-9.0,
+    is_unlike=lambda signs, features: features == [0.0], dark=0.0,
+    blurred=-9.0,
   )  # fmt: skip
 
   def of_model(folder, identity):
@@ -295,9 +313,34 @@ def test_a_spacing_that_is_not_used_is_reported(model, tmp_path):
   assert [row['unit'] for row in rows] == ['mm'] * 4
   problems = [row['problem'] for row in rows]
   assert problems[:2] == ['', '']
-  assert problems[2].startswith('its spacing of 0.05 mm is not used: lengths')
+  assert problems[2].startswith('its spacing of 0.05 mm is not used: regis')
   assert '0.05 x 0.06 mm are not square' in problems[3]
   assert 'are not square' in (tmp_path / 'out/arm.html').read_text()
+  # A file that states its pixels keeps them, also where they are not square.
+  (folder / '1.dcm').write_bytes((folder / '4.dcm').read_bytes())
+  flags = ('--pixel_spacing', 0.05, '--output', tmp_path / 'given')
+  assert _run('--input', tmp_path / 'in', *flags) == 0
+  first, second, *_ = _rows(tmp_path / 'given')
+  assert (first['unit'], first['pixel_mm']) == ('px', '')
+  assert second['problem'] == 'its spacing of 0.04 mm is not used'
+
+
+def test_a_given_spacing_is_that_of_all_pictures(model, tmp_path):
+  texture, folder = drawn.texture(), tmp_path / 'in/arm'
+  # The first one is no reference, and was taken from half the distance.
+  near = drawn.lesion(texture, scale=0.5, shift=(0, 100))[0]
+  _save(near, folder / '1.png')
+  for name in (2, 3):
+    _save(drawn.lesion(texture)[0], folder / f'{name}.png')
+  flags = ('--pixel_spacing', 0.05, '--output', tmp_path / 'out')
+  assert _run('--input', tmp_path / 'in', *flags) == 0
+  first, second, third = _rows(tmp_path / 'out')
+  assert second['status'] == 'reference'
+  assert first['status'] == third['status'] == 'registered'
+  assert first['problem'] == (
+    'the --pixel_spacing of 0.05 mm is not used: registration gives 0.025 mm'
+  )
+  assert second['problem'] == third['problem'] == ''
 
 
 def test_names_that_are_not_utf_8(model, tmp_path, capfd):
@@ -344,7 +387,9 @@ def test_views_are_turned_back(monkeypatch, tmp_path, size, count):
   image = np.full((*size, 3), 230, np.uint8)
   image[5:20, 8:40] = 20
   image[20:30, 8:14] = 20
-  found = views.predict(made, image)
-  assert len(found.views) == count
-  for mask in (found.mask, *found.views):
+  found = views.predict(made, image, size, bands=True)
+  masks = list(found.views())
+  assert len(masks) == count
+  for mask in (found.mask, *masks):
     np.testing.assert_array_equal(mask, image[..., 0] < 128)
+  assert not list(views.predict(made, image, size, bands=False).views())

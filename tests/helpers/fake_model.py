@@ -20,8 +20,8 @@ def logits(images):
 
 
 def answer(images, bias=0.0):
-  """What a network says of images; without features."""
-  return forward_pass.Views(logits(images) + bias, np.zeros((len(images), 0)))
+  """What a network says of images; its only feature is always 0."""
+  return forward_pass.Views(logits(images) + bias, np.zeros((len(images), 1)))
 
 
 def probabilities(images):

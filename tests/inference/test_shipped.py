@@ -89,13 +89,13 @@ def test_it_scores_what_is_published(ham10000_dir):
   loaded = trained_model.load(shared_model.SHIPPED, 'last')
   size = loaded.config.data.image_size
   pictures = [
-    preprocessing.resize_image(
-      preprocessing.decode_image(read(f'{row["image_id"]}.jpg'), 'image'), size
-    )
+    preprocessing.decode_image(read(f'{row["image_id"]}.jpg'), 'image')
     for row in rows
   ]
-  found = predictor_lib.probabilities(loaded, pictures, len(rows)) > 0.5
-  for row, mask in zip(rows, found, strict=True):
+  resized = [predictor_lib.resize(loaded, picture) for picture in pictures]
+  found = predictor_lib.answers(loaded, resized, len(rows))
+  for row, answer in zip(rows, found, strict=True):
+    mask = answer.probability > 0.5
     png = read(f'{row["image_id"]}_segmentation.png')
     truth = preprocessing.decode_mask(png, row['image_id'])
     truth = preprocessing.resize_mask(truth, size) > 0

@@ -253,6 +253,18 @@ def test_spread_of_an_axis_that_turns_over_the_vertical():
   assert found.high - found.low == pytest.approx(7.2, abs=0.5)
 
 
+@pytest.mark.parametrize('own', [86, 20, -88])
+def test_the_spread_of_an_axis_is_at_the_end_of_its_own_mask(own):
+  # Axes of 88, 90 and 92 degrees: also those of -92, -90 and -88.
+  masks = [drawn.ellipse(90, 40, degrees) for degrees in (88, 90, 92)]
+  image = drawn.picture(masks[0])
+  found = spread.spread(image, masks, orientation=own)['orientation']
+  middle = -90 if own == -88 else 90
+  assert found.low == pytest.approx(middle - 1.8, abs=0.5)
+  assert found.high == pytest.approx(middle + 1.8, abs=0.5)
+  assert found.deviation == pytest.approx(2, abs=0.3)
+
+
 def test_no_spread_of_one_mask_or_where_one_has_no_value():
   discs = [drawn.disc(50), drawn.disc(60)]
   nothing = np.zeros((drawn.SIZE, drawn.SIZE), bool)

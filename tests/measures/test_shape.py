@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from skinseg_jax.measures import lesion
+from skinseg_jax.measures import lesion, shape
 
 SCALES = (20, 60, 150)
 ANGLES = (0, 17, 45, 90, 133)
@@ -203,3 +203,18 @@ def test_equal_to_scikit_image(spacing):
       found.equivalent_diameter_mm if spacing else found.equivalent_diameter_px
     )
     assert ours == pytest.approx(theirs.equivalent_diameter_area)
+
+
+@pytest.mark.parametrize(
+  ('row', 'column', 'expected'),
+  [
+    (0, 3, True), (4, 3, True), (2, 0, True), (2, 6, True),
+    (1, 1, False), (3, 5, False),
+  ],
+)  # fmt: skip
+def test_a_pixel_at_an_edge_touches_it(row, column, expected):
+  mask = np.zeros((5, 7), bool)
+  assert not shape.touches_border(mask)
+  mask[row, column] = True
+  assert shape.touches_border(mask) == expected
+  assert measured(mask).touches_border == expected

@@ -1,3 +1,4 @@
+import datetime
 import io
 
 import numpy as np
@@ -156,3 +157,20 @@ def test_names_of_groups_are_no_formulas(name):
   # Sharp at a width of 350 pixels on a screen with two dots per pixel.
   assert picture.format == 'PNG'
   assert picture.width >= 700
+
+
+@pytest.mark.parametrize('days', [0, 1, 3, 4, 40, 881, 1250, 1473, 9000])
+def test_courses_of_any_length_have_dates(days):
+  start = datetime.date(2020, 1, 1)
+  chart = figures.course(
+    [1.0, 2.0],
+    [0.9, 1.9],
+    [1.1, 2.1],
+    where=[start, start + datetime.timedelta(days)],
+    marks=['usual', 'usual'],
+    usual=(0.8, 1.2),
+    title='Area',
+    unit='mm²',
+  )
+  # Matplotlib warns, which is an error, where it finds no interval.
+  assert 1 <= len(chart.axes[0].get_xticks()) <= 7

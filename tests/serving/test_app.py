@@ -155,7 +155,7 @@ def test_the_answer_says_what_a_person_should_look_at(dark):
   names = signs.NAMES
   table = [dict.fromkeys(names, 0.01 * i) for i in range(60)]
   calibration = expected_dice.fit(
-    table, [0.9] * 60, np.zeros((60, 0)), dark.step
+    table, [0.9] * 60, np.zeros((60, 1)), dark.step
   )
   with _served(dark) as client:
     plain = _send(client, _file(dark_left)).json()
