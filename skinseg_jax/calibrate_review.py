@@ -6,8 +6,9 @@ Predicts the validation images of runs and compares what the predictions look
 like with their true Dice. DIR/review.json keeps the result. With it, `predict`
 adds the expected Dice of each mask to its table; `export` copies it.
 
-DIR/review.json also keeps what the network of DIR sees in these images, to
-notice pictures that are unlike them.
+DIR/review.json also keeps the features that the network of DIR computes of
+these images, if there are 320 or more. `predict` reports pictures with unusual
+features.
 
 Each run predicts only images that it was not trained on. For a model that was
 trained on all images, name the runs of a cross-validation with the same config;
@@ -30,8 +31,6 @@ from skinseg_jax.runtime import errors, flags, paths
 if TYPE_CHECKING:
   from skinseg_jax.inference import predictor, trained_model
 
-_BATCH_SIZE = 32
-
 
 def main(argv: list[str]) -> None:
   """Parses the command line, predicts, learns and writes.
@@ -45,20 +44,27 @@ def main(argv: list[str]) -> None:
   # Imported after the flags are checked, because the import takes seconds.
   from skinseg_jax.inference import trained_model
   from skinseg_jax.quality import expected_dice
+  from skinseg_jax.quality import features as features_lib
   from skinseg_jax.runtime import devices
 
   devices.use('auto')
   model = trained_model.load(args.workdir, args.checkpoint)
-  signs, dice = [], []
+  examined = []
   for run in runs:
-    one = examine(run, args.checkpoint)
-    signs += one.signs
-    dice += one.dice
-    print(f'{run}: {len(one.dice)} validation images', flush=True)
+    examined.append(examine(run, args.checkpoint))
+    count = len(examined[-1].dice)
+    print(f'{run}: {count} validation images', flush=True)
+  signs = [row for one in examined for row in one.signs]
+  dice = [value for one in examined for value in one.dice]
   alone = runs == [args.workdir]
-  features = one.features if alone else see(model, runs)
+  features = examined[0].features if alone else features_of(model, runs)
   found = expected_dice.fit(signs, dice, features, model.identity())
   expected_dice.write(args.workdir, found)
+  if found.features is None:
+    print(
+      f'pictures with unusual features are not noticed: {len(dice)} images are'
+      f' fewer than {features_lib.LEAST}'
+    )
   low = sum(map(found.is_low, signs)) / len(signs)
   print(
     f'wrote {args.workdir / expected_dice.NAME}, learned from'
@@ -68,12 +74,12 @@ def main(argv: list[str]) -> None:
 
 
 class Examined(NamedTuple):
-  """What is known of the predictions of N images.
+  """Predictions of N images, in numbers.
 
   Attributes:
     signs: `signs.describe` of each.
     dice: Their true Dice.
-    features: What the network sees in each, float32 [N, C].
+    features: Those that the network computes of each, float32 [N, C].
   """
 
   signs: list[dict[str, float]]
@@ -110,10 +116,10 @@ def examine(
   return Examined(signs, dice, np.array(features))
 
 
-def see(
+def features_of(
   model: 'trained_model.TrainedModel', runs: Sequence[pathlib.Path]
 ) -> np.ndarray:
-  """What a network sees in the validation images of runs, float32 [N, C].
+  """Features that a network computes of the runs' validation images, [N, C].
 
   Args:
     model: The network; it may have been trained on these images.
@@ -136,7 +142,7 @@ def _predicted(
   run: pathlib.Path,
   image_ids: Sequence[str] | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, 'predictor.Answer']]:
-  """Yields each image of a run, its true mask and what the model says."""
+  """Yields each image of a run, its true mask and its prediction."""
   from skinseg_jax.data import input_pipeline
   from skinseg_jax.inference import predictor
   from skinseg_jax.run import stored_data
@@ -144,13 +150,9 @@ def _predicted(
   config = config_lib.load(run / 'config.json')
   own = stored_data.open_run_data(run, config.data)
   indices = input_pipeline.select(own.data, image_ids or own.split.validation)
-  size = predictor.whole_batch(model, _BATCH_SIZE)
-  for start in range(0, len(indices), size):
-    batch = indices[start : start + size]
-    images = [own.data.images[i] for i in batch]
-    answers = predictor.answers(model, [[image] for image in images], size)
-    for i, image, answer in zip(batch, images, answers, strict=True):
-      yield image, own.data.masks[i] > 0, answer
+  images = (own.data.images[i] for i in indices)
+  for i, answer in zip(indices, predictor.each(model, images), strict=True):
+    yield own.data.images[i], own.data.masks[i] > 0, answer
 
 
 def _check_alike(workdir: pathlib.Path, runs: Sequence[pathlib.Path]) -> None:

@@ -6,7 +6,7 @@ python scripts/docs/network_costs.py \
 Prints the table of docs/reference/networks.md. Nothing is computed or compiled.
 A multiply-add is one product in a convolution or matrix product, for one image.
 Resizing, pooling and normalisation are not counted, as usual. In a transposed
-convolution, each pixel of its input meets the whole kernel.
+convolution, each input pixel is multiplied with the whole kernel.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def _products(jaxpr: Any) -> Iterator[tuple[int, int]]:
     if equation.primitive.name == 'conv_general_dilated':
       image, kernel = inputs
       if math.prod(equation.params['lhs_dilation']) > 1:
-        # Transposed: each pixel meets the whole kernel.
+        # Transposed: each input pixel is multiplied with the whole kernel.
         yield image.size // image.shape[-1] * kernel.size, size
       else:
         yield size * (kernel.size // kernel.shape[-1]), size

@@ -29,7 +29,7 @@ from skimage import data
 from skinseg_jax import calibrate_review
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import splits
-from skinseg_jax.inference import predictor, trained_model
+from skinseg_jax.inference import model_interface, predictor, trained_model
 from skinseg_jax.quality import expected_dice, review, signs
 from skinseg_jax.run import stored_data
 from skinseg_jax.runtime import errors, paths
@@ -156,33 +156,29 @@ def risk_coverage(expected: np.ndarray, dice: np.ndarray) -> list[float]:
   ]
 
 
-# What a network sees in pictures: N of uint8 [H, W, 3] to float32 [N, C].
-See = Callable[[Sequence[np.ndarray]], np.ndarray]
-
-
 class Case(NamedTuple):
-  """One row of the tables.
+  """One test of a calibration; a row of the tables.
 
   Attributes:
-    name: Of the row.
+    name: Name of the row.
+    model: The network that is tested.
     learned: What the calibration is learned from.
-    features: What the network that is tested sees in these images.
-    tested: What it is tested on.
+    features: Features that the network computes of these images, [N, C].
+    tested: What the calibration is tested on.
     images: Pictures to spoil, uint8 [H, W, 3].
-    see: What the network that is tested sees in others.
   """
 
   name: str
+  model: model_interface.Model
   learned: Sequence[calibrate_review.Examined]
   features: np.ndarray
   tested: calibrate_review.Examined
   images: Sequence[np.ndarray]
-  see: See
 
 
 def noticed(
   images: Sequence[np.ndarray],
-  see: See,
+  model: model_interface.Model,
   calibration: expected_dice.Calibration,
 ) -> dict[str, float]:
   """Share of spoiled pictures that the picture alone gives away."""
@@ -190,29 +186,14 @@ def noticed(
   for name, spoil in SPOILERS.items():
     spoiled = [spoil(image) for image in images]
     found = []
-    for image, features in zip(spoiled, see(spoiled), strict=True):
+    answers = predictor.each(model, spoiled)
+    for image, answer in zip(spoiled, answers, strict=True):
       empty = np.zeros(image.shape[:2], np.float32)
       described = signs.describe(image, empty, 0.5)
-      found.append(bool(review.of_picture(described, features, calibration)))
+      why = review.of_picture(described, answer.features, calibration)
+      found.append(bool(why))
     shares[name] = float(np.mean(found))
   return shares
-
-
-def see_with(model: trained_model.TrainedModel) -> See:
-  """What a network sees in the pictures that it will be given."""
-  size = predictor.batch_size(model, predictor.BATCH_SIZE)
-
-  def see(images: Sequence[np.ndarray]) -> np.ndarray:
-    batches = [images[i : i + size] for i in range(0, len(images), size)]
-    return np.array(
-      [
-        answer.features
-        for batch in batches
-        for answer in predictor.answers(model, [[i] for i in batch], size)
-      ]
-    )
-
-  return see
 
 
 def main(argv: list[str]) -> None:
@@ -226,18 +207,18 @@ def main(argv: list[str]) -> None:
   for i, (run, one) in enumerate(zip(args.runs, examined, strict=True)):
     model = trained_model.load(run, 'last')
     others = [*args.runs[:i], *args.runs[i + 1 :]]
-    features = calibrate_review.see(model, others)
+    features = calibrate_review.features_of(model, others)
     learned = [*examined[:i], *examined[i + 1 :]]
-    case = Case(names[i], learned, features, one, _images(run), see_with(model))
+    case = Case(names[i], model, learned, features, one, _images(run))
     cases.append(case)
   if args.paper:
     own = calibrate_review.examine(args.paper, 'last')
     ids = _paper_ids(args.paper)
     test = calibrate_review.examine(args.paper, 'last', ids)
     name = f'{args.paper.parent.name}/{args.paper.name} on the paper'
-    see = see_with(trained_model.load(args.paper, 'last'))
+    model = trained_model.load(args.paper, 'last')
     images = _images(args.paper)
-    cases.append(Case(name, [own], own.features, test, images, see))
+    cases.append(Case(name, model, [own], own.features, test, images))
   write_tables(cases, args.output)
 
 
@@ -266,7 +247,7 @@ def write_tables(cases: Iterable[Case], output: pathlib.Path) -> None:
     ):
       for share, risk in zip(_COVERAGES, risk_coverage(by, dice), strict=True):
         curves.append(about | {'order': order, 'coverage': share, 'risk': risk})
-    pictures.append(about | noticed(case.images, case.see, calibration))
+    pictures.append(about | noticed(case.images, case.model, calibration))
   output.mkdir(parents=True, exist_ok=True)
   write(output / 'table.csv', rows)
   write(output / 'risk_coverage.csv', curves)

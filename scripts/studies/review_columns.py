@@ -112,7 +112,7 @@ def _noticed(
   data = cache.open_cache(source, model.config.data.image_size, data_dir)
   chosen = input_pipeline.select(data, image_ids[:_SPOILED])
   images = [data.images[i] for i in chosen]
-  found = review.noticed(images, review.see_with(model), calibration)
+  found = review.noticed(images, model, calibration)
   return {f'noticed_{name}': share for name, share in found.items()}
 
 

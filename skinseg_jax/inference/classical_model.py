@@ -63,7 +63,7 @@ class ClassicalModel:
   def each_view(
     self, images: jax.Array, *, several: bool
   ) -> forward_pass.Views:
-    """The only view; without features."""
+    """The only view; it has no features."""
     del several  # Methods have no views.
     logits = self.logits(images)[None]
     return forward_pass.Views(logits, jnp.zeros((1, len(images), 0)))

@@ -14,11 +14,12 @@ from skinseg_jax.runtime import compilation
 
 
 class Views(NamedTuple):
-  """What a network says of each view of B images.
+  """The predictions of a network for each view of B images.
 
   Attributes:
-    logits: As the images lie, float32 [V, B, H, W, 1].
-    features: Means of the deepest feature maps over all places, float32
+    logits: Turned back to the orientation of the images, float32
+      [V, B, H, W, 1].
+    features: Means of the deepest feature maps over all positions, float32
       [V, B, C].
   """
 
@@ -53,7 +54,7 @@ def each_view(
 
   def predict(images):
     images = images.astype(np.float32) / 255.0
-    # The compiler computes what both share once.
+    # The compiler computes the shared part only once.
     deepest = model.deepest(images).astype(np.float32)
     return Views(model(images), deepest.mean(axis=(1, 2)))
 

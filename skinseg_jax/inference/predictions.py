@@ -34,7 +34,8 @@ from skinseg_jax.runtime import distributed, errors, stop_signals
 
 # Whole pictures in memory at once, if they are cut into tiles.
 _LARGE_PICTURES = 2
-# What the views say of pictures that wait for their files, in bytes.
+# Limit on the probabilities of views of pictures whose files are not written
+# yet, in bytes. One batch comes on top.
 _WAITING_BYTES = 2**28
 # Pictures whose tiles wait for one batch have 4 bytes a pixel in memory. Beyond
 # so many pixels, no other picture is added to the batch.
@@ -210,7 +211,7 @@ def _rows(
     model, predictor.BATCH_SIZE if tile else count
   )
   most = _LARGE_PICTURES if tile else 2 * batch_size
-  # Tiles are blended; what each view says of them is not.
+  # Views of tiles are not kept.
   views = 'own' if options.measures and not tile else 'none'
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     # Rows, and the futures of those that are being made.

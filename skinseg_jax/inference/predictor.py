@@ -27,8 +27,8 @@ class Answer(NamedTuple):
 
   Attributes:
     probability: Of lesion, float32 [H, W] in [0, 1].
-    features: Means of the network's deepest feature maps over all places and
-      views, float32 [C]; None of several models.
+    features: Means of the network's deepest feature maps over all positions
+      and views, float32 [C]; None of several models and of classical methods.
     views: Probability by each view of each member, as the picture lies,
       float32 [V, H, W]; empty if they were not kept.
   """
@@ -272,16 +272,17 @@ def answers(
 ) -> list[Answer]:
   """Predicts one batch with each member, and takes the mean.
 
-  Probabilities of members with smaller inputs are resized before.
+  Probabilities of members with smaller inputs are resized before the mean is
+  taken.
 
   Args:
     model: What predicts.
     images: N results of `resize`, at most `batch_size`. Black images fill the
       batch.
     batch_size: Images in the compiled programs.
-    views: Which views to keep: none, those that each member averages, or
-      several of each: a member that averages none takes as many as it can. The
-      mean is always over those that the members average.
+    views: Which views to keep. 'own': those that each member averages.
+      'several': also those, but a member that averages none takes as many as it
+      can. The mean is always over those that the members average.
 
   Returns:
     One for each picture.
@@ -305,11 +306,29 @@ def answers(
   return [
     Answer(
       probability,
-      features[0][i] if len(features) == 1 else None,
+      features[0][i] if len(features) == 1 and features[0].size else None,
       np.array([resized(one) for each in kept for one in each[:, i]]),
     )
     for i, probability in enumerate(total)
   ]
+
+
+def each(
+  model: model_interface.Model, images: Iterable[np.ndarray]
+) -> Iterator[Answer]:
+  """Predicts any number of images of the model's size, batch by batch.
+
+  Args:
+    model: What predicts.
+    images: uint8 [H, W, 3] each.
+
+  Yields:
+    Without views, in order.
+  """
+  size = whole_batch(model, BATCH_SIZE)
+  left = iter(images)
+  while batch := list(itertools.islice(left, size)):
+    yield from answers(model, [[image] for image in batch], size)
 
 
 def _probabilities(logits: jax.Array) -> np.ndarray:

@@ -151,8 +151,8 @@ def _check_same(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
   names = {*before, *now}
   differing = {name for name in names if before.get(name) != now.get(name)}
   if differing:
-    # Columns differ with a flag, which says it in fewer words, or alone, after
-    # an update.
+    # A flag explains other columns in fewer words. After an update they can be
+    # the only difference.
     differences = [
       f'{name}: {before.get(name)} there, {now.get(name)} now'
       for name in sorted(differing - {'columns'})

@@ -21,7 +21,7 @@ from skinseg_jax.runtime import errors
 
 NAME = 'review.json'
 _VERSION = 3
-# Images that can be learned from, at least.
+# Smallest number of images to learn from.
 LEAST = 50
 # Ridge penalty, in images: signs have unit variance.
 _PENALTY = 10.0
@@ -88,7 +88,7 @@ class Calibration:
     precision: Inverse of the shrunk covariance of `Scale.pictures`, square.
     far: Distance of `Scale.pictures` above which a picture is unlike these
       images.
-    features: What the network sees in these images.
+    features: Those of these images; None if there were too few images.
     dark: Mean grey value below which a picture is too dark.
     blurred: `detail` below which a picture is blurred.
   """
@@ -103,7 +103,7 @@ class Calibration:
   low: float
   precision: np.ndarray
   far: float
-  features: features_lib.Known
+  features: features_lib.Known | None
   dark: float
   blurred: float
 
@@ -122,7 +122,7 @@ class Calibration:
   def is_unlike(
     self, signs: Mapping[str, float], features: np.ndarray | None
   ) -> bool:
-    """Whether a picture is far from these images in one of two ways.
+    """Whether a picture is far from these images, by signs or by features.
 
     Args:
       signs: `signs.describe` of the picture.
@@ -130,7 +130,7 @@ class Calibration:
     """
     if self.distance(signs) > self.far:
       return True
-    if features is None:
+    if features is None or self.features is None:
       return False
     return bool(self.features.distances(features[None])[0] > self.features.far)
 
@@ -146,8 +146,8 @@ class Calibration:
     )
     content = {name: lists(value) for name, value in vars(self).items()}
     for name in ('scale', 'features'):
-      parts = vars(content[name])
-      content[name] = {key: lists(value) for key, value in parts.items()}
+      parts = content[name] and vars(content[name])
+      content[name] = parts and {k: lists(value) for k, value in parts.items()}
     return {'version': _VERSION, 'signs': list(signs_lib.NAMES), **content}
 
   def fingerprint(self) -> str:
@@ -171,7 +171,7 @@ def fit(
   Args:
     signs: `signs.describe` of N images.
     dice: Their true Dice, in [0, 1].
-    features: What the model sees in them, [N, C].
+    features: Their features, [N, C].
     model: `TrainedModel.identity` of the model that the calibration is for.
 
   Raises:
@@ -264,6 +264,13 @@ def _distances(pictures: np.ndarray, precision: np.ndarray) -> np.ndarray:
   return np.sqrt(np.einsum('ni,ij,nj->n', pictures, precision, pictures))
 
 
+class OtherVersionError(ValueError):
+  """A `review.json` is of another version: the one found, and ours."""
+
+  def __init__(self, found: int, ours: int):
+    super().__init__(f'of version {found}, and this program has {ours}')
+
+
 def write(folder: pathlib.Path, calibration: Calibration) -> None:
   """Writes `review.json` into a folder, whole or not at all.
 
@@ -273,7 +280,11 @@ def write(folder: pathlib.Path, calibration: Calibration) -> None:
   path = folder / NAME
   temporary = path.with_suffix('.tmp')
   try:
-    text = json.dumps(calibration.as_dict(), indent=1) + '\n'
+    lines = [
+      f' {json.dumps(name)}: {json.dumps(value)}'
+      for name, value in calibration.as_dict().items()
+    ]
+    text = '{\n' + ',\n'.join(lines) + '\n}\n'
     temporary.write_text(text, encoding='utf-8')
     temporary.replace(path)
   except OSError as error:
@@ -287,24 +298,27 @@ def read(folder: pathlib.Path) -> Calibration | None:
   """Reads the `review.json` of a run or of a model; None if there is none.
 
   Raises:
-    ValueError: If the file is damaged or of another version.
+    OtherVersionError: If another version of the package wrote the file.
+    ValueError: If the file is damaged.
   """
   path = folder / NAME
   if not path.exists():
     return None
   try:
-    return _parsed(json.loads(path.read_text(encoding='utf-8')))
+    content = json.loads(path.read_text(encoding='utf-8'))
+    version = int(content['version'])
+    if version != _VERSION:
+      raise OtherVersionError(version, _VERSION)
+    return _parsed(content)
+  except OtherVersionError:
+    raise
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f'{path} is damaged or of another version ({error!r})'
-    ) from error
+    raise ValueError(f'{path} is damaged ({error!r})') from error
 
 
 def _parsed(content: Any) -> Calibration:
-  if content['version'] != _VERSION or content['signs'] != list(
-    signs_lib.NAMES
-  ):
-    raise ValueError('other version or signs')
+  if content['signs'] != list(signs_lib.NAMES):
+    raise ValueError('other signs')
   signs, pictures = len(signs_lib.NAMES), len(signs_lib.PICTURE)
   blocks = len(content['scores'])
   numbers = lambda name, *shape: _numbers(content, name, shape)
@@ -329,18 +343,21 @@ def _parsed(content: Any) -> Calibration:
   )
 
 
-def _known(content: Any) -> features_lib.Known:
+def _known(content: Any) -> features_lib.Known | None:
+  if content is None:
+    return None
   components, channels = np.shape(content['components'])
   shapes = {
     'mean': (channels,),
     'components': (components, channels),
     'variances': (components,),
   }
-  return features_lib.Known(
-    **{name: _numbers(content, name, shape) for name, shape in shapes.items()},
-    rest=float(_numbers(content, 'rest', ())),
-    far=float(_numbers(content, 'far', ())),
-  )
+  arrays = {name: _numbers(content, name, shapes[name]) for name in shapes}
+  rest = float(_numbers(content, 'rest', ()))
+  if not (min(arrays['variances'].min(), rest) > 0):
+    raise ValueError('a variance is not above 0')
+  far = float(_numbers(content, 'far', ()))
+  return features_lib.Known(**arrays, rest=rest, far=far)
 
 
 def _numbers(

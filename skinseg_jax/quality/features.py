@@ -1,18 +1,20 @@
 """How far the features of a picture are from those of known pictures.
 
-Features are what the network's deepest layer sees, averaged over the picture.
-Most of their variance lies in few directions, the principal components. The
-distance counts each of these by its own variance, and what is outside of them
-by the mean variance there: the Mahalanobis distance of probabilistic principal
-component analysis (Tipping and Bishop, J. R. Stat. Soc. B 61, 611, 1999).
+The features of a picture are the means of the network's deepest feature maps.
+Most of their variance lies in few directions, the principal components. Each
+of these counts by its own variance; the rest counts by its mean variance. This
+is the Mahalanobis distance of probabilistic principal component analysis
+(Tipping and Bishop, J. R. Stat. Soc. B 61, 611, 1999).
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
-# Components, at most; fewer where there are fewer than 20 pictures for each.
-_COMPONENTS, _PICTURES = 16, 20
+_COMPONENTS = 16
+# With fewer pictures the limit is a matter of chance.
+LEAST = 20 * _COMPONENTS
 _FOLDS = 5
 
 
@@ -25,7 +27,7 @@ class Known:
     components: Directions of the largest variance, orthonormal, [K, C].
     variances: Variance along each of them, above 0, [K].
     rest: Mean variance along all other directions, above 0.
-    far: Distance above which a picture is unlike these.
+    far: Distance above which a picture is unlike the known ones.
   """
 
   mean: np.ndarray
@@ -43,14 +45,20 @@ class Known:
     return np.sqrt(squares + (outside**2).sum(axis=1) / self.rest)
 
 
-def learn(features: np.ndarray, extreme: float) -> Known:
+def learn(features: np.ndarray, extreme: float) -> Known | None:
   """Learns from known pictures.
 
   Args:
     features: Of N pictures, [N, C].
-    extreme: Share of the known pictures that are far. Their distances come from
-      five fits, each without the pictures whose distances it gives.
+    extreme: Share of pictures that may be far although they are no different.
+      The limit comes from five fits, each without the pictures whose distances
+      it gives.
+
+  Returns:
+    None if there are fewer than `LEAST` pictures.
   """
+  if len(features) < LEAST:
+    return None
   features = features.astype(np.float64)
   folds = np.arange(len(features)) % _FOLDS
   distances = [
@@ -67,16 +75,16 @@ def _fit(features: np.ndarray) -> Known:
     features - mean[None], full_matrices=False
   )
   variances = lengths**2 / len(features)
-  # Of a channel that never differs, a difference counts, but is not infinite.
-  least = 1e-6 * variances.sum() + 1e-12
-  most = max(1, len(features) // _PICTURES)
-  count = min(_COMPONENTS, most, len(variances))
-  others = features.shape[1] - count
+  # A channel that never varies gets a small variance, so that a change in it
+  # counts but is not infinite.
+  least = 1e-6 * variances.sum() / len(mean) + 1e-12
+  count = min(_COMPONENTS, len(variances))
+  others = len(mean) - count
   rest = variances[count:].sum() / others if others else 0.0
   return Known(
     mean=mean,
     components=directions[:count],
     variances=np.maximum(variances[:count], least),
-    rest=max(float(rest), least / features.shape[1]),
-    far=0.0,
+    rest=max(float(rest), least),
+    far=math.inf,
   )

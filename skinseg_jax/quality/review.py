@@ -66,8 +66,8 @@ def examine(
     threshold: Probability above which a pixel counts as lesion, in (0, 1).
     calibration: What `expected_dice.fit` learned for this model. Without it,
       there is no expected Dice, and unlike pictures are not noticed.
-    features: Of the network for the picture, [C]; None if they are not known.
-      Then unlike pictures are noticed by their colours and patterns alone.
+    features: Of the network for the picture, [C]. None: only colours and
+      patterns say whether the picture is unlike the training images.
     tiled: Whether the picture was predicted in tiles. The expected Dice does
       not hold then, and there is none.
   """

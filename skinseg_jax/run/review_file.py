@@ -16,7 +16,7 @@ def of_model(
 ) -> expected_dice.Calibration | None:
   """Reads the `review.json` of a run or of a model, if it is for that model.
 
-  Prints that it is for another one, where it is.
+  Prints that it is for another one or of another version, where it is.
 
   Args:
     folder: Of the run or of the model.
@@ -26,15 +26,19 @@ def of_model(
     None if there is none for this model.
 
   Raises:
-    InputError: If the file is damaged or of another version.
+    InputError: If the file is damaged.
   """
+  path = folder / expected_dice.NAME
+  write_again = f'write it again with {command(folder, model["step"])}'
   try:
     found = expected_dice.read(folder)
+  except expected_dice.OtherVersionError as error:
+    print(f'no expected Dice: {path} is {error}; {write_again}')
+    return None
   except ValueError as error:
-    again = f'write it again with {command(folder, model["step"])}'
-    if folder == shared_model.SHIPPED:
-      again = f'{shared_model.again(folder)}.'
-    raise errors.InputError(f'{error}; {again}') from error
+    if shared_model.is_one(folder):
+      write_again = f'{shared_model.again(folder)}.'
+    raise errors.InputError(f'{error}; {write_again}') from error
   if found is None:
     return None
   before = found.model
@@ -47,9 +51,8 @@ def of_model(
   ]
   if differ:
     print(
-      f'no expected Dice: {folder / expected_dice.NAME} is for another model'
-      f' ({"; ".join(differ)}); write it again with'
-      f' {command(folder, model["step"])}'
+      f'no expected Dice: {path} is for another model ({"; ".join(differ)});'
+      f' {write_again}'
     )
     return None
   return found
@@ -76,7 +79,10 @@ def command(folder: pathlib.Path, step: int) -> str:
 
 def _is_enough(folder: pathlib.Path) -> bool:
   """Whether a run has enough validation images; a shared model has none."""
-  path = folder / 'split.csv'
-  if shared_model.is_one(folder) or not path.exists():
+  if shared_model.is_one(folder):
     return False
-  return len(splits.read_split(path).validation) >= expected_dice.LEAST
+  try:
+    split = splits.read_split(folder / 'split.csv')
+  except errors.InputError:
+    return False
+  return len(split.validation) >= expected_dice.LEAST

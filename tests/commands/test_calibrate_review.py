@@ -13,7 +13,7 @@ from PIL import Image
 
 import skinseg_jax
 from skinseg_jax import calibrate_review, export
-from skinseg_jax.quality import expected_dice, review
+from skinseg_jax.quality import expected_dice, features, review
 from skinseg_jax.run import review_file
 from skinseg_jax.runtime import errors
 from skinseg_jax.weights import shared_model
@@ -30,6 +30,7 @@ def folder(tiny_run, tmp_path, monkeypatch):
   workdir = tmp_path / 'run'
   shutil.copytree(tiny_run[0], workdir)
   monkeypatch.setattr(expected_dice, 'LEAST', 5)
+  monkeypatch.setattr(features, 'LEAST', 5)
   calibrate_review.main(['calibrate_review', f'--workdir={workdir}'])
   return workdir
 
@@ -201,23 +202,41 @@ def test_the_remedy_for_a_shared_model_works(
   repaired()
 
 
-@pytest.mark.parametrize('text', ['[1, 2', '{"version": 1}'])
-def test_the_remedy_for_a_damaged_file_works(folder, text):
-  (folder / 'review.json').write_text(text)
-  with pytest.raises(errors.InputError, match='damaged or of') as caught:
+def test_the_remedy_for_a_damaged_file_works(folder):
+  (folder / 'review.json').write_text('[1, 2')
+  with pytest.raises(errors.InputError, match='is damaged') as caught:
     skinseg_jax.load(folder)
   calibrate_review.main(_typed(str(caught.value)))
   picture = cases.picture(40, 60)[0]
   assert skinseg_jax.load(folder).predict(picture).expected_dice is not None
 
 
-def test_the_remedy_for_the_model_of_the_package_is_to_install_it(
-  folder, monkeypatch
+def test_a_file_of_another_version_is_left_out(folder, capsys):
+  content = json.loads((folder / 'review.json').read_text())
+  (folder / 'review.json').write_text(json.dumps({**content, 'version': 2}))
+  picture = cases.picture(40, 60)[0]
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is None
+  line = capsys.readouterr().out
+  assert 'of version 2' in line
+  calibrate_review.main(_typed(line))
+  assert skinseg_jax.load(folder).predict(picture).expected_dice is not None
+
+
+@pytest.mark.parametrize(
+  ('shipped', 'remedy'),
+  [(False, 'get the folder again.'), (True, 'install skinseg_jax again.')],
+)
+def test_the_remedy_for_a_damaged_file_of_a_shared_model(
+  tmp_path, monkeypatch, shipped, remedy
 ):
+  folder = tmp_path / 'model'
+  shutil.copytree(shared_model.SHIPPED, folder)
   (folder / 'review.json').write_text('')
-  monkeypatch.setattr(shared_model, 'SHIPPED', folder)
-  with pytest.raises(errors.InputError, match=r'install skinseg_jax again\.$'):
+  if shipped:
+    monkeypatch.setattr(shared_model, 'SHIPPED', folder)
+  with pytest.raises(errors.InputError) as caught:
     skinseg_jax.load(folder)
+  assert str(caught.value).endswith(remedy)
 
 
 def test_a_run_with_few_validation_images_needs_others(
@@ -231,7 +250,7 @@ def test_a_run_with_few_validation_images_needs_others(
   assert expected_dice.read(folder).images == 14
 
 
-def test_what_another_network_sees_is_told_by_its_own_features(
+def test_features_are_those_of_the_network_of_the_folder(
   folder, tiny_run, tmp_path
 ):
   own = expected_dice.read(folder)

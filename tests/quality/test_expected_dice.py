@@ -114,8 +114,7 @@ def test_no_file_is_no_calibration(tmp_path):
 @pytest.mark.parametrize(
   'change',
   [
-    {'version': 99},
-    {'version': 1},
+    {'version': 'two'},
     {'model': 10},
     {'signs': ['red']},
     {'weights': [1.0]},
@@ -125,16 +124,43 @@ def test_no_file_is_no_calibration(tmp_path):
     {'far': float('nan')},
     {'scale': {}},
     {'features': {'components': [[1.0]], 'mean': [1.0, 2.0]}},
-    {'features': None},
+    {
+      'features': {
+        'mean': [0.0],
+        'components': [[1.0]],
+        'variances': [0.0],
+        'rest': 1.0,
+        'far': 1.0,
+      }
+    },
     None,
   ],
 )
-def test_a_damaged_file_is_named_with_the_remedy(tmp_path, calibration, change):
+def test_a_damaged_file_is_named(tmp_path, calibration, change):
   path = tmp_path / 'review.json'
   text = '[1, 2'
   if change is not None:
     text = json.dumps({**calibration.as_dict(), **change})
   path.write_text(text)
-  with pytest.raises(ValueError, match='damaged or of another') as caught:
+  with pytest.raises(ValueError, match='is damaged') as caught:
     expected_dice.read(tmp_path)
   assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize('version', [1, 99])
+def test_another_version_is_no_damage(tmp_path, calibration, version):
+  content = {**calibration.as_dict(), 'version': version, 'signs': []}
+  (tmp_path / 'review.json').write_text(json.dumps(content))
+  with pytest.raises(expected_dice.OtherVersionError, match=f' {version}, '):
+    expected_dice.read(tmp_path)
+
+
+def test_few_images_are_kept_without_features(tmp_path):
+  found = expected_dice.fit(*made_up(319), model={})
+  expected_dice.write(tmp_path, found)
+  read = expected_dice.read(tmp_path)
+  assert read.features is None
+  assert read.fingerprint() == found.fingerprint()
+  # What the network computes then tells nothing.
+  row = dict.fromkeys(signs.NAMES, 0.0)
+  assert not read.is_unlike(row, np.full(24, 1e6))

@@ -43,9 +43,13 @@ def test_what_differs_in_an_unusual_direction_is_far():
   assert known.distances(known.mean[None] + outside)[0] > 2 * known.far
 
 
-@pytest.mark.parametrize('channels', [1, 3, 300])
-def test_few_pictures_and_dead_channels_are_no_problem(channels):
-  values = made_up(50, channels=channels)
+def test_few_pictures_tell_nothing():
+  assert features.learn(made_up(319), 0.01) is None
+
+
+@pytest.mark.parametrize('channels', [1, 3, 600])
+def test_few_channels_and_dead_ones_are_no_problem(channels):
+  values = made_up(320, channels=channels)
   values[:, 0] = 2.0  # Never differs.
   known = features.learn(values, 0.01)
   assert np.isfinite(known.far)

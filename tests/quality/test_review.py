@@ -27,7 +27,7 @@ def lesion(seed):
 @pytest.fixture(scope='module')
 def calibration():
   described, dice = [], []
-  for seed in range(150):
+  for seed in range(320):
     found = signs.describe(*lesion(seed), 0.5)
     described.append(found)
     dice.append(float(stats.logistic.cdf(found['soft_dice'])))
@@ -87,7 +87,7 @@ def test_what_is_no_lesion_is_unlike_the_training_images(calibration, name):
   assert review.UNLIKE not in _reasons(spoiled, probability)
 
 
-def test_what_the_network_does_not_know_is_unlike_them(calibration):
+def test_a_picture_with_unusual_features_is_unlike(calibration):
   image, probability = lesion(0)
   known, far = np.zeros(24), np.full(24, 3.0)
   assert review.UNLIKE not in _reasons(image, probability, calibration)

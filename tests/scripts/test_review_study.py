@@ -2,6 +2,7 @@
 
 import csv
 
+import fake_model
 import numpy as np
 import pytest
 import review as study
@@ -39,7 +40,7 @@ def test_the_risk_falls_where_the_order_is_right():
   assert study.risk_coverage(-dice, dice)[0] > 0.5
 
 
-def test_the_tables_are_written(tmp_path):
+def test_the_tables_are_written(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
 
   def examined():
@@ -49,8 +50,9 @@ def test_the_tables_are_written(tmp_path):
     return calibrate_review.Examined(rows, dice, rng.normal(size=(80, 24)))
 
   images = [rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)]
-  known, see = examined(), lambda images: np.zeros((len(images), 24))
-  case = study.Case('a/b', [known], known.features, examined(), images, see)
+  model = fake_model.make(monkeypatch, tmp_path, image_size=(96, 96))
+  known = examined()
+  case = study.Case('a/b', model, [known], known.features, examined(), images)
   study.write_tables([case], tmp_path)
   with (tmp_path / 'table.csv').open(newline='') as file:
     (row,) = csv.DictReader(file)

@@ -25,7 +25,7 @@ class OnEncoder(nnx.Module):
   """A network on an encoder.
 
   Attributes:
-    DEPTH: How many features of the encoder it uses.
+    DEPTH: Number of encoder stages that the network uses.
     encoder: The encoder.
   """
 
