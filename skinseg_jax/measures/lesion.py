@@ -6,6 +6,7 @@ total score. docs/reference/measures.md says what each can not say.
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -123,8 +124,37 @@ def measure(
   Raises:
     InputError: If a type, a shape or the spacing is none of these.
   """
-  _check(image, mask, pixel_spacing)
-  around = skin.examine(image, mask)
+  return next(measure_each(image, [mask], pixel_spacing))
+
+
+def measure_each(
+  image: np.ndarray,
+  masks: Iterable[np.ndarray],
+  pixel_spacing: tuple[float, float] | None = None,
+) -> Iterator[Measures]:
+  """Measures several masks of one picture, faster than `measure` does.
+
+  Args:
+    image: As for `measure`, and so are the others.
+    masks: Taken one by one.
+    pixel_spacing: See there.
+
+  Raises:
+    InputError: As `measure`.
+  """
+  picture = None
+  for mask in masks:
+    _check(image, mask, pixel_spacing)
+    picture = picture or skin.Picture(image)
+    yield _measured(image, mask, pixel_spacing, picture.examine(mask))
+
+
+def _measured(
+  image: np.ndarray,
+  mask: np.ndarray,
+  pixel_spacing: tuple[float, float] | None,
+  around: skin.Skin,
+) -> Measures:
   area = int(mask.sum())
   # Shapes need only the part of the picture with the lesion.
   part = (

@@ -1,6 +1,7 @@
 """The skin around a lesion: hairs, its colour and its typology angle (ITA)."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -43,6 +44,60 @@ class Skin:
   reason: str
 
 
+class Picture:
+  """A picture, ready to be examined with several masks of its lesion.
+
+  What does not depend on the mask is computed once.
+  """
+
+  def __init__(self, image: np.ndarray):
+    """Reduces the picture; RGB, uint8, [H, W, 3]."""
+    self._factor = max(1, min(image.shape[:2]) // _SIDE)
+    self._image = (
+      np.asarray(Image.fromarray(image).reduce(self._factor))
+      if self._factor > 1
+      else image
+    )
+
+  def examine(self, lesion: np.ndarray) -> Skin:
+    """As the function `examine`."""
+    if self._factor > 1:
+      reduced = Image.fromarray(lesion.astype(np.float32)).reduce(self._factor)
+      lesion = np.asarray(reduced) > 0
+    reach = max(1, round(_MARGIN * min(lesion.shape)))
+    away = ~grown(lesion, reach)
+    free = away & ~self._dark & ~self._glare
+    if free.any():
+      free &= ~_long(self._thin & ~lesion)
+    enough = _ENOUGH * lesion.size
+    if free.sum() < enough:
+      # Would there be enough if the dark pixels were skin?
+      lacks_light = (free | (away & self._dark)).sum() >= enough
+      return Skin(None, None, 'too dark' if lacks_light else 'too little skin')
+    light, red, blue = colour.mean_lab(self._image[free]).tolist()
+    lightness, yellow = (np.median(self._lab[..., i][free]) for i in (0, 2))
+    if yellow <= 0:
+      return Skin((light, red, blue), None, 'b* is not positive')
+    ita = math.degrees(math.atan2(lightness - 50, yellow))
+    return Skin((light, red, blue), ita, '')
+
+  @functools.cached_property
+  def _dark(self) -> np.ndarray:
+    return self._image.max(axis=2) < _DARK
+
+  @functools.cached_property
+  def _glare(self) -> np.ndarray:
+    return self._image.min(axis=2) >= _GLARE
+
+  @functools.cached_property
+  def _thin(self) -> np.ndarray:
+    return _thin(self._image)
+
+  @functools.cached_property
+  def _lab(self) -> np.ndarray:
+    return colour.lab(self._image)
+
+
 def examine(image: np.ndarray, lesion: np.ndarray) -> Skin:
   """Measures the colour of the skin around a lesion.
 
@@ -66,30 +121,7 @@ def examine(image: np.ndarray, lesion: np.ndarray) -> Skin:
     of the picture, and no ITA if the median b* is not positive: skin is
     yellowish, so the picture's white balance is off.
   """
-  factor = max(1, min(lesion.shape) // _SIDE)
-  if factor > 1:
-    image = np.asarray(Image.fromarray(image).reduce(factor))
-    lesion = (
-      np.asarray(Image.fromarray(lesion.astype(np.float32)).reduce(factor)) > 0
-    )
-  reach = max(1, round(_MARGIN * min(lesion.shape)))
-  away = ~grown(lesion, reach)
-  dark = image.max(axis=2) < _DARK
-  free = away & ~dark & (image.min(axis=2) < _GLARE)
-  if free.any():
-    free &= ~hair(image, lesion)
-  enough = _ENOUGH * lesion.size
-  if free.sum() < enough:
-    # Would there be enough if the dark pixels were skin?
-    lacks_light = (free | (away & dark)).sum() >= enough
-    return Skin(None, None, 'too dark' if lacks_light else 'too little skin')
-  pixels = image[free]
-  lightness, _, yellow = np.median(colour.lab(pixels), axis=0)
-  light, red, blue = colour.mean_lab(pixels).tolist()
-  if yellow <= 0:
-    return Skin((light, red, blue), None, 'b* is not positive')
-  ita = math.degrees(math.atan2(lightness - 50, yellow))
-  return Skin((light, red, blue), ita, '')
+  return Picture(image).examine(lesion)
 
 
 def hair(image: np.ndarray, lesion: np.ndarray) -> np.ndarray:
@@ -106,13 +138,23 @@ def hair(image: np.ndarray, lesion: np.ndarray) -> np.ndarray:
   Returns:
     Whether a pixel of the skin belongs to one, bool [H, W].
   """
-  side = min(lesion.shape)
+  return _long(_thin(image) & ~lesion)
+
+
+def _thin(image: np.ndarray) -> np.ndarray:
+  """Thin and dark structures, bool [H, W]."""
+  side = min(image.shape[:2])
   size = max(3, round(_HAIR_WIDTH * side) // 2 * 2 + 1)
   grey = (image @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
   # Pad with black, so that a vignette at the edge is not taken for a thin line.
   closed = _extreme(np.pad(grey, size - 1), size, np.maximum)
   closed = _extreme(closed, size, np.minimum)
-  thin = (closed - grey > _HAIR_DEPTH) & ~lesion
+  return closed - grey > _HAIR_DEPTH
+
+
+def _long(thin: np.ndarray) -> np.ndarray:
+  """Leaves the long pieces, bool [H, W]."""
+  side = min(thin.shape)
   pieces, _ = ndimage.label(thin, np.ones((3, 3)))
   long = [
     max(extent.stop - extent.start for extent in piece) >= _HAIR_LENGTH * side

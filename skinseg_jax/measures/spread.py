@@ -71,7 +71,7 @@ def spread(
   Raises:
     InputError: As `lesion.measure`.
   """
-  rows = [lesion.measure(image, mask, pixel_spacing) for mask in masks]
+  rows = [*lesion.measure_each(image, masks, pixel_spacing)]
   found = {}
   for name, value in values.items():
     each = [value(row) for row in rows]
