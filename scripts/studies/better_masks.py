@@ -1,7 +1,7 @@
 """Measures what views, an ensemble of folds and cleaning of masks gain.
 
 python scripts/studies/better_masks.py --data_dir data --output FILE.csv
-  [--runs_dir DIR] [--image_size 96] [--epochs 2]
+  [--runs_dir DIR] [--image_size 96] [--epochs 2] [--generated DIR RUN]
 
 With --runs_dir, six networks are trained on the paper's training images without
 a fifth of the lesions: five folds of these images, each without a fifth of
@@ -9,8 +9,12 @@ them, and one network on all of them. They are scored on the lesions left out.
 The paper's validation images are not used. Started again, the training goes on
 where it stopped.
 
-Without --runs_dir, the model that comes with the package is scored on the
-paper's validation images.
+With --generated, the folds of a cross-validation of generated images (with
+`ensemble.json`) and a run on such images are scored on 480 generated images
+with another seed, which none of them has seen.
+
+Otherwise, the model that comes with the package is scored on the paper's
+validation images.
 
 Masks are compared at the network's size. A change of views or of networks is
 compared with one view of one network, each fold alone with one view of all five
@@ -35,7 +39,7 @@ from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.inference import postprocessing, predictor, trained_model
 from skinseg_jax.metrics import bootstrap, confusion
 from skinseg_jax.runtime import errors
-from skinseg_jax.weights import shared_model
+from skinseg_jax.weights import ensemble_folder, shared_model
 
 FOLDS = 5
 CLEANING = {
@@ -193,27 +197,34 @@ def _changed(counts: Counts, others: Counts) -> int:
 def main(argv: list[str]) -> None:
   """Trains what is missing, scores, and writes the table."""
   args = _parse(argv)
-  source = catalog.open_source(
-    config_lib.DataConfig(data_dir=str(args.data_dir))
-  )
-  if args.runs_dir is None:
-    one = trained_model.load(shared_model.chosen(None), 'last')
-    folds: list[trained_model.TrainedModel] = []
-    paper = config_lib.DataConfig(split='paper')
-    scored = splits.make_split(paper, source.metadata).validation
-  else:
+  data_config = config_lib.DataConfig(data_dir=str(args.data_dir))
+  if args.generated:
+    home, run = args.generated
+    one, folds = _load(run), [*map(_load, ensemble_folder.members([home]))]
+    data_config = copy.deepcopy(one.config.data)
+    data_config.seed = 1 + max(m.config.data.seed for m in (one, *folds))
+    data_config.data_dir = str(args.data_dir)
+  source = catalog.open_source(data_config)
+  if args.generated:
+    scored = source.image_ids
+  elif args.runs_dir:
     one, *folds = _train(args, source)
     scored = measured.inner_split(source.metadata).validation
+  else:
+    one, folds = _load(shared_model.chosen(None)), []
+    paper = config_lib.DataConfig(split='paper')
+    scored = splits.make_split(paper, source.metadata).validation
   variants: dict[str, tuple[Models, str]] = {}
   compared = {}
-  for models, name in ([one], 'one network'), (folds, f'{FOLDS} folds'):
+  together = f'{len(folds)} folds'
+  for models, name in ([one], 'one network'), (folds, together):
     if models:
       for views in ('off', 'flips', 'dihedral'):
         variants[f'{name}, views {views}'] = models, views
         compared[f'{name}, views {views}'] = 'one network, views off'
   for number, fold in enumerate(folds):
     variants[f'fold {number}, views off'] = [fold], 'off'
-    compared[f'fold {number}, views off'] = f'{FOLDS} folds, views off'
+    compared[f'fold {number}, views off'] = f'{together}, views off'
   data = cache.open_cache(source, one.config.data.image_size, args.data_dir)
   chosen = input_pipeline.select(data, scored)
   found = count(variants, data.images[chosen], data.masks[chosen])
@@ -250,8 +261,12 @@ def _train(
         'evaluation.test_time_augmentation': 'off',
       },
     )
-    models.append(trained_model.load(args.runs_dir / name, 'last'))
+    models.append(_load(args.runs_dir / name))
   return models
+
+
+def _load(folder: pathlib.Path) -> trained_model.TrainedModel:
+  return trained_model.load(folder, 'last')
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -263,6 +278,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   add = parser.add_argument
   add('--output', type=pathlib.Path, required=True, help='table to write')
   add('--runs_dir', type=pathlib.Path, help='for the runs of the six networks')
+  add(
+    '--generated',
+    type=pathlib.Path,
+    nargs=2,
+    metavar=('DIR', 'RUN'),
+    help='of a cross-validation and of one run, of generated images',
+  )
   add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
   add('--image_size', type=int, default=96, help='in pixels')
   add('--epochs', type=int, default=2)
