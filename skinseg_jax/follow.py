@@ -7,13 +7,14 @@ FOLDER holds one folder for each lesion. The date of a picture is taken from the
 name of its file, such as 2024-05-01.jpg. TABLE.csv has the columns lesion, date
 and file.
 
-Each picture is compared with one of its lesion, the reference: the first one
-with a lesion that is not dark, blurred or cut off. If all are, it is the first
-with a lesion. Pictures are registered to it by points of the skin.
+Each picture is compared with one of its lesion, the reference. This is the
+first picture that shows a whole lesion and is not dark, blurred or of one
+colour; if there is none, it is the first one in which a lesion is found.
+Pictures are registered to it by points of the skin.
 DIR/follow.csv has one row for each picture, DIR/LESION.html is a page for each
 lesion. A change counts if it is larger than 95 % of the differences between
 repeated pictures of one lesion. Changes are in the order of time, also where a
-picture is earlier than the reference.
+picture comes before the reference.
 
 Files that cannot be read are listed and skipped; the exit code is then 3.
 Research software, not a medical device.
@@ -89,7 +90,7 @@ def _follow(
             noted.add(f'{visit.entry.path}: {visit.problem}')
           if visit.beyond:
             labels = ', '.join(what.label for what in visit.beyond)
-            when = ' (earlier than the reference)' if visit.earlier else ''
+            when = ' (before the reference)' if visit.earlier else ''
             changed.add(f'{visit.entry.path}{when}: {labels}')
   except OSError as error:
     raise errors.of_files(
@@ -98,7 +99,7 @@ def _follow(
       'choose another --output, or free some space and run the same command'
       ' again with --overwrite.',
     ) from error
-  _say('are the reference, as no picture of their lesion is in order', poor)
+  _say('are the reference, as no picture of their lesion is good enough', poor)
   _say('are not registered', alone)
   _say('have a problem', noted)
   _say(
@@ -173,9 +174,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     '--pixel_spacing',
     type=flags.millimetres,
     metavar='MM',
-    help='millimetres between pixels of all pictures whose files do not state'
-    ' it as DICOM files can; pictures that it does not fit are reported;'
-    ' default: not known, lengths are in pixels of the reference',
+    help='millimetres between pixels, for files that do not state it (DICOM'
+    ' files may); a picture whose registered scale disagrees is reported;'
+    ' without any spacing, lengths are in pixels of the reference',
   )
   add(
     '--overwrite',

@@ -28,12 +28,16 @@ class Measure:
     limit: Of 100 pairs of repeated pictures, 95 differ by less. Of lengths and
       areas the ratio of the larger to the smaller value, otherwise the
       absolute difference.
+    more: What the lesion is whose value grew.
+    less: What it is whose value fell.
   """
 
   name: str
   label: str
   unit: str
   limit: float
+  more: str = 'larger'
+  less: str = 'smaller'
 
   @property
   def relative(self) -> bool:
@@ -51,16 +55,26 @@ class Measure:
 # The limits of lengths and areas rest on this number of pairs of pictures, the
 # others on more.
 PAIRS = 345
+_SYMMETRY = ('less symmetric', 'more symmetric')
 MEASURES = (
   Measure('area', 'Area', 'area', 1.33),
   Measure('diameter', 'Largest diameter', 'length', 1.16),
-  Measure('perimeter', 'Perimeter', 'length', 1.15),
-  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.049),
-  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.052),
-  Measure('lightness', 'L*, lesion minus skin', 'L*', 10.8),
-  Measure('red_green', 'a*, lesion minus skin', 'a*', 5.0),
-  Measure('yellow_blue', 'b*, lesion minus skin', 'b*', 7.9),
-)
+  Measure('perimeter', 'Perimeter', 'length', 1.15, 'longer', 'shorter'),
+  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.049, *_SYMMETRY),
+  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.052, *_SYMMETRY),
+  Measure(
+    'lightness', 'L*, lesion minus skin', 'L*', 10.8,
+    'lighter beside its skin', 'darker beside its skin',
+  ),
+  Measure(
+    'red_green', 'a*, lesion minus skin', 'a*', 5.0,
+    'redder beside its skin', 'less red beside its skin',
+  ),
+  Measure(
+    'yellow_blue', 'b*, lesion minus skin', 'b*', 7.9,
+    'yellower beside its skin', 'less yellow beside its skin',
+  ),
+)  # fmt: skip
 
 
 def _minus_skin(name: str) -> Callable[[lesion.Measures], float | None]:

@@ -42,8 +42,9 @@ class Visit:
     degrees: Turn onto the reference, clockwise as seen.
     points: Points of the skin that agree.
     unit: Of lengths: 'mm', 'px' of the reference, or 'own px'.
-    spacing: Millimetres between pixels of the file that lengths are measured
-      with; None where they are in pixels.
+    spacing: Millimetres for one pixel of the file, as lengths have it; None
+      where they are in pixels.
+    stated: Whether the file itself states a spacing.
     values: By the names in `changes.MEASURES`; empty without a lesion.
     changed: Changes in the order of time, from the earlier to the later of this
       picture and the reference, by name, where they make sense.
@@ -65,6 +66,7 @@ class Visit:
   points: int | None = None
   unit: str = ''
   spacing: float | None = None
+  stated: bool = False
   values: dict[str, changes.Value] = dataclasses.field(default_factory=dict)
   changed: dict[str, changes.Change] = dataclasses.field(default_factory=dict)
   picture: np.ndarray | None = None
@@ -135,9 +137,9 @@ def follow(
 ) -> list[Visit]:
   """Measures the pictures of a lesion and compares them with one of them.
 
-  The reference is the first picture with a lesion that is in order: not of
-  nearly one colour, dark or blurred, and with the whole lesion in it. If none
-  is, it is the first with a lesion.
+  The reference is the first picture that shows a whole lesion and is not dark,
+  blurred or of nearly one colour. If there is none, it is the first one in
+  which a lesion is found.
 
   Args:
     one: The lesion.
@@ -256,13 +258,14 @@ def _see(
   )
 
 
-def _unused(seen: _Seen, used: float | None) -> str:
+def _unused(seen: _Seen, used: float | None, why: str = '') -> str:
   """Says that the spacing of a file is not used; '' if it fits.
 
   Args:
     seen: The picture.
     used: Millimetres between pixels of the file as lengths have it, or None if
       they are in pixels.
+    why: Why they are in pixels.
   """
   if not seen.spacing:
     if not seen.stated:
@@ -275,8 +278,8 @@ def _unused(seen: _Seen, used: float | None) -> str:
   if used and math.isclose(used, seen.spacing, rel_tol=_SPACING_TOLERANCE):
     return ''
   which = 'its spacing of' if seen.stated else 'the --pixel_spacing of'
-  instead = f': registration gives {used:.3g} mm' if used else ''
-  return f'{which} {seen.spacing:.3g} mm is not used{instead}'
+  why = f'registration gives {used:.3g} mm' if used else why
+  return f'{which} {seen.spacing:.3g} mm is not used: {why}'
 
 
 def _measured(
@@ -295,6 +298,7 @@ def _measured(
     reasons='; '.join(seen.reasons),
     unit=unit,
     spacing=step * seen.reduction if unit == 'mm' else None,
+    stated=seen.stated is not None,
     values=changes.measure(seen.image, lesion, each, step),
     picture=seen.image,
     mask=lesion,
@@ -321,7 +325,8 @@ def _placed(entry: series.Entry, seen: _Seen, reference: _Reference) -> Visit:
     lesion = views.largest(seen.masks.mask)
     step = 1 / seen.reduction
     visit = _measured(entry, ALONE, seen, lesion, step, 'own px')
-    visit.problem = '; '.join(filter(None, [str(error), _unused(seen, None)]))
+    unused = _unused(seen, None, 'the picture is not registered')
+    visit.problem = '; '.join(filter(None, [str(error), unused]))
     return visit
   return _registered(entry, seen, reference, found)
 
@@ -365,7 +370,8 @@ def _registered(
     step = reference.step * found.scale
     unit = reference.visit.unit
     visit = _measured(entry, REGISTERED, seen, lesion, step, unit)
-    visit.problem = _unused(seen, visit.spacing)
+    why = 'the reference has none that can be used'
+    visit.problem = _unused(seen, visit.spacing, why)
   else:
     lesion = seen.masks.mask
     visit = Visit(

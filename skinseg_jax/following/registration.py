@@ -138,20 +138,20 @@ def register(reference: Points, other: Points) -> Similarity:
   count = 0 if matrix is None else int(agree.sum())
   if matrix is None or count < _LEAST_POINTS:
     raise RefusedError(
-      f'{count} points of the skin agree; {_LEAST_POINTS} are needed'
+      f'{count} points of the skin agree, and {_LEAST_POINTS} are needed'
     )
   found = Similarity(matrix, count)
   low, high = _SCALES
   if not low <= found.scale <= high:
     raise RefusedError(
-      f'the scale is {found.scale:.2f}; {low:g} to {high:g} is allowed'
+      f'the scale is {found.scale:.2f}, and {low:g} to {high:g} is allowed'
     )
   inside = agree.ravel() > 0
   error = _scale_error(found, source[inside], target[inside])
   if error > _SCALE_ERROR:
     raise RefusedError(
-      f'the scale is uncertain by {error:.1%}; at most {_SCALE_ERROR:.0%} is'
-      ' allowed'
+      f'the scale is uncertain by {error:.1%}, and at most'
+      f' {_SCALE_ERROR:.0%} is allowed'
     )
   return found
 

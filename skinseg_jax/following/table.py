@@ -22,7 +22,7 @@ def rows(
   """The rows of a lesion, by the names in `COLUMNS`; '' for no value."""
   compared = any(visit.status == course.REFERENCE for visit in visits)
   for number, visit in enumerate(visits, 1):
-    order = 'earlier' if visit.earlier else 'later'
+    order = 'before' if visit.earlier else 'after'
     if visit.status == course.REFERENCE or not compared:
       order = ''
     cells: dict[str, object] = {

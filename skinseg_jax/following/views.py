@@ -44,8 +44,8 @@ def predict(
 ) -> Masks:
   """Predicts a picture, and views of it.
 
-  The mask is that of `predict`. Views are kept as `predictor.answers` keeps
-  several.
+  The mask is that of `predict`. With `bands`, several views are kept, as
+  `predictor.answers` says.
 
   Args:
     model: Trained models.
@@ -62,6 +62,7 @@ def predict(
   )
   mask = preprocessing.resize_probability(found.probability, size) > threshold
   if not mask.any():
+    # Copied: a part of an array keeps all of it in memory.
     found = found._replace(views=found.views[:0].copy())
   return Masks(mask, found, threshold)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from skinseg_jax.measures import lesion
 
-# Ends of the interval: it holds nine tenths of the values.
+# Ends of the range.
 _QUANTILES = (0.05, 0.95)
 # The measures that are numbers.
 NAMES = tuple(
@@ -65,8 +65,8 @@ def spread(
   Returns:
     By the names in `values`. `touches_border` counts as 1 and 0.
     An orientation has no beginning. Its quantiles are about the mean direction
-    of the axes, at the end of it that is within 90 degrees of `orientation`,
-    and may lie outside (-90, 90].
+    of the axes, turned by 180 degrees where needed, so that the mean is within
+    90 degrees of `orientation`. They may lie outside (-90, 90].
 
   Raises:
     InputError: As `lesion.measure`.

@@ -342,16 +342,10 @@ def course(
   canvas, axes = _canvas(2.6)
   axes.axhspan(*usual, color=GREY, alpha=0.15, lw=0)
   axes.fill_between(where, lows, highs, color=BLUE, alpha=0.25, lw=0)
-  axes.errorbar(
-    where,
-    values,
-    yerr=[
-      np.maximum(np.subtract(values, lows), 0),
-      np.maximum(np.subtract(highs, values), 0),
-    ],
-    color=BLUE,
-    capsize=3,
-  )
+  axes.plot(where, values, color=BLUE)
+  # Around the middle of the band: the value may lie outside of it.
+  middle, half = np.add(lows, highs) / 2, np.subtract(highs, lows) / 2
+  axes.errorbar(where, middle, half, color=BLUE, capsize=3, fmt='none')
   for mark, style in (
     ('usual', {'marker': 'o', 'color': BLUE}),
     ('beyond', {'marker': 'D', 'color': ORANGE}),

@@ -48,6 +48,7 @@ def write(
     pairs=changes.PAIRS,
     reference=next((name for name, visit in named if visit is reference), ''),
     spacing=reference and reference.spacing and f'{reference.spacing:.3g} mm',
+    stated=bool(reference and reference.stated),
     poor=reference.poor if reference else '',
     passed=[
       f'{name} ({visit.poor})'
@@ -93,7 +94,7 @@ def _placed(name: str, visit: course.Visit) -> str:
   """A name that says how the picture lies to the reference."""
   if visit.status == course.REFERENCE:
     return f'{name} (reference)'
-  return f'{name} (earlier than the reference)' if visit.earlier else name
+  return f'{name} (before the reference)' if visit.earlier else name
 
 
 def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
@@ -106,20 +107,19 @@ def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
     assert reference
     amount = visit.changed[what.name].amount
     found.append(
-      f'{what.label}: {_amount(what, amount)} {way}; 95 % of repeated pictures'
-      f' differ by less than {_limit(what)}'
-      + _AGREEMENT[_sure(what, reference, visit)]
+      f'{what.label}: {_amount(what, amount)} {way}. 95 % of repeated pictures'
+      f' stay within {_limit(what)}' + _AGREEMENT[_sure(what, reference, visit)]
     )
   if visit.changed and not visit.beyond:
-    which = 'of the measures that can be compared, none'
+    which = 'none of the measures that can be compared'
     if len(visit.changed) == len(changes.MEASURES):
       which = 'no measure'
     found.append(f'{which} changed more than repeated pictures differ')
   if visit.status == course.ALONE:
-    found.append(
-      f'not registered ({visit.problem}), so lengths and areas cannot be'
-      ' compared'
-    )
+    why, *more = visit.problem.split('; ')
+    found += [f'not registered: {why}', *more]
+    if visit.changed:
+      found.append('lengths and areas cannot be compared')
     return found
   if visit.problem or not visit.values:
     found.append(visit.problem or visit.status)
@@ -136,31 +136,46 @@ def _findings(visit: course.Visit, reference: course.Visit | None) -> list[str]:
 def _sure(
   what: changes.Measure, reference: course.Visit, visit: course.Visit
 ) -> bool | None:
-  """Whether both ends of the band are beyond the limit, to one side.
+  """Whether the change is beyond the limit between all ends of both bands.
 
-  None if the band is not known.
+  None if an end is not known.
   """
-  base, value = reference.values[what.name].value, visit.values[what.name]
-  low, high = (visit.change(what, base, end) for end in value[1:])
-  if low is None or high is None:
+  base, own = reference.values[what.name], visit.values[what.name]
+  found = [
+    visit.change(what, base.low, own.high),
+    visit.change(what, base.high, own.low),
+  ]
+  known = [change for change in found if change]
+  if len(known) < len(found):
     return None
-  up = [end.amount > (1 if what.relative else 0) for end in (low, high)]
-  return low.beyond and high.beyond and up[0] == up[1]
+  up = _is_up(what, visit.changed[what.name].amount)
+  return all(
+    change.beyond and _is_up(what, change.amount) == up for change in known
+  )
+
+
+def _is_up(what: changes.Measure, amount: float) -> bool:
+  return amount > (1 if what.relative else 0)
 
 
 def _amount(what: changes.Measure, amount: float) -> str:
-  return f'× {amount:.2f}' if what.relative else f'{amount:+.3g}'
+  word = what.more if _is_up(what, amount) else what.less
+  if what.relative:
+    return f'× {amount:.2f} ({100 * abs(amount - 1):.0f} % {word})'
+  return f'{amount:+.3g} ({word})'
 
 
 def _limit(what: changes.Measure) -> str:
-  return f'× {what.limit:.2f}' if what.relative else f'{what.limit:.3g}'
+  if what.relative:
+    return f'× {1 / what.limit:.2f} to × {what.limit:.2f}'
+  return f'± {what.limit:.3g}'
 
 
 def _unit(visit: course.Visit) -> str:
   return {
     'own px': 'pixels of its own',
     'px': 'pixels of the reference',
-    'mm': f'mm, mm²; pixels of {visit.spacing or 0:.3g} mm',
+    'mm': f'mm and mm² (pixel: {visit.spacing or 0:.3g} mm)',
   }.get(visit.unit, visit.unit)
 
 
@@ -181,9 +196,12 @@ def _cell(what: changes.Measure, visit: course.Visit) -> tuple[str, str]:
 def _caption(visit: course.Visit) -> str:
   parts = [visit.status, visit.problem, visit.reasons]
   if visit.status == course.REGISTERED:
+    turn = round(visit.degrees or 0)
+    way = 'clockwise' if turn > 0 else 'counterclockwise'
     parts[0] = (
-      f'registered by {visit.points} points, scale {visit.scale:.2f}, turned'
-      f' by {round(visit.degrees or 0)}°'
+      f'registered by {visit.points} points; 1 pixel of this picture is'
+      f' {visit.scale:.2f} of the reference; '
+      + (f'turned by {abs(turn)}° {way}' if turn else 'not turned')
     )
   return '; '.join(filter(None, parts))
 

@@ -77,7 +77,7 @@ def test_growth_is_found_and_what_cannot_be_compared_is_said(
   # A pixel of 0.8 pixels of the reference.
   pixels = [float(row['pixel_mm']) for row in rows[:3]]
   assert pixels == pytest.approx([0.05, 0.04, 0.04], rel=0.01)
-  assert [row['order'] for row in rows] == ['', *['later'] * 5]
+  assert [row['order'] for row in rows] == ['', *['after'] * 5]
   long, short = drawn.AXES
   area = np.pi * long * short * 0.05**2
   for row, growth in zip(rows, (1, 1, 1.5), strict=False):
@@ -120,7 +120,7 @@ def test_a_lesion_that_leaves_the_picture_is_not_compared(model, tmp_path):
   page = (out / '<arm>.html').read_text()
   assert '<arm>' not in page
   assert 'leaves this picture or the reference' in page
-  assert 'of the measures that can be compared, none changed' in page
+  assert 'none of the measures that can be compared changed' in page
   assert 'The files have no dates' in page
 
 
@@ -152,7 +152,7 @@ def test_the_reference_is_the_first_picture_in_order(model, tmp_path, kind):
   assert {rows[i]['poor_reference'] for i in (0, 2, 3)} == {''}
   assert float(rows[3]['area_change']) == pytest.approx(1.44, rel=0.02)
   page = (out / 'arm.html').read_text()
-  assert 'picture 3: 3.png. It is the first picture that is in order' in page
+  assert 'picture 3: 3.png. It is the first picture that is good enough' in page
   assert (
     f'Not taken as reference: 2: 2.png ({rows[1]["poor_reference"]})' in page
   )
@@ -171,7 +171,7 @@ def test_without_a_picture_in_order_the_first_is_the_reference(
   assert [row['poor_reference'] for row in rows] == ['blurred', '', '']
   assert all(row['status'] != 'reference' for row in rows[1:])
   page = (out / 'arm.html').read_text()
-  assert 'No picture of this lesion is in order' in page
+  assert 'No picture of this lesion is good enough' in page
   assert '1.png: blurred' in capsys.readouterr().out
 
 
@@ -322,7 +322,9 @@ def test_a_spacing_that_is_not_used_is_reported(model, tmp_path):
   assert _run('--input', tmp_path / 'in', *flags) == 0
   first, second, *_ = _rows(tmp_path / 'given')
   assert (first['unit'], first['pixel_mm']) == ('px', '')
-  assert second['problem'] == 'its spacing of 0.04 mm is not used'
+  assert second['problem'].endswith(
+    'not used: the reference has none that can be used'
+  )
 
 
 def test_a_given_spacing_is_that_of_all_pictures(model, tmp_path):

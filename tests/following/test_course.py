@@ -91,7 +91,7 @@ def test_growth_is_growth_before_and_after_the_reference(follow):
   assert [visit.status for visit in visits] == [
     course.REGISTERED, course.REFERENCE, course.REGISTERED,
   ]  # fmt: skip
-  assert [row['order'] for row in rows] == ['earlier', '', 'later']
+  assert [row['order'] for row in rows] == ['before', '', 'after']
   for i, grown in ((0, 1.2), (1, 1.25)):
     for name, expected in (('area', grown**2), ('diameter', grown)):
       changed = rows[2 * i]

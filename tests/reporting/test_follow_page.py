@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from matplotlib import collections
 
 from skinseg_jax.following import changes, course, series
 from skinseg_jax.reporting import figures, follow_page
@@ -60,6 +61,7 @@ _UNKNOWN = 'Whether the views agree on this change is not known'
     ((190.0, 210.0), ''),
     ((110.0, 210.0), _AGREE),  # × 1.1 is within the limit.
     ((0.0, 210.0), _AGREE),  # To both sides.
+    ((20.0, 30.0), _AGREE),  # Both ends mean that it shrank.
     ((None, None), _UNKNOWN),
   ],
 )
@@ -76,6 +78,50 @@ def test_whether_the_views_agree_has_three_answers(
   )
 
 
+@pytest.mark.parametrize(
+  ('ends', 'said'),
+  [
+    ((60.0, 190.0), _AGREE),  # × 1.05 from the upper end.
+    ((None, None), _UNKNOWN),
+    ((90.0, 110.0), ''),
+  ],
+)
+def test_the_views_of_the_reference_count(tmp_path, monkeypatch, ends, said):
+  visits = [
+    _visit(1, 100.0, ends, reference=True),
+    _visit(2, 200.0, (199.0, 201.0)),
+  ]
+  page, _ = _written(tmp_path / 'arm.html', visits, monkeypatch)
+  assert [s for s in (_AGREE, _UNKNOWN) if s in page] == (
+    [said] if said else []
+  )
+
+
+def test_what_changed_is_said_in_words(tmp_path, monkeypatch):
+  visits = [_visit(1, 100.0, reference=True), _visit(2, 70.0)]
+  visits[0].values['lightness'] = changes.Value(-20.0, None, None)
+  visits[1].values['lightness'] = changes.Value(-6.0, None, None)
+  page, _ = _written(tmp_path / 'arm.html', visits, monkeypatch)
+  assert 'Area: × 0.70 (30 % smaller) from' in page
+  assert '95 % of repeated pictures stay within × 0.75 to × 1.33' in page
+  assert '+14 (lighter beside its skin) from' in page
+
+
+def test_a_bar_is_the_range_where_the_value_lies_outside(tmp_path, monkeypatch):
+  visits = [
+    _visit(1, 100.0, (90.0, 110.0), reference=True),
+    _visit(2, 150.0, (40.0, 60.0)),
+  ]
+  _, charts = _written(tmp_path / 'arm.html', visits, monkeypatch)
+  (bars,) = [
+    found
+    for found in charts['Area'].axes[0].collections
+    if isinstance(found, collections.LineCollection)
+  ]
+  ends = [sorted(bar[:, 1].tolist()) for bar in bars.get_segments()]
+  assert ends == [[90.0, 110.0], [40.0, 60.0]]
+
+
 def test_changes_have_the_order_of_time(tmp_path, monkeypatch):
   visits = [
     _visit(1, 50.0, earlier=True),
@@ -83,10 +129,11 @@ def test_changes_have_the_order_of_time(tmp_path, monkeypatch):
     _visit(3, 200.0),
   ]
   page, _ = _written(tmp_path / 'arm.html', visits, monkeypatch)
-  assert 'Area: × 2.00 from this picture to the reference' in page
-  assert 'Area: × 2.00 from the reference to this picture' in page
-  assert '1: 2024-01-01 (earlier than the reference)' in page
-  assert '3: 2024-01-03 (earlier' not in page
+  assert 'larger) from this picture to the reference' in page
+  assert 'larger) from the reference to this picture' in page
+  assert page.count('Area: × 2.00') == 2
+  assert '1: 2024-01-01 (before the reference)' in page
+  assert '3: 2024-01-03 (before' not in page
 
 
 def test_a_range_that_is_not_known_is_not_drawn(tmp_path, monkeypatch):
