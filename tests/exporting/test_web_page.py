@@ -124,14 +124,9 @@ def test_another_model_file_is_refused(
   ],
 )
 def test_an_unfit_browser_is_told_so(browser, url, script, message):
-  added = browser.execute_cdp_cmd(
-    'Page.addScriptToEvaluateOnNewDocument', {'source': script}
-  )
-  try:
+  with chromium.prepared(browser, script):
     chromium.visit(browser, url, 360)
     pages.until(lambda: message in pages.text(browser, 'broken'))
-  finally:
-    browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', added)
 
 
 @pytest.mark.browser
@@ -198,18 +193,9 @@ def test_the_folder_states_what_it_needs(folder):
 
 
 @pytest.mark.browser
-def test_what_cannot_be_read_is_no_picture(browser, url, photo, tmp_path):
+def test_a_file_that_is_gone_is_explained(browser, url, photo):
   chromium.visit(browser, url, 360)
-  gone = pathlib.Path(shutil.copy(photo, tmp_path))
-  browser.execute_script(
-    "find('file').addEventListener('change', (event) => {"
-    '  [window.gone] = event.target.files;'
-    '}, true)'
-  )
-  pages.upload(browser, gone)
-  gone.unlink()
-  browser.execute_script('choose(window.gone)')
-  pages.wait_for_result(browser)
+  pages.upload_deleted(browser, photo)
   assert pages.text(browser, 'problem') == (
     'This browser cannot read the file as a picture. Choose a JPEG, PNG or'
     ' WebP file.'

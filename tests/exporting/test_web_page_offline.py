@@ -1,5 +1,6 @@
 """What the page that needs no server stores, and does without a network."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -153,34 +154,22 @@ def test_offline_the_files_of_the_first_visit_do(
   browser, folder, photo, flax, first
 ):
   # There is a graphics processor at the first visit alone, or later alone.
-  add = lambda: browser.execute_cdp_cmd(
-    'Page.addScriptToEvaluateOnNewDocument', {'source': _GPU}
+  gpu = lambda there: (
+    chromium.prepared(browser, _GPU) if there else contextlib.nullcontext()
   )
-  remove = lambda added: browser.execute_cdp_cmd(
-    'Page.removeScriptToEvaluateOnNewDocument', added
-  )
-  added = add() if first else None
-  try:
-    asked = []
-    with static_host.hosted(folder, asked=asked.append) as url:
-      chromium.visit(browser, url, 360)
-      _stored(browser)
-    assert first == any('/ort.webgpu' in path for path in asked)
-    assert first != any('/ort.wasm' in path for path in asked)
-    if first:
-      remove(added)
-      added = None
-    else:
-      added = add()
-    browser.execute_cdp_cmd('Network.clearBrowserCache', {})
+  asked = []
+  with static_host.hosted(folder, asked=asked.append) as url, gpu(first):
+    chromium.visit(browser, url, 360)
+    _stored(browser)
+  assert first == any('/ort.webgpu' in path for path in asked)
+  assert first != any('/ort.wasm' in path for path in asked)
+  browser.execute_cdp_cmd('Network.clearBrowserCache', {})
+  with gpu(not first):
     chromium.visit(browser, url, 360)
     pages.upload(browser, photo)
-    exported_page.check_prediction(browser, flax, photo)
-    assert '(WebAssembly' in pages.text(browser, 'model')
-    _stored(browser)
-  finally:
-    if added:
-      remove(added)
+  exported_page.check_prediction(browser, flax, photo)
+  assert '(WebAssembly' in pages.text(browser, 'model')
+  _stored(browser)
 
 
 def test_an_older_page_gets_the_new_version(
@@ -276,7 +265,7 @@ def test_a_version_that_is_being_stored_is_left_alone(
       chromium.visit(browser, url, 360)
       browser.execute_async_script(_ACTIVE, 'page/')
       go.set()
-      state = browser.execute_async_script(
+      caches = browser.execute_async_script(
         """
         const [done] = arguments;
         (async () => {
@@ -288,7 +277,7 @@ def test_a_version_that_is_being_stored_is_left_alone(
           done((await caches.keys()).length);
         })();"""
       )
-      assert state == 1
+      assert caches == 1
   finally:
     go.set()
   browser.execute_cdp_cmd('Network.clearBrowserCache', {})

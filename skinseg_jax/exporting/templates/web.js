@@ -90,9 +90,9 @@ function ask(kind, details, transfer = []) {
   });
 }
 
-// Loads the files for WebGPU, or those without it; if they cannot be loaded, the
-// others: offline, only those of an earlier visit are there. The files for
-// WebGPU also work without it.
+// Loads the files for WebGPU, or those without it. If they cannot be loaded, it
+// loads the others: offline, only those of an earlier visit are there. The
+// files for WebGPU also work without it.
 async function loadAny(gpu) {
   const providers = gpu ? ['webgpu', 'wasm'] : ['wasm', 'webgpu'];
   let problem;
@@ -118,12 +118,19 @@ async function loadFiles(names) {
     find('loaded').textContent =
       `${megabytes(loaded)} of ${megabytes(total)} MB`;
   };
-  return Promise.all(names.map((name) => loadFile(name, advance)));
+  const stop = new AbortController();
+  try {
+    return await Promise.all(
+      names.map((name) => loadFile(name, advance, stop.signal)));
+  } catch (error) {
+    stop.abort();  // One file is missing, so the others are of no use.
+    throw error;
+  }
 }
 
-async function loadFile(name, advance) {
+async function loadFile(name, advance, signal) {
   const {sha256, bytes} = settings.files[name];
-  const stream = single ? unpacked(name) : (await fetched(name)).body;
+  const stream = single ? unpacked(name) : (await fetched(name, signal)).body;
   let data;
   try {
     data = await collected(stream, bytes, advance);
@@ -140,10 +147,11 @@ async function loadFile(name, advance) {
   return data;
 }
 
-async function fetched(name) {
+async function fetched(name, signal) {
   let response;
   try {
-    response = await fetch(settings.files[name].address, {cache: 'no-cache'});
+    const {address} = settings.files[name];
+    response = await fetch(address, {cache: 'no-cache', signal});
   } catch {
     throw new Error(`${name} cannot be loaded. Check the network ` +
       'connection.');
