@@ -1,9 +1,10 @@
 'use strict';
 
-{% include 'stored.js' %}
-
 // Keeps the page for use without a network: all files of one version, or none.
 // A new version is used after all pages of the old one were closed.
+
+{% include 'stored.js' %}
+
 const {scope} = self.registration;
 // Where the network runs: the page says it in the address of this script.
 // Older pages do not; they need WebAssembly.
@@ -18,8 +19,7 @@ self.addEventListener('install', (event) => event.waitUntil(store()));
 
 self.addEventListener('activate', (event) => event.waitUntil(tidy()));
 
-// The page asks whether its files are stored. The browser, or another version,
-// may have deleted them.
+// The page asks whether its files are stored. They may have been deleted since.
 self.addEventListener('message', (event) => {
   const [port] = event.ports;
   event.waitUntil(store().then(tidy).then(
