@@ -110,7 +110,7 @@ def main(argv: list[str]) -> None:
     row = lambda url: _row(browser, url, expected, pathlib.Path(folder))
     with static_host.hosted(args.page) as url:
       print('first visit,', row(url))
-      _until(browser, "find('offline').textContent")
+      _until(browser, "find('offline').textContent.includes('works offline')")
     print('later visit without a network,', row(url))
     print('single file from the disk,', row(single))
 

@@ -91,11 +91,14 @@ def _settings(folder: pathlib.Path, description: dict[str, Any]) -> Any:
     licence += ', not for commercial use'
   digests = {file: description['sha256'], **web_runtime.DIGESTS}
   return {
-    'shell': _SHELL,
     'model': file,
     'runtimes': web_runtime.FILES,
     'files': {
-      name: {'sha256': digest, 'bytes': (folder / name).stat().st_size}
+      name: {
+        'address': f'{name}?sha256={digest}',
+        'sha256': digest,
+        'bytes': (folder / name).stat().st_size,
+      }
       for name, digest in digests.items()
     },
     'height': height,
@@ -115,7 +118,7 @@ def _needed(settings: Any, provider: str) -> list[str]:
 def _page(settings: Any, inside: dict[str, str]) -> str:
   """The page; with the files that it needs inside if there are any."""
   templates = shared_page.environment('skinseg_jax.exporting')
-  shared = shared_page.parts(templates, 'web.js')
+  shared = shared_page.parts(templates, 'stored.js', 'web.js')
   # The scripts of the runtime are run from memory after their digests were
   # compared, so everything else is refused.
   script, style = (shared_page.source(shared[n]) for n in ('script', 'style'))
@@ -181,13 +184,11 @@ def _write_service_worker(output: pathlib.Path, settings: Any) -> None:
     name: digest((output / name.replace('./', 'index.html')).read_bytes())
     for name in _SHELL
   }
-  sha256 = {name: file['sha256'] for name, file in settings['files'].items()}
-  # The addresses by which `web.js` asks for them.
   files = {
     provider: shell
     | {
-      f'{name}?sha256={sha256[name]}': sha256[name]
-      for name in _needed(settings, provider)
+      file['address']: file['sha256']
+      for file in map(settings['files'].get, _needed(settings, provider))
     }
     for provider in settings['runtimes']
   }

@@ -1,13 +1,12 @@
 """The page that needs no server, in Chromium, as a reader uses it."""
 
-import hashlib
 import json
 import os
 import pathlib
 import shutil
-import sys
 
 import chromium
+import exported_page
 import numpy as np
 import pages
 import pytest
@@ -15,69 +14,8 @@ import static_host
 from fake_images import random_image
 from PIL import Image
 
-from skinseg_jax import export
 from skinseg_jax.data import preprocessing
-from skinseg_jax.exporting import portable, web_page
-from skinseg_jax.inference import predictor, trained_model
-
-# CONTRIBUTING.md says how the files come there.
-_RUNTIME = pathlib.Path(sys.prefix) / 'onnxruntime-web/package/dist'
-
-
-@pytest.fixture(scope='module')
-def folder(tiny_run, tmp_path_factory):
-  pytest.importorskip('onnx')
-  pytest.importorskip('onnxruntime')
-  if not _RUNTIME.exists():
-    pytest.skip('onnxruntime-web is not in the virtual environment')
-  output = tmp_path_factory.mktemp('export') / 'page'
-  export.main(
-    ['export', f'--workdir={tiny_run[0]}', '--format=web',
-     f'--output={output}', f'--runtime_dir={_RUNTIME}'],
-  )  # fmt: skip
-  return output
-
-
-@pytest.fixture(scope='module')
-def flax(tiny_run):
-  """Predicts pictures from Python."""
-  return predictor.Predictor(trained_model.load(tiny_run[0], 'last'))
-
-
-@pytest.fixture(scope='module')
-def url(folder):
-  with static_host.hosted(folder) as url:
-    yield url
-
-
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory):
-  with chromium.started(tmp_path_factory.mktemp('profile')) as driver:
-    yield driver
-
-
-@pytest.fixture(scope='module')
-def photo(tmp_path_factory):
-  """Of other proportions than the model's pictures."""
-  path = tmp_path_factory.mktemp('photos') / 'mole one.png'
-  Image.fromarray(random_image(70, 90)).save(path)
-  return path
-
-
-def _probability(browser):
-  values = browser.execute_script('return [...shown.probability]')
-  return np.array(values, np.float32).reshape(32, 32)
-
-
-def _expected(flax, path):
-  image = preprocessing.decode_image(path.read_bytes(), path.name)
-  model = flax._model
-  (found,) = predictor.answers(model, [predictor.resize(model, image)], 1)
-  return found.probability
-
-
-def _shown(browser):
-  return browser.execute_script('return shown?.file.name')
+from skinseg_jax.exporting import web_page
 
 
 def _downloaded(browser, tmp_path, name):
@@ -92,8 +30,7 @@ def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
   chromium.visit(browser, url, width)
   pages.upload(browser, photo)
   assert browser.switch_to.active_element.get_attribute('id') == 'result-title'
-  expected = _expected(flax, photo)
-  assert np.abs(_probability(browser) - expected).max() < 1e-3
+  exported_page.check_prediction(browser, flax, photo)
   found = _downloaded(browser, tmp_path, 'mole one_mask.png')
   truth = flax.predict(photo)
   sure = np.abs(truth.probability - 0.5) > 1e-3
@@ -116,108 +53,6 @@ def test_it_predicts_as_python_does(browser, url, photo, flax, tmp_path, width):
 
 
 @pytest.mark.browser
-def test_after_one_visit_it_needs_no_network(browser, folder, photo, flax):
-  with static_host.hosted(folder) as url:
-    chromium.visit(browser, url, 360)
-    pages.until(lambda: 'works offline' in pages.text(browser, 'offline'))
-    assert browser.execute_cdp_cmd('Page.getInstallabilityErrors', {}) == {
-      'installabilityErrors': []
-    }
-  # The server is gone, and its cache must do.
-  browser.execute_cdp_cmd('Network.clearBrowserCache', {})
-  chromium.visit(browser, url, 360)
-  pages.upload(browser, photo)
-  difference = _probability(browser) - _expected(flax, photo)
-  assert np.abs(difference).max() < 1e-3
-  # The service worker allows several threads, where there are processors.
-  isolated, processors = browser.execute_script(
-    'return [crossOriginIsolated, navigator.hardwareConcurrency]'
-  )
-  assert isolated
-  threads = min(4, processors)
-  assert f'(WebAssembly, threads: {threads})' in pages.text(browser, 'model')
-
-
-def _updated(browser):
-  """Waits for a new version; returns what became of its service worker."""
-  return browser.execute_async_script(
-    """
-    const [done] = arguments;
-    (async () => {
-      const all = await navigator.serviceWorker.getRegistration();
-      const next = all.installing ?? all.waiting ?? await all.update().then(
-        () => all.installing ?? all.waiting ?? all.active);
-      while (next.state === 'installing') {
-        await new Promise((go) => setTimeout(go, 50));
-      }
-      done(next.state);
-    })();"""
-  )
-
-
-@pytest.mark.browser
-def test_a_new_version_replaces_the_old_one_only_as_a_whole(
-  browser, folder, photo, flax, tmp_path, monkeypatch
-):
-  import onnx
-
-  model = onnx.load(folder / 'model.onnx')
-  model.producer_name = 'a new version'
-  new, host = tmp_path / 'new', tmp_path / 'host'
-  _rewrite(folder, new, monkeypatch, model.SerializeToString())
-  shutil.copytree(folder, host)
-  offline = lambda: 'works offline' in pages.text(browser, 'offline')
-
-  def predicts(version):
-    chromium.visit(browser, url, 360)
-    pages.upload(browser, photo)
-    difference = _probability(browser) - _expected(flax, photo)
-    assert np.abs(difference).max() < 1e-3
-    digest = hashlib.sha256((version / 'model.onnx').read_bytes()).hexdigest()
-    assert digest[:12] in pages.text(browser, 'model')
-
-  def leave():
-    browser.get('data:text/html,')
-
-  with static_host.hosted(host) as url:
-    port = int(url.split(':')[-1].strip('/'))
-    chromium.visit(browser, url, 360)
-    pages.until(offline)
-    # The copy of the new version was not finished: its model is missing.
-    for name in ('index.html', 'service_worker.js'):
-      shutil.copy(new / name, host)
-    chromium.visit(browser, url, 360)
-    assert _updated(browser) == 'redundant'
-    pages.until(offline)
-    leave()
-  predicts(folder)
-  with static_host.hosted(host, port):
-    shutil.copy(new / 'model.onnx', host)
-    chromium.visit(browser, url, 360)
-    assert _updated(browser) == 'installed'
-    leave()
-  predicts(new)
-
-
-@pytest.mark.browser
-def test_the_page_leaves_its_neighbours_alone(browser, folder, tmp_path):
-  host = tmp_path / 'host'
-  shutil.copytree(folder, host, copy_function=os.link)
-  (host / 'notes').mkdir()
-  (host / 'notes' / 'index.html').write_text('<title>Notes</title>')
-  with static_host.hosted(host) as url:
-    chromium.visit(browser, url, 360)
-    pages.until(lambda: 'works offline' in pages.text(browser, 'offline'))
-    chromium.visit(browser, f'{url}?from=a_link', 360)
-    assert browser.execute_script('return crossOriginIsolated')
-    # The host redirects to an address with a slash at the end.
-    chromium.visit(browser, f'{url}notes', 360)
-    assert browser.title == 'Notes'
-    assert browser.current_url == f'{url}notes/'
-    assert not browser.execute_script('return crossOriginIsolated')
-
-
-@pytest.mark.browser
 def test_the_single_file_works_from_a_disk(browser, folder, flax, tmp_path):
   path = shutil.copy(folder / 'single_file.html', tmp_path)
   exif = Image.Exif()
@@ -236,8 +71,7 @@ def test_the_single_file_works_from_a_disk(browser, folder, flax, tmp_path):
         browser.execute_script('return shown?.file.name') == name
       )
     )
-    difference = _probability(browser) - _expected(flax, turned)
-    assert np.abs(difference).max() < 1e-3
+    exported_page.check_prediction(browser, flax, turned)
     found = _downloaded(browser, tmp_path, f'{turned.stem}_mask.png')
     assert found.shape == (60, 90)
     view = browser.execute_script(
@@ -290,14 +124,9 @@ def test_another_model_file_is_refused(
   ],
 )
 def test_an_unfit_browser_is_told_so(browser, url, script, message):
-  added = browser.execute_cdp_cmd(
-    'Page.addScriptToEvaluateOnNewDocument', {'source': script}
-  )
-  try:
+  with chromium.prepared(browser, script):
     chromium.visit(browser, url, 360)
     pages.until(lambda: message in pages.text(browser, 'broken'))
-  finally:
-    browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', added)
 
 
 @pytest.mark.browser
@@ -363,30 +192,29 @@ def test_the_folder_states_what_it_needs(folder):
   assert not list(folder.glob('.partial'))
 
 
-def _rewrite(folder, output, monkeypatch, model):
-  """Writes the page again, with another file of the model."""
-
-  def copied(output, *arguments, **options):
-    (output / 'model.onnx').write_bytes(model)
-    about = json.loads((folder / 'model.json').read_text())
-    about['sha256'] = hashlib.sha256(model).hexdigest()
-    return about
-
-  output.mkdir()
-  with monkeypatch.context() as patch:
-    patch.setattr(portable, 'write_network', copied)
-    return web_page.write(output, None, {}, _RUNTIME)
+@pytest.mark.browser
+def test_a_file_that_is_gone_is_explained(browser, url, photo):
+  chromium.visit(browser, url, 360)
+  pages.upload_deleted(browser, photo)
+  assert pages.text(browser, 'problem') == (
+    'This browser cannot read the file as a picture. Choose a JPEG, PNG or'
+    ' WebP file.'
+  )
 
 
 @pytest.mark.browser
 def test_a_page_that_is_too_large_is_not_written(
-  browser, folder, tmp_path, monkeypatch
+  browser, folder, tiny_run, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr(web_page, 'SINGLE_FILE_LIMIT', 2**20)
+  size = (folder / 'single_file.html').stat().st_size
   output = tmp_path / 'page'
   model = (folder / 'model.onnx').read_bytes()
-  _, size = _rewrite(folder, output, monkeypatch, model)
-  assert size > 2**20
+  exported_page.rewrite(folder, output, tiny_run[0], model)
+  assert (
+    'single_file.html was not written: it would have'
+    f' {size / 2**20:.0f} MiB, more than 1\n'
+  ) in capsys.readouterr().out
   assert not (output / 'single_file.html').exists()
   # The rest is as before, except that nothing names the file.
   for path in output.iterdir():

@@ -148,6 +148,28 @@ def test_what_is_no_picture_is_explained(browser, url, tmp_path):
   assert not pages.find(browser, 'result').is_displayed()
 
 
+def test_a_file_that_is_gone_is_explained(browser, url, photo):
+  chromium.visit(browser, url, 360)
+  pages.upload_deleted(browser, photo)
+  assert pages.text(browser, 'problem') == (
+    'This browser cannot read the file as a picture. Choose a JPEG, PNG or'
+    ' WebP file.'
+  )
+
+
+def test_an_old_browser_is_told_what_it_lacks(browser, url, photo):
+  old = 'delete window.OffscreenCanvas; delete window.CompressionStream'
+  with chromium.prepared(browser, old):
+    chromium.visit(browser, url, 360)
+  pages.upload(browser, photo)
+  browser.execute_script("find('threshold').value = 0.8; find('save').click()")
+  assert pages.until(lambda: pages.text(browser, 'problem')) == (
+    'This browser cannot write the mask at this threshold: it lacks'
+    ' OffscreenCanvas, CompressionStream. Use a current Chrome, Edge or'
+    ' Firefox, or Safari 16.4 or later.'
+  )
+
+
 def test_a_mask_keeps_its_name_when_another_picture_is_chosen(
   browser, url, photo, tmp_path
 ):

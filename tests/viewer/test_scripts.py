@@ -4,6 +4,7 @@ import base64
 import io
 import pathlib
 import struct
+import zlib
 
 import chromium
 import numpy as np
@@ -110,6 +111,47 @@ def test_pictures_are_turned_as_pillow_does(browser, data):
   )
   found = np.reshape(pixels, (height, width, 4))
   np.testing.assert_array_equal(found[..., :3], expected)
+
+
+_SIZES = """
+const [base64, done] = arguments;
+const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+const sizes = [];
+const {arrayBuffer} = Blob.prototype;
+Blob.prototype.arrayBuffer = function () {
+  sizes.push(this.size);
+  return arrayBuffer.call(this);
+};
+unturned(new Blob([bytes])).then(({orientation}) => {
+  Blob.prototype.arrayBuffer = arrayBuffer;
+  done([orientation, sizes]);
+});
+"""
+
+
+def _with_parts(png, count, size):
+  """The same PNG with parts before its pixels that no one reads."""
+  part = struct.pack('>I', size) + b'skIp' + bytes(size)
+  part += struct.pack('>I', zlib.crc32(part[4:]))
+  start = png.index(b'IDAT') - 4
+  return png[:start] + count * part + png[start:]
+
+
+@pytest.mark.parametrize(
+  ('count', 'size', 'times'),
+  # One for the head, one for the EXIF, and those that find the parts.
+  [(20, 2**18, 23), (5000, 40, 7)],
+  ids=['long parts', 'short parts'],
+)
+def test_a_large_file_is_not_read_as_a_whole(browser, count, size, times):
+  data = _with_parts(_late(_file('PNG', 6)), count, size)
+  code = (_TEMPLATES / 'upright.js').read_text()
+  orientation, sizes = browser.execute_async_script(
+    code + _SIZES, base64.b64encode(data).decode()
+  )
+  assert orientation == 6
+  assert max(sizes) <= 2**16
+  assert len(sizes) <= times
 
 
 _WRITE = """

@@ -2,25 +2,52 @@
 
 // Keeps the page for use without a network: all files of one version, or none.
 // A new version is used after all pages of the old one were closed.
+
+{% include 'stored.js' %}
+
 const {scope} = self.registration;
-const NAMES = `skinseg ${scope} `;
 // Where the network runs: the page says it in the address of this script.
-const provider = new URL(self.location.href).searchParams.get('provider');
-const NAME = `${NAMES}{{ version }} ${provider}`;
+// Older pages do not; they need WebAssembly.
+const provider =
+  new URL(self.location.href).searchParams.get('provider') ?? 'wasm';
+const NAME = cacheName(scope, `{{ version }} ${provider}`);
 // SHA-256 of each file, by its address.
 const FILES = new Map(Object.entries({{ files|tojson }}[provider]).map(
   ([name, sha256]) => [new URL(name, scope).href, sha256]));
 
-self.addEventListener('install', (event) => {
-  event.waitUntil((async () => {
-    const store = await caches.open(NAME);
-    for (const [url, sha256] of FILES) {
-      await store.put(url, await right(url, sha256));
-    }
-  })());
+self.addEventListener('install', (event) => event.waitUntil(store()));
+
+self.addEventListener('activate', (event) => event.waitUntil(tidy()));
+
+// The page asks whether its files are stored. They may have been deleted since.
+self.addEventListener('message', (event) => {
+  const [port] = event.ports;
+  event.waitUntil(store().then(tidy).then(
+    () => port.postMessage(true), () => port.postMessage(false)));
 });
 
-// A file of this version: from an older cache, or from the host.
+// Stores what is not stored yet.
+async function store() {
+  const ours = await caches.open(NAME);
+  const there = new Set((await ours.keys()).map(({url}) => url));
+  for (const [url, sha256] of FILES) {
+    if (!there.has(url)) await ours.put(url, await right(url, sha256));
+  }
+}
+
+// Deletes the files of other versions, unless one of them is being stored or
+// waits: the last to become active deletes them.
+async function tidy() {
+  const {installing, waiting} = self.registration;
+  if (installing || waiting) return;
+  for (const name of await caches.keys()) {
+    if (name.startsWith(cacheName(scope, '')) && name !== NAME) {
+      await caches.delete(name);
+    }
+  }
+}
+
+// A file of this version: from another cache, or from the host.
 async function right(url, sha256) {
   for (const find of [
     () => caches.match(url), () => fetch(url, {cache: 'no-cache'}),
@@ -28,23 +55,13 @@ async function right(url, sha256) {
     const response = await find();
     if (!response?.ok) continue;
     const data = await response.arrayBuffer();
-    const bytes = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
-    const found = Array.from(bytes, (b) => b.toString(16).padStart(2, '0'));
     const type = response.headers.get('Content-Type') ?? '';
-    if (found.join('') === sha256) {
+    if (await digest(data) === sha256) {
       return new Response(data, {headers: {'Content-Type': type}});
     }
   }
   throw new Error(`${url} is not the file that was exported`);
 }
-
-self.addEventListener('activate', (event) => {
-  event.waitUntil((async () => {
-    for (const name of await caches.keys()) {
-      if (name.startsWith(NAMES) && name !== NAME) await caches.delete(name);
-    }
-  })());
-});
 
 self.addEventListener('fetch', (event) => {
   const {method, mode, url} = event.request;
@@ -54,8 +71,8 @@ self.addEventListener('fetch', (event) => {
   if (mode === 'navigate') wanted.search = '';
   if (method !== 'GET' || !FILES.has(wanted.href)) return;
   event.respondWith((async () => {
-    const store = await caches.open(NAME);
-    const kept = await store.match(wanted.href);
+    const ours = await caches.open(NAME);
+    const kept = await ours.match(wanted.href);
     return kept ? isolated(kept) : fetch(event.request);
   })());
 });

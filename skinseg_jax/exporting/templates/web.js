@@ -6,11 +6,15 @@ const SIMD = Uint8Array.of(
   0, 65, 0, 253, 15, 11);
 // Whether the files are inside this page.
 const single = find(`file:${settings.model}`) !== null;
+// Address of the folder that the page is in.
+const folder = new URL('./', location.href).href;
 
 // Questions to the worker that it has not answered yet.
 const asked = new Map();
 let count = 0;
 let worker;
+// What `keep` promised.
+const kept = [];
 // Where the network runs, in words, once it does.
 const model = start();
 model.catch((error) => {
@@ -19,17 +23,13 @@ model.catch((error) => {
 });
 
 async function start() {
-  checkBrowser();
-  let gpu = !single && await hasGpu();
-  let files;
-  try {
-    files = await loadFiles(needed(gpu));
-  } catch (error) {
-    if (!gpu) throw error;
-    gpu = false;
-    files = await loadFiles(needed(gpu));
-  }
-  const [network, script, wasm] = files;
+  checkPlace();
+  checkBrowser('run the model', {
+    'WebAssembly SIMD': window.WebAssembly?.validate(SIMD),
+    ...FOR_MASKS,
+  });
+  const gpu = !single && await hasGpu();
+  const {provider, files: [network, script, wasm]} = await loadAny(gpu);
   say('Starting the model …');
   const code = new Blob(
     [find('worker').textContent], {type: 'text/javascript'});
@@ -48,16 +48,17 @@ async function start() {
     asked.clear();
   };
   const loaded = await ask(
-    'load', {network, script, wasm, gpu, settings},
+    'load',
+    {network, script, wasm, gpu: gpu && provider === 'webgpu', settings},
     [network, script, wasm]);
   find('loading').hidden = true;
   if (!request) say('Ready.');
-  keepOffline(gpu);
+  if (!single) keepOffline(provider);
   return loaded.provider === 'webgpu' ? 'WebGPU'
     : `WebAssembly, threads: ${loaded.threads}`;
 }
 
-function checkBrowser() {
+function checkPlace() {
   if (!single && location.protocol === 'file:') {
     const instead =
       settings.single_file ? 'Open single_file.html instead, or start' : 'Start';
@@ -67,16 +68,6 @@ function checkBrowser() {
   if (!window.isSecureContext) {
     throw new Error('This page needs an address that begins with https:// ' +
       'or http://localhost.');
-  }
-  const lacking = [
-    ['WebAssembly SIMD', window.WebAssembly?.validate(SIMD)],
-    ['OffscreenCanvas', window.OffscreenCanvas],
-    ['CompressionStream', window.CompressionStream],
-  ].filter(([, there]) => !there).map(([name]) => name);
-  if (lacking.length) {
-    throw new Error('This browser cannot run the model: it lacks ' +
-      `${lacking.join(', ')}. Use a current Chrome, Edge or Firefox, or ` +
-      'Safari 16.4 or later.');
   }
 }
 
@@ -99,12 +90,21 @@ function ask(kind, details, transfer = []) {
   });
 }
 
-function providerOf(gpu) {
-  return gpu ? 'webgpu' : 'wasm';
-}
-
-function needed(gpu) {
-  return [settings.model, ...settings.runtimes[providerOf(gpu)]];
+// Loads the files for WebGPU, or those without it. If they cannot be loaded, it
+// loads the others: offline, only those of an earlier visit are there. The
+// files for WebGPU also work without it.
+async function loadAny(gpu) {
+  const providers = gpu ? ['webgpu', 'wasm'] : ['wasm', 'webgpu'];
+  let problem;
+  for (const provider of single ? ['wasm'] : providers) {
+    try {
+      const names = [settings.model, ...settings.runtimes[provider]];
+      return {provider, files: await loadFiles(names)};
+    } catch (error) {
+      problem ??= error;
+    }
+  }
+  throw problem;
 }
 
 async function loadFiles(names) {
@@ -118,15 +118,19 @@ async function loadFiles(names) {
     find('loaded').textContent =
       `${megabytes(loaded)} of ${megabytes(total)} MB`;
   };
-  return Promise.all(names.map((name) => loadFile(name, advance)));
+  const stop = new AbortController();
+  try {
+    return await Promise.all(
+      names.map((name) => loadFile(name, advance, stop.signal)));
+  } catch (error) {
+    stop.abort();  // One file is missing, so the others are of no use.
+    throw error;
+  }
 }
 
-const address = (name) =>
-  new URL(`${name}?sha256=${settings.files[name].sha256}`, location.href).href;
-
-async function loadFile(name, advance) {
+async function loadFile(name, advance, signal) {
   const {sha256, bytes} = settings.files[name];
-  const stream = single ? unpacked(name) : (await fetched(name)).body;
+  const stream = single ? unpacked(name) : (await fetched(name, signal)).body;
   let data;
   try {
     data = await collected(stream, bytes, advance);
@@ -138,13 +142,16 @@ async function loadFile(name, advance) {
       'its SHA-256 differs. Reload the page. If this message stays, export ' +
       'the page again.');
   }
+  // If it fails, the service worker loads the file itself.
+  if (!single) kept.push(keep(name, data).catch(() => {}));
   return data;
 }
 
-async function fetched(name) {
+async function fetched(name, signal) {
   let response;
   try {
-    response = await fetch(address(name), {cache: 'no-cache'});
+    const {address} = settings.files[name];
+    response = await fetch(address, {cache: 'no-cache', signal});
   } catch {
     throw new Error(`${name} cannot be loaded. Check the network ` +
       'connection.');
@@ -188,40 +195,54 @@ async function collected(stream, size, advance) {
   }
 }
 
-async function digest(data) {
-  const bytes = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
-  return Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
+// Keeps a file for the service worker, which need not load it again.
+async function keep(name, data) {
+  const {address} = settings.files[name];
+  const response = new Response(data);  // A copy: the data go to the worker.
+  if (await caches.match(address)) return;
+  const store = await caches.open(cacheName(folder, LOADED));
+  await store.put(address, response);
 }
 
-// Keeps the page for visits without a network.
-async function keepOffline(gpu) {
-  if (single || !navigator.serviceWorker) return;
+// Keeps the page for visits without a network, and says whether it can.
+async function keepOffline(provider) {
+  let stored = false;
   try {
-    await navigator.serviceWorker.register(
-      `service_worker.js?provider=${providerOf(gpu)}`);
-    await navigator.serviceWorker.ready;
-    if (await isStored(gpu)) {
-      find('offline').textContent = 'From now on this page works offline.';
-    }
+    await Promise.all(kept);
+    stored = await isStored(provider);
+    await caches.delete(cacheName(folder, LOADED));
   } catch {
     // No space, or a private window: the page works as long as it is open.
   }
+  find('offline').textContent = stored
+    ? 'From now on this page works offline.'
+    : 'This page could not be stored: it needs the network next time, too.';
 }
 
-// Whether all files of the page are in one of its caches.
-async function isStored(gpu) {
-  const {href} = new URL('./', location.href);
-  const files = [
-    ...settings.shell.map((name) => new URL(name, href).href),
-    ...needed(gpu).map(address),
-  ];
-  for (const name of await caches.keys()) {
-    if (!name.startsWith(`skinseg ${href} `)) continue;
-    const store = await caches.open(name);
-    const stored = new Set((await store.keys()).map(({url}) => url));
-    if (files.every((file) => stored.has(file))) return true;
-  }
-  return false;
+// Lets the service worker store the page. Resolves to whether it did.
+async function isStored(provider) {
+  const {serviceWorker} = navigator;
+  // Without a network, it can be that of an earlier version.
+  const registration = await serviceWorker.register(
+    `service_worker.js?provider=${provider}`,
+  ).catch(() => serviceWorker.getRegistration());
+  if (registration?.scope !== folder) return false;
+  if (registration.installing) await installed(registration.installing);
+  if (!registration.active && !registration.waiting) return false;
+  const {active} = await serviceWorker.ready;
+  const {port1, port2} = new MessageChannel();
+  return new Promise((resolve) => {
+    port1.onmessage = ({data}) => resolve(data);
+    active.postMessage('store', [port2]);
+  });
+}
+
+// Waits until a service worker is installed, or cannot be.
+function installed(next) {
+  return new Promise((resolve) => {
+    next.onstatechange = () => resolve();
+    if (next.state !== 'installing') resolve();
+  });
 }
 
 async function predict(file) {
@@ -252,8 +273,7 @@ async function measured({file, orientation}) {
       image.onerror = reject;
     });
   } catch {
-    throw new Error('This browser cannot read the file as a picture. Choose ' +
-      'a JPEG, PNG or WebP file.');
+    throw new Error(UNREADABLE);
   } finally {
     URL.revokeObjectURL(image.src);
   }

@@ -3,6 +3,7 @@ async function predict(file, signal) {
     throw new Error(`The file has ${(file.size / 2 ** 20).toFixed(1)} MiB; ` +
       `at most ${settings.bytes / 2 ** 20} are allowed.`);
   }
+  const plain = await unturned(file);
   const form = new FormData();
   // The server never learns the name of the file.
   form.append(settings.field, file, 'picture');
@@ -23,9 +24,10 @@ async function predict(file, signal) {
   if (!response.ok) {
     throw new Error(`${answer.detail ?? `The server answered ${response.status}`}.`);
   }
-  const plain = await unturned(file);
   const [base, probability] = await Promise.all([
-    createImageBitmap(plain.file),
+    createImageBitmap(plain.file).catch(() => {
+      throw new Error(UNREADABLE);
+    }),
     createImageBitmap(blob(answer.probability)),
   ]);
   const [width, height] = viewSize(answer.width, answer.height);
@@ -80,6 +82,7 @@ function words(value, unit) {
 // probability.
 async function mask({answer, probability}, cut) {
   if (cut === null) return blob(answer.mask);
+  checkBrowser('write the mask at this threshold', FOR_MASKS);
   const {width, height} = answer;
   return maskPng(width, height, rowsOf(probability), 255 * cut);
 }

@@ -9,28 +9,32 @@ const TURNS = [
   [0, 1, 1, 0], [0, 1, -1, 0], [0, -1, -1, 0], [0, -1, 1, 0],
 ];
 
+const UNREADABLE = 'This browser cannot read the file as a picture. Choose a ' +
+  'JPEG, PNG or WebP file.';
+// Bytes of a file that are read at once to find its parts, and of its EXIF.
+const PIECE = 2 ** 16, EXIF = 2 ** 20;
+
 // Chromium does not turn WebP files, nor PNG files whose EXIF comes after the
 // pixels; other browsers may. So the page takes the EXIF out of both formats
 // and turns the picture itself. Browsers turn all other formats.
 // Returns {file, orientation}: a file for the browser, and how to turn it.
 async function unturned(file) {
-  const head = String.fromCharCode(
-    ...new Uint8Array(await file.slice(0, 12).arrayBuffer()));
+  const head = lettersOf(await bytesOf(file, 0, 21));
   const webp = /^RIFF[^]{4}WEBP/.test(head);
   if (!webp && !head.startsWith('\x89PNG\r\n\x1a\n')) {
     return {file, orientation: 1};
   }
-  const data = await file.arrayBuffer();
+  // A WebP file has EXIF only if its first part says so.
+  const described =
+    !webp || (head.startsWith('VP8X', 12) && head.charCodeAt(20) & 8);
   const parts = [];
   let orientation = 1;
   let from = 0;
-  // A WebP file has EXIF only if its first part says so.
-  let described = !webp;
-  for (const {name, start, size, end} of chunksOf(data, webp)) {
-    if (name === 'VP8X') described = new Uint8Array(data)[start + 8] & 8;
+  for await (const {name, start, size, end} of chunksOf(file, webp)) {
     if (name !== (webp ? 'EXIF' : 'eXIf')) continue;
     if (described) {
-      orientation = orientationIn(data.slice(start + 8, start + 8 + size));
+      const length = Math.min(size, EXIF);
+      orientation = orientationIn(await bytesOf(file, start + 8, length));
     }
     parts.push(file.slice(from, start));
     // A WebP file states its own size, so there only the name changes.
@@ -42,25 +46,47 @@ async function unturned(file) {
   return {file: new Blob([...parts, file.slice(from)], {type}), orientation};
 }
 
+// Some bytes of a file, fewer at its end.
+async function bytesOf(file, start, length) {
+  try {
+    const data = await file.slice(start, start + length).arrayBuffer();
+    return new DataView(data);
+  } catch {
+    throw new Error(UNREADABLE);
+  }
+}
+
+function lettersOf(view) {
+  const {buffer, byteOffset, byteLength} = view;
+  return String.fromCharCode(
+    ...new Uint8Array(buffer, byteOffset, byteLength));
+}
+
 // The parts of a WebP or PNG file. Both have their data after eight bytes.
-function* chunksOf(data, webp) {
-  const view = new DataView(data);
-  const letters = new Uint8Array(data);
+async function* chunksOf(file, webp) {
   let start = webp ? 12 : 8;
-  while (start + 8 <= data.byteLength) {
-    const size = view.getUint32(webp ? start + 4 : start, webp);
-    const place = webp ? start : start + 4;
-    const name = String.fromCharCode(...letters.subarray(place, place + 4));
+  let read = 0;
+  let piece = new DataView(new ArrayBuffer(0));
+  for (;;) {
+    if (start + 8 > read + piece.byteLength) {
+      piece = await bytesOf(file, start, PIECE);
+      read = start;
+    }
+    const place = start - read;
+    if (place + 8 > piece.byteLength) return;
+    const size = piece.getUint32(webp ? place + 4 : place, webp);
+    const letters = new DataView(piece.buffer, webp ? place : place + 4, 4);
+    const name = lettersOf(letters);
     // A WebP part has an even length; a PNG part ends with a checksum.
     const end = start + 8 + size + (webp ? size % 2 : 4);
     yield {name, start, size, end};
+    if (name === 'IEND') return;
     start = end;
   }
 }
 
 // 1 to 8; 1, which turns nothing, if EXIF says nothing or is damaged.
-function orientationIn(exif) {
-  const view = new DataView(exif);
+function orientationIn(view) {
   try {
     // Some programs write "Exif" and two zeros first.
     const head = view.getUint32(0) === 0x45786966 ? 6 : 0;

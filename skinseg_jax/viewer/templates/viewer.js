@@ -16,8 +16,25 @@ const say = (text) => { find('status').textContent = text; };
 const complain = (text) => { find('problem').textContent = text; };
 const settings = JSON.parse(find('settings').textContent);
 
+// What writing a mask needs.
+const FOR_MASKS = {
+  OffscreenCanvas: window.OffscreenCanvas,
+  CompressionStream: window.CompressionStream,
+};
+
 let shown = null;
 let request = null;
+
+// Throws if this browser lacks one of the features that a task needs. Each has
+// its name, and what is not true without it.
+function checkBrowser(task, features) {
+  const lacking = Object.keys(features).filter((name) => !features[name]);
+  if (lacking.length) {
+    throw new Error(`This browser cannot ${task}: it lacks ` +
+      `${lacking.join(', ')}. Use a current Chrome, Edge or Firefox, or ` +
+      'Safari 16.4 or later.');
+  }
+}
 
 async function choose(file) {
   request?.abort();
@@ -46,7 +63,7 @@ function drawn(image, width, height, orientation = 1) {
   canvas.height = height;
   const context = canvas.getContext('2d', {willReadFrequently: true});
   drawUpright(context, image, orientation, width, height);
-  return {canvas, context, pixels: context.getImageData(0, 0, width, height)};
+  return {canvas, pixels: context.getImageData(0, 0, width, height)};
 }
 
 // Height and width on the page of a picture of that size.

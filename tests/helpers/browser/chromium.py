@@ -42,6 +42,18 @@ def started(profile):
     driver.quit()
 
 
+@contextlib.contextmanager
+def prepared(browser, script):
+  """Runs a script at the start of each page, before those of the page."""
+  added = browser.execute_cdp_cmd(
+    'Page.addScriptToEvaluateOnNewDocument', {'source': script}
+  )
+  try:
+    yield
+  finally:
+    browser.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument', added)
+
+
 def visit(browser, url, width):
   """Opens a page at a width in pixels; below 600 like a phone."""
   browser.get_log('browser')

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import sys
 import time
 
@@ -46,6 +47,19 @@ def wait_for_result(browser):
 
 def upload(browser, path):
   find(browser, 'file').send_keys(str(path))
+  wait_for_result(browser)
+
+
+def upload_deleted(browser, path):
+  """Chooses a copy of a file again, which is no longer there."""
+  copy = pathlib.Path(shutil.copy(path, path.with_name(f'copy {path.name}')))
+  browser.execute_script(
+    "find('file').addEventListener("
+    "'change', (event) => { [window.chosen] = event.target.files; }, true)"
+  )
+  upload(browser, copy)
+  copy.unlink()
+  browser.execute_script('choose(window.chosen)')
   wait_for_result(browser)
 
 
