@@ -185,11 +185,12 @@ def _write_service_worker(output: pathlib.Path, settings: Any) -> None:
     for name in _SHELL
   }
   files = {
-    provider: shell
-    | {
+    # The page comes last: without its model it is of no use.
+    provider: {
       file['address']: file['sha256']
       for file in map(settings['files'].get, _needed(settings, provider))
     }
+    | shell
     for provider in settings['runtimes']
   }
   script = shared_page.environment('skinseg_jax.exporting').get_template(

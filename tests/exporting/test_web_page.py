@@ -197,8 +197,8 @@ def test_a_file_that_is_gone_is_explained(browser, url, photo):
   chromium.visit(browser, url, 360)
   pages.upload_deleted(browser, photo)
   assert pages.text(browser, 'problem') == (
-    'This browser cannot read the file as a picture. Choose a JPEG, PNG or'
-    ' WebP file.'
+    'The file cannot be read. It may have been moved, deleted or not downloaded'
+    ' yet. Choose it again.'
   )
 
 

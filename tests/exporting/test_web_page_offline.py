@@ -225,7 +225,7 @@ def test_a_page_that_is_not_stored_says_so(
   with static_host.hosted(host) as url:
     chromium.visit(browser, url, 360)
     pages.until(lambda: 'could not be stored' in pages.text(browser, 'offline'))
-    assert 'needs the network next time' in pages.text(browser, 'offline')
+    assert 'needs a network connection' in pages.text(browser, 'offline')
     names = browser.execute_async_script(
       'caches.keys().then((names) => arguments[0](names.join()))'
     )

@@ -7,7 +7,7 @@
 
 const {scope} = self.registration;
 // Where the network runs: the page says it in the address of this script.
-// Older pages do not; they need WebAssembly.
+// Older pages do not say it. They get the WebAssembly files.
 const provider =
   new URL(self.location.href).searchParams.get('provider') ?? 'wasm';
 const NAME = cacheName(scope, `{{ version }} ${provider}`);
@@ -17,7 +17,9 @@ const FILES = new Map(Object.entries({{ files|tojson }}[provider]).map(
 
 self.addEventListener('install', (event) => event.waitUntil(store()));
 
-self.addEventListener('activate', (event) => event.waitUntil(tidy()));
+// Files may have been deleted since they were stored.
+self.addEventListener(
+  'activate', (event) => event.waitUntil(store().then(tidy)));
 
 // The page asks whether its files are stored. They may have been deleted since.
 self.addEventListener('message', (event) => {
@@ -35,12 +37,12 @@ async function store() {
   }
 }
 
-// Deletes the files of other versions, unless one of them is being stored or
-// waits: the last to become active deletes them.
+// Deletes the files of other versions. Does nothing while one of them is being
+// stored or waits: the version that becomes active last deletes the others.
 async function tidy() {
-  const {installing, waiting} = self.registration;
-  if (installing || waiting) return;
   for (const name of await caches.keys()) {
+    const {installing, waiting} = self.registration;
+    if (installing || waiting) return;
     if (name.startsWith(cacheName(scope, '')) && name !== NAME) {
       await caches.delete(name);
     }

@@ -5,7 +5,8 @@ function cacheName(scope, name) {
   return `skinseg ${scope} ${name}`;
 }
 
-// Of files that the page loaded, until the service worker stores them.
+// Name of the cache that holds the files which the page loaded, until the
+// service worker has stored them.
 const LOADED = 'loaded';
 
 // SHA-256 as hexadecimal digits.

@@ -6,6 +6,8 @@ const SIMD = Uint8Array.of(
   0, 65, 0, 253, 15, 11);
 // Whether the files are inside this page.
 const single = find(`file:${settings.model}`) !== null;
+// How long a service worker may take to answer, in milliseconds.
+const PATIENCE = 60e3;
 // Address of the folder that the page is in.
 const folder = new URL('./', location.href).href;
 
@@ -13,8 +15,9 @@ const folder = new URL('./', location.href).href;
 const asked = new Map();
 let count = 0;
 let worker;
-// What `keep` promised.
-const kept = [];
+// Bytes of the files that are loaded, and of those that are to be loaded.
+let loaded = 0;
+let total = 0;
 // Where the network runs, in words, once it does.
 const model = start();
 model.catch((error) => {
@@ -29,7 +32,7 @@ async function start() {
     ...FOR_MASKS,
   });
   const gpu = !single && await hasGpu();
-  const {provider, files: [network, script, wasm]} = await loadAny(gpu);
+  const {network, provider, script, wasm} = await loadAll(gpu);
   say('Starting the model …');
   const code = new Blob(
     [find('worker').textContent], {type: 'text/javascript'});
@@ -47,15 +50,15 @@ async function start() {
     }
     asked.clear();
   };
-  const loaded = await ask(
+  const ready = await ask(
     'load',
     {network, script, wasm, gpu: gpu && provider === 'webgpu', settings},
     [network, script, wasm]);
   find('loading').hidden = true;
   if (!request) say('Ready.');
   if (!single) keepOffline(provider);
-  return loaded.provider === 'webgpu' ? 'WebGPU'
-    : `WebAssembly, threads: ${loaded.threads}`;
+  return ready.provider === 'webgpu' ? 'WebGPU'
+    : `WebAssembly, threads: ${ready.threads}`;
 }
 
 function checkPlace() {
@@ -90,16 +93,32 @@ function ask(kind, details, transfer = []) {
   });
 }
 
+// Loads the network, and what runs it.
+async function loadAll(gpu) {
+  const stop = new AbortController();
+  try {
+    const [[network], runtime] = await Promise.all([
+      loadFiles([settings.model], stop.signal),
+      loadRuntime(gpu, stop.signal),
+    ]);
+    return {network, ...runtime};
+  } catch (error) {
+    stop.abort();
+    throw error;
+  }
+}
+
 // Loads the files for WebGPU, or those without it. If they cannot be loaded, it
 // loads the others: offline, only those of an earlier visit are there. The
 // files for WebGPU also work without it.
-async function loadAny(gpu) {
+async function loadRuntime(gpu, signal) {
   const providers = gpu ? ['webgpu', 'wasm'] : ['wasm', 'webgpu'];
   let problem;
   for (const provider of single ? ['wasm'] : providers) {
     try {
-      const names = [settings.model, ...settings.runtimes[provider]];
-      return {provider, files: await loadFiles(names)};
+      const names = settings.runtimes[provider];
+      const [script, wasm] = await loadFiles(names, signal);
+      return {provider, script, wasm};
     } catch (error) {
       problem ??= error;
     }
@@ -107,33 +126,32 @@ async function loadAny(gpu) {
   throw problem;
 }
 
-async function loadFiles(names) {
-  const sizes = names.map((name) => settings.files[name].bytes);
-  const total = sizes.reduce((sum, size) => sum + size, 0);
-  const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
-  let loaded = 0;
-  const advance = (bytes) => {
-    loaded += bytes;
-    find('progress').value = loaded / total;
-    find('loaded').textContent =
-      `${megabytes(loaded)} of ${megabytes(total)} MB`;
-  };
+// Loads files that are of no use without each other.
+async function loadFiles(names, signal) {
+  for (const name of names) total += settings.files[name].bytes;
   const stop = new AbortController();
+  signal.addEventListener('abort', () => stop.abort());
   try {
-    return await Promise.all(
-      names.map((name) => loadFile(name, advance, stop.signal)));
+    return await Promise.all(names.map((name) => loadFile(name, stop.signal)));
   } catch (error) {
-    stop.abort();  // One file is missing, so the others are of no use.
+    stop.abort();
     throw error;
   }
 }
 
-async function loadFile(name, advance, signal) {
+function advance(bytes) {
+  const megabytes = (bytes) => (bytes / 1e6).toFixed(0);
+  loaded += bytes;
+  find('progress').value = loaded / total;
+  find('loaded').textContent = `${megabytes(loaded)} of ${megabytes(total)} MB`;
+}
+
+async function loadFile(name, signal) {
   const {sha256, bytes} = settings.files[name];
   const stream = single ? unpacked(name) : (await fetched(name, signal)).body;
   let data;
   try {
-    data = await collected(stream, bytes, advance);
+    data = await collected(stream, bytes);
   } catch {
     throw new Error(`${name} was not loaded completely. Reload the page.`);
   }
@@ -142,8 +160,8 @@ async function loadFile(name, advance, signal) {
       'its SHA-256 differs. Reload the page. If this message stays, export ' +
       'the page again.');
   }
-  // If it fails, the service worker loads the file itself.
-  if (!single) kept.push(keep(name, data).catch(() => {}));
+  // If keeping fails, the service worker loads the file itself.
+  if (!single && navigator.serviceWorker) await keep(name, data).catch(() => {});
   return data;
 }
 
@@ -181,7 +199,7 @@ function unpacked(name) {
 }
 
 // All bytes of a stream; null if they are not as many as they should be.
-async function collected(stream, size, advance) {
+async function collected(stream, size) {
   const data = new Uint8Array(size);
   const reader = stream.getReader();
   let used = 0;
@@ -198,42 +216,51 @@ async function collected(stream, size, advance) {
 // Keeps a file for the service worker, which need not load it again.
 async function keep(name, data) {
   const {address} = settings.files[name];
-  const response = new Response(data);  // A copy: the data go to the worker.
   if (await caches.match(address)) return;
   const store = await caches.open(cacheName(folder, LOADED));
-  await store.put(address, response);
+  await store.put(address, new Response(data));
 }
 
 // Keeps the page for visits without a network, and says whether it can.
 async function keepOffline(provider) {
   let stored = false;
   try {
-    await Promise.all(kept);
     stored = await isStored(provider);
-    await caches.delete(cacheName(folder, LOADED));
   } catch {
     // No space, or a private window: the page works as long as it is open.
   }
   find('offline').textContent = stored
     ? 'From now on this page works offline.'
-    : 'This page could not be stored: it needs the network next time, too.';
+    : 'This page could not be stored for offline use. ' +
+      'The next visit needs a network connection.';
+  await window.caches?.delete(cacheName(folder, LOADED)).catch(() => {});
 }
 
 // Lets the service worker store the page. Resolves to whether it did.
 async function isStored(provider) {
   const {serviceWorker} = navigator;
-  // Without a network, it can be that of an earlier version.
+  // Offline, `register` can fail; then the existing registration is used.
   const registration = await serviceWorker.register(
     `service_worker.js?provider=${provider}`,
   ).catch(() => serviceWorker.getRegistration());
   if (registration?.scope !== folder) return false;
   if (registration.installing) await installed(registration.installing);
   if (!registration.active && !registration.waiting) return false;
-  const {active} = await serviceWorker.ready;
+  await serviceWorker.ready;
+  for (const each of [registration.waiting, registration.active]) {
+    if (each && await hasStored(each)) return true;
+  }
+  return false;
+}
+
+// Asks a service worker to store what it lacks. Resolves to whether all is
+// stored; one that does not answer counts as no.
+function hasStored(each) {
   const {port1, port2} = new MessageChannel();
   return new Promise((resolve) => {
     port1.onmessage = ({data}) => resolve(data);
-    active.postMessage('store', [port2]);
+    setTimeout(() => resolve(false), PATIENCE);
+    each.postMessage('store', [port2]);
   });
 }
 

@@ -4,6 +4,7 @@ async function predict(file, signal) {
       `at most ${settings.bytes / 2 ** 20} are allowed.`);
   }
   const plain = await unturned(file);
+  if (signal.aborted) throw signal.reason;
   const form = new FormData();
   // The server never learns the name of the file.
   form.append(settings.field, file, 'picture');

@@ -11,8 +11,10 @@ const TURNS = [
 
 const UNREADABLE = 'This browser cannot read the file as a picture. Choose a ' +
   'JPEG, PNG or WebP file.';
-// Bytes of a file that are read at once to find its parts, and of its EXIF.
-const PIECE = 2 ** 16, EXIF = 2 ** 20;
+// Bytes that are read at once to find the parts of a file.
+const PIECE = 2 ** 16;
+// Bytes of EXIF that are read at most.
+const EXIF = 2 ** 20;
 
 // Chromium does not turn WebP files, nor PNG files whose EXIF comes after the
 // pixels; other browsers may. So the page takes the EXIF out of both formats
@@ -52,7 +54,8 @@ async function bytesOf(file, start, length) {
     const data = await file.slice(start, start + length).arrayBuffer();
     return new DataView(data);
   } catch {
-    throw new Error(UNREADABLE);
+    throw new Error('The file cannot be read. It may have been moved, ' +
+      'deleted or not downloaded yet. Choose it again.');
   }
 }
 

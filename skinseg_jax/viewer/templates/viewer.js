@@ -25,8 +25,8 @@ const FOR_MASKS = {
 let shown = null;
 let request = null;
 
-// Throws if this browser lacks one of the features that a task needs. Each has
-// its name, and what is not true without it.
+// Throws if this browser lacks one of the features that a task needs. `features`
+// has values by name; they are falsy if the feature is missing.
 function checkBrowser(task, features) {
   const lacking = Object.keys(features).filter((name) => !features[name]);
   if (lacking.length) {
