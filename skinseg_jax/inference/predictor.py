@@ -281,8 +281,9 @@ def answers(
       batch.
     batch_size: Images in the compiled programs.
     views: Which views to keep. 'own': those that each member averages.
-      'several': also those, but a member that averages none takes as many as it
-      can. The mean is always over those that the members average.
+      'several': as 'own'; a member that averages none is predicted once more,
+      with as many views as it can. The mean is always over the views that the
+      members average.
 
   Returns:
     One for each picture.

@@ -11,6 +11,27 @@ from flax import nnx
 from skinseg_jax.models import doubled, layers, plain, resampling
 
 
+class DownAndUp(nnx.Module):
+  """A network that goes down and up again.
+
+  `_down` returns the deepest features first.
+  """
+
+  def deepest(self, images: jax.Array) -> jax.Array:
+    """The deepest features of the network.
+
+    Args:
+      images: RGB in [0, 1], float, [B, H, W, 3].
+
+    Returns:
+      [B, h, w, C].
+    """
+    return self._down(images)[0]
+
+  def _down(self, images: jax.Array) -> tuple[jax.Array, Any]:
+    raise NotImplementedError
+
+
 class Head(nnx.Module):
   """Convolution to one channel, then bilinear upsampling: the logits.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import layers, plain, resampling
+from skinseg_jax.models import blocks, layers, plain, resampling
 
 
 class DoubleConv(nnx.Module):
@@ -33,7 +33,7 @@ class DoubleConv(nnx.Module):
     return self.norm2(self.conv2(self.norm1(self.conv1(x))))
 
 
-class UNet(nnx.Module):
+class UNet(blocks.DownAndUp):
   """U-Net with batch norm, after Ronneberger et al., 2015 (arXiv:1505.04597).
 
   Unlike theirs, convolutions are padded, so that the output has the size of
@@ -112,17 +112,6 @@ class UNet(nnx.Module):
     for up, block in zip(self.ups, self.up_blocks, strict=True):
       x = run(block, jnp.concatenate([skips.pop(), up(x)], axis=-1))
     return plain.widened(self.head(x))
-
-  def deepest(self, images: jax.Array) -> jax.Array:
-    """The deepest features of the network.
-
-    Args:
-      images: As for `__call__`.
-
-    Returns:
-      [B, h, w, C].
-    """
-    return self._down(images)[0]
 
   def _down(self, images):
     """The output of the bottleneck, and those of the levels above it."""

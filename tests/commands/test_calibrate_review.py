@@ -240,14 +240,18 @@ def test_the_remedy_for_a_damaged_file_of_a_shared_model(
 
 
 def test_a_run_with_few_validation_images_needs_others(
-  folder, tiny_run, tmp_path, monkeypatch
+  folder, tiny_run, monkeypatch, capsys
 ):
   monkeypatch.setattr(expected_dice, 'LEAST', 8)
   words = _typed(review_file.command(folder, 10))
   assert words[-2:] == ['--runs', 'RUN']
   both = [str(folder), str(tiny_run[0])]
+  monkeypatch.setattr(features, 'LEAST', 15)
   calibrate_review.main([*words[:-1], *both])
-  assert expected_dice.read(folder).images == 14
+  found = expected_dice.read(folder)
+  assert (found.images, found.features) == (14, None)
+  said = 'unusual features are not noticed: 14 images are fewer than 15'
+  assert said in capsys.readouterr().out
 
 
 def test_features_are_those_of_the_network_of_the_folder(

@@ -152,11 +152,9 @@ def test_the_answer_says_what_a_person_should_look_at(dark):
   disc = np.full((64, 64, 3), 200, np.uint8)
   rows, columns = np.mgrid[:64, :64]
   disc[(rows - 32) ** 2 + (columns - 32) ** 2 < 200] = 60
-  names = signs.NAMES
-  table = [dict.fromkeys(names, 0.01 * i) for i in range(60)]
-  calibration = expected_dice.fit(
-    table, [0.9] * 60, np.zeros((60, 1)), dark.step
-  )
+  table = [dict.fromkeys(signs.NAMES, 0.01 * i) for i in range(60)]
+  features = np.zeros((60, 1))
+  calibration = expected_dice.fit(table, [0.9] * 60, features, dark.step)
   with _served(dark) as client:
     plain = _send(client, _file(dark_left)).json()
     quiet = _send(client, _file(disc)).json()

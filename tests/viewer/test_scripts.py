@@ -143,7 +143,7 @@ def _with_parts(png, count, size):
   [(20, 2**18, 23), (5000, 40, 7)],
   ids=['long parts', 'short parts'],
 )
-def test_a_large_file_is_not_read_as_a_whole(browser, count, size, times):
+def test_a_large_file_is_read_in_pieces(browser, count, size, times):
   data = _with_parts(_late(_file('PNG', 6)), count, size)
   code = (_TEMPLATES / 'upright.js').read_text()
   orientation, sizes = browser.execute_async_script(

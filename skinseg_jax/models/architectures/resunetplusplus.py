@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import layers, plain, resampling
+from skinseg_jax.models import blocks, layers, plain, resampling
 
 _RATES = (1, 6, 12, 18)
 
 
-class ResUNetPlusPlus(nnx.Module):
+class ResUNetPlusPlus(blocks.DownAndUp):
   """ResUNet++ (Jha et al., 2019, arXiv:1911.07067).
 
   No package publishes it. The structure and, at `width=16`, the 4,062,993
@@ -72,17 +72,6 @@ class ResUNetPlusPlus(nnx.Module):
     for up in self.ups:
       x = run(up, features.pop(), x)
     return plain.widened(self.head(run(self.pyramid, x)))
-
-  def deepest(self, images: jax.Array) -> jax.Array:
-    """The deepest features of the network.
-
-    Args:
-      images: As for `__call__`.
-
-    Returns:
-      [B, h, w, C].
-    """
-    return self._down(images)[0]
 
   def _down(self, images):
     """The output of the bridge, and those of the stages above it."""

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from skinseg_jax.models import layers, plain, resampling
+from skinseg_jax.models import blocks, layers, plain, resampling
 
 
-class SegNet(nnx.Module):
+class SegNet(blocks.DownAndUp):
   """SegNet (Badrinarayanan et al., 2017, arXiv:1511.00561).
 
   VGG-16 with batch norm, and its mirror image. No package publishes it. The
@@ -69,17 +69,6 @@ class SegNet(nnx.Module):
       places, size = pooled.pop()
       x = run(stage, resampling.unpool(x, places, size=size))
     return plain.widened(self.head(x))
-
-  def deepest(self, images: jax.Array) -> jax.Array:
-    """The deepest features of the network.
-
-    Args:
-      images: As for `__call__`.
-
-    Returns:
-      [B, h, w, C].
-    """
-    return self._down(images)[0]
 
   def _down(self, images):
     """The last pooled features; for each pooling, the places and the size."""
