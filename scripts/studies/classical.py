@@ -35,8 +35,9 @@ from skinseg_jax.classical import (
   corrections,
   parameters,
 )
-from skinseg_jax.data import cache, splits
+from skinseg_jax.data import cache, input_pipeline, splits
 from skinseg_jax.data.sources import catalog as sources
+from skinseg_jax.data.sources import interface
 from skinseg_jax.metrics import bootstrap, confusion
 from skinseg_jax.runtime import errors
 
@@ -200,12 +201,26 @@ def compare_bees(data: Images) -> list[tuple[int, int]]:
   return [(found, total) for found in equal]
 
 
+def read_images(
+  source: interface.Source,
+  image_ids: Sequence[str],
+  image_size: int,
+  data_dir: pathlib.Path,
+) -> Images:
+  """Reads images and their masks from the cache of this size, in pixels."""
+  data = cache.open_cache(source, (image_size,) * 2, data_dir)
+  rows = input_pipeline.select(data, image_ids)
+  lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
+  return Images(
+    data.images[rows], data.masks[rows], [lesions[name] for name in image_ids]
+  )
+
+
 def open_images(args: argparse.Namespace) -> Images:
   """Opens evenly spaced images of one side of the paper's split."""
   source = sources.open_source(
     config_lib.DataConfig(data_dir=str(args.data_dir)), download=False
   )
-  data = cache.open_cache(source, (args.image_size,) * 2, args.data_dir)
   paper = splits.make_split(
     config_lib.DataConfig(split='paper'), source.metadata
   )
@@ -213,12 +228,7 @@ def open_images(args: argparse.Namespace) -> Images:
   if args.what != 'score':
     number = min(args.images, len(side))
     side = [side[i * len(side) // number] for i in range(number)]
-  positions = {name: i for i, name in enumerate(data.image_ids)}
-  rows = [positions[name] for name in side]
-  lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
-  return Images(
-    data.images[rows], data.masks[rows], [lesions[name] for name in side]
-  )
+  return read_images(source, side, args.image_size, args.data_dir)
 
 
 def main(argv: list[str]) -> None:

@@ -94,7 +94,7 @@ def measure(
         threshold=each.evaluation.threshold,
         views=each.evaluation.test_time_augmentation,
       )
-      _save(
+      save(
         folder / f'{name}{suffix}.npz',
         fingerprint=fingerprint(each, split),
         seconds=seconds,
@@ -103,7 +103,8 @@ def measure(
       )
 
 
-def _save(path: pathlib.Path, **arrays) -> None:
+def save(path: pathlib.Path, **arrays: Any) -> None:
+  """Writes a file that is there whole or not at all."""
   part = path.with_suffix('.part')
   with part.open('wb') as file:
     np.savez_compressed(file, **arrays)
@@ -117,8 +118,12 @@ def fingerprint(config: config_lib.Config, split: splits.Split) -> str:
     for name, value in config_lib.flat(config).items()
     if name not in ('data.data_dir', 'data.split')
   }
-  text = repr((sorted(values.items()), split.train, split.validation))
-  return hashlib.sha256(text.encode()).hexdigest()
+  return digest(sorted(values.items()), split.train, split.validation)
+
+
+def digest(*values: Any) -> str:
+  """A hash of the values, which differ where their `repr` does."""
+  return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def is_measured(path: pathlib.Path, wanted: str) -> bool:

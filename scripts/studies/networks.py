@@ -1,43 +1,59 @@
-"""Compares all networks under one protocol: is U-Net the best?
+"""Compares networks and classical methods under one protocol.
 
 python scripts/studies/networks.py --output_dir docs/benchmarks/networks
   --data_dir DIR [--setting cpu] [--only NAME ...] [--seeds 0 1]
 
-Two views. `scratch`: every network starts from random weights. Those without
-an encoder have widths at which a step costs about what it costs U-Net of width
-16, by forward pass and gradient at 128 px on one core: Attention U-Net .8,
-SegNet 1.0. ResUNet++ has its least width and costs 1.9. `pretrained`: every
-network that takes an encoder has the same one, EfficientNet-Lite0 with ImageNet
-weights.
+Networks are compared in two views. `scratch`: every network starts from random
+weights. Those without an encoder have widths at which a step costs about what
+it costs U-Net of width 16, by forward pass and gradient at 128 px on one core:
+Attention U-Net .8, SegNet 1.0. ResUNet++ has its least width and costs 1.9.
+`pretrained`: every network that takes an encoder has the same one,
+EfficientNet-Lite0 with ImageNet weights.
 
 For each network the learning rate is chosen on lesions of the paper's training
 set that are kept out; the paper's validation images are scored once for each
 seed, after the last epoch. Everything else is the same for all networks.
+Classical methods see the same images at the same size. Their parameters were
+chosen on training images before (`classical.py`).
 
 Each training leaves a small file with the counts of each image. Started again,
-the script trains what is missing. Then it writes `networks.csv`, `networks.md`
-and `networks.png` from all files that are there. A training that fails leaves a
-file with its error, which these tables show; remove it to try again.
+the script trains what is missing. Each network has a process of its own, which
+also times its predictions. Then `networks.csv`, `networks.md` and
+`networks.png` are written from all files that are there.
+
+A training that fails leaves a file with its error, which these tables show;
+remove it to try again. To time all predictions in one run, remove
+`predict_ms.json` and start the script again.
 """
 
 import argparse
 import copy
+import functools
 import json
 import pathlib
+import signal
+import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import measured
 import networks_report
 import numpy as np
 from absl import logging
+from flax import nnx
 
 from skinseg_jax import config as config_lib
 from skinseg_jax import config_rules
-from skinseg_jax.data import splits
+from skinseg_jax.classical import catalog as methods
+from skinseg_jax.classical import parameters
+from skinseg_jax.data import cache, splits
 from skinseg_jax.data.sources import catalog, interface
+from skinseg_jax.inference import forward_pass
+from skinseg_jax.models import build
 from skinseg_jax.runtime import errors
 
 _LITE = 'efficientnet_lite0'
@@ -92,7 +108,6 @@ _ON_ENCODER = (
   'unet', 'unetplusplus', 'fpn', 'manet', 'linknet', 'pspnet', 'fcn',
   'deeplabv3', 'deeplabv3plus',
 )  # fmt: skip
-# The first of each view is the one that others are compared with.
 NETWORKS = {
   'unet': _scratch('unet', 16),
   'attention_unet': _scratch('attention_unet', 8),
@@ -101,6 +116,15 @@ NETWORKS = {
   **{f'{name}_lite0_scratch': _scratch(name) for name in _ON_ENCODER},
   **{f'{name}_lite0': _pretrained(name) for name in _ON_ENCODER},
 }
+_IN_VIEW = lambda view: [n for n, each in NETWORKS.items() if each.view == view]
+VIEWS = {
+  'scratch': networks_report.View(_IN_VIEW('scratch'), 'unet'),
+  'pretrained': networks_report.View(_IN_VIEW('pretrained'), 'unet_lite0'),
+  'classical': networks_report.View([*parameters.METHODS], 'unet'),
+}
+# Predictions are timed on so many images, this many times.
+_TIMED_IMAGES, _TIMED_TURNS = 32, 5
+_CRASHES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 
 
 def config(
@@ -211,31 +235,124 @@ def study(
   (folder / f'{name}.json').write_text(json.dumps(about, indent=2) + '\n')
 
 
+def score_classical(
+  name: str,
+  setting: Setting,
+  folder: pathlib.Path,
+  source: interface.Source,
+  data_dir: pathlib.Path,
+) -> None:
+  """Scores a classical method on the images that networks are scored on."""
+  path, method = folder / f'{name}.npz', methods.find(name)
+  image_ids = _paper(source).validation
+  fingerprint = measured.digest(method, setting.image_size, image_ids)
+  if measured.is_measured(path, fingerprint):
+    return
+  print(name, flush=True)
+  import classical  # Needs packages that are optional.
+
+  images = classical.read_images(
+    source, image_ids, setting.image_size, data_dir
+  )
+  counts, _ = classical.counts(method, images)
+  measured.save(path, fingerprint=fingerprint, **counts)
+
+
+def time_predictions(
+  name: str,
+  setting: Setting,
+  folder: pathlib.Path,
+  source: interface.Source,
+  data_dir: pathlib.Path,
+) -> None:
+  """Adds the milliseconds per image to `predict_ms.json`, unless it has them.
+
+  The network has random weights, which take the same time.
+  """
+  path = folder / 'predict_ms.json'
+  known = json.loads(path.read_text()) if path.exists() else {}
+  if name in known:
+    return
+  data = cache.open_cache(source, (setting.image_size,) * 2, data_dir)
+  images = np.asarray(data.images[:: len(data.images) // _TIMED_IMAGES])
+  predict = _predictor(name, setting)
+  predict(images)  # Compiles.
+  seconds = []
+  for _ in range(_TIMED_TURNS):
+    began = time.perf_counter()
+    predict(images)
+    seconds.append(time.perf_counter() - began)
+  known[name] = round(1000 * float(np.median(seconds)) / len(images), 2)
+  path.write_text(json.dumps(known, indent=2) + '\n')
+
+
+def _predictor(name: str, setting: Setting) -> Callable[[np.ndarray], object]:
+  """Predicts uint8 images [N, H, W, 3]; all work is done when it returns."""
+  if name in parameters.METHODS:
+    segment = methods.segmenter(methods.find(name))
+    return lambda images: [segment(image) for image in images]
+  model_config = copy.deepcopy(NETWORKS[name].model)
+  model_config.encoder_weights = ''
+  model_config.compute_dtype = setting.compute_dtype
+  model = build.create(model_config, seed=0)
+  predict = functools.partial(
+    forward_pass.forward,
+    build.in_evaluation_mode(model),
+    nnx.state(model),
+    views='off',
+  )
+  return lambda images: jax.block_until_ready(predict(images))
+
+
+def _paper(source: interface.Source) -> splits.Split:
+  return splits.make_split(
+    config_lib.DataConfig(split='paper'), source.metadata
+  )
+
+
 def main(argv: list[str]) -> None:
-  """Trains what is missing, then writes table and figure."""
+  """Measures what is missing, then writes table and figure."""
   args = _parse(argv)
+  folder = args.output_dir / args.setting
+  folder.mkdir(parents=True, exist_ok=True)
+  names = args.only or [*NETWORKS, *parameters.METHODS]
+  if len(names) == 1:
+    _measure(names[0], folder, args)
+    return
+  for name in names:
+    _in_a_process(argv, name, folder)
+  print((folder / 'networks.md').read_text())
+
+
+def _in_a_process(argv: list[str], name: str, folder: pathlib.Path) -> None:
+  """Runs this script for one name.
+
+  After some trainings in one process, the compiler finds no more memory.
+  """
+  code = subprocess.call([sys.executable, *argv, '--only', name])
+  if -code in _CRASHES:
+    crash = signal.Signals(-code).name
+    (folder / f'{name}.failed').write_text(f'ended by {crash}\n')
+  elif code:
+    sys.exit(code)
+
+
+def _measure(name: str, folder: pathlib.Path, args: argparse.Namespace) -> None:
   logging.set_verbosity(logging.ERROR)
   source = catalog.open_source(
     config_lib.DataConfig(data_dir=str(args.data_dir)), download=False
   )
-  folder = args.output_dir / args.setting
-  folder.mkdir(parents=True, exist_ok=True)
-  for name in args.only or NETWORKS:
-    study(
-      name, args.seeds, SETTINGS[args.setting], folder, source, args.data_dir
-    )
-  paper = splits.make_split(
-    config_lib.DataConfig(split='paper'), source.metadata
-  )
+  where = SETTINGS[args.setting], folder, source, args.data_dir
+  if name in NETWORKS:
+    study(name, args.seeds, *where)
+  else:
+    score_classical(name, *where)
+  if not (folder / f'{name}.failed').exists():
+    time_predictions(name, *where)
   lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
-  views = {
-    view: [name for name, each in NETWORKS.items() if each.view == view]
-    for view in ('scratch', 'pretrained')
-  }
   networks_report.write(
-    folder, views, args.seeds, [lesions[name] for name in paper.validation]
+    folder, VIEWS, args.seeds, [lesions[i] for i in _paper(source).validation]
   )
-  print((folder / 'networks.md').read_text())
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -246,11 +363,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   path = pathlib.Path
+  names = [*NETWORKS, *parameters.METHODS]
   add('--output_dir', type=path, required=True, help='for the results')
   add('--data_dir', type=path, default=path('data'))
   add('--setting', choices=list(SETTINGS), default='cpu')
   add('--seeds', nargs='+', type=int, default=[0, 1], help='of the trainings')
-  add('--only', nargs='+', choices=list(NETWORKS), help='networks to train')
+  add('--only', nargs='+', choices=names, help='what to measure')
   return parser.parse_args(argv[1:])
 
 

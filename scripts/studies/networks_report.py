@@ -7,7 +7,7 @@ import csv
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.figure
 import measured
@@ -16,20 +16,29 @@ import numpy as np
 from skinseg_jax.metrics import bootstrap
 
 _SCORES = ('pooled_dice', 'mean_dice', 'threshold_jaccard')
-_COLOURS = {'scratch': '#0072b2', 'pretrained': '#d55e00'}
+_COLOURS = {
+  'scratch': '#0072b2', 'pretrained': '#d55e00', 'classical': '#555555'
+}  # fmt: skip
+
+
+class View(NamedTuple):
+  """Rows that belong together, and the network they are compared with."""
+
+  names: Sequence[str]
+  reference: str
 
 
 def write(
   folder: pathlib.Path,
-  views: Mapping[str, Sequence[str]],
+  views: Mapping[str, View],
   seeds: Sequence[int],
   lesions: Sequence[str],
 ) -> None:
-  """Writes the results of the networks that were measured.
+  """Writes the results of what was measured.
 
   Args:
     folder: Holds the counts; the results are written beside them.
-    views: Names of networks by view. Others are compared with the first.
+    views: Networks and classical methods by view.
     seeds: Of the trainings. Counts are summed over them, scores of an image are
       averaged.
     lesions: Lesion of each scored image, in the order of the counts.
@@ -37,52 +46,65 @@ def write(
   resampling = bootstrap.resample(lesions)
   rows = [
     row
-    for view, names in views.items()
-    for row in _rows(folder, view, names, seeds, resampling)
+    for name, view in views.items()
+    for row in _rows(folder, name, view, seeds, resampling)
   ]
-  if not rows:
-    return
   columns = list(dict.fromkeys(name for row in rows for name in row))
   with (folder / 'networks.csv').open('w', newline='') as file:
-    writer = csv.DictWriter(file, columns, restval='')
+    writer = csv.DictWriter(file, columns, restval='', lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
   (folder / 'networks.md').write_text(_markdown(rows), encoding='utf-8')
   _figure(folder / 'networks.png', [row for row in rows if 'mean_dice' in row])
 
 
-def _rows(folder, view, names, seeds, resampling) -> list[dict[str, Any]]:
-  rows, reference = [], None
-  for name in names:
-    row: dict[str, Any] = {'network': name, 'view': view}
-    paths = [folder / f'{name}_seed{seed}.npz' for seed in seeds]
+def _rows(folder, view_name, view, seeds, resampling) -> list[dict[str, Any]]:
+  times = folder / 'predict_ms.json'
+  milliseconds = json.loads(times.read_text()) if times.exists() else {}
+  reference = _files(folder, view.reference, seeds)
+  rows = []
+  for name in view.names:
+    row: dict[str, Any] = {'name': name, 'view': view_name}
     if (failed := folder / f'{name}.failed').exists():
       rows.append({**row, 'failure': failed.read_text().strip()})
       continue
-    if not all(path.exists() for path in paths):
+    if not (files := _files(folder, name, seeds)):
       continue
-    about = json.loads((folder / f'{name}.json').read_text())
-    counts, scores = measured.read(paths)
-    found = _intervals(resampling, counts, scores)
-    each = [float(measured.read([path])[1]['dice'].mean()) for path in paths]
-    row |= {
-      'learning_rate': about['learning_rate'],
-      'seeds': len(seeds),
-      'cpu_minutes': f'{_cpu_minutes(paths):.1f}',
-      **_cells(found, '{:.4f}'),
-      'mean_dice_worst_seed': f'{min(each):.4f}',
-      'mean_dice_best_seed': f'{max(each):.4f}',
-    }
-    if reference:
-      row |= _cells(
-        _differences(resampling, (counts, scores), reference),
-        '{:+.4f}',
-        'difference_of_',
-      )
-    elif name == names[0]:
-      reference = counts, scores
+    row |= _of_trainings(folder, name, files)
+    row['predict_ms'] = milliseconds.get(name, '')
+    found = measured.read(files)
+    row |= _cells(_intervals(resampling, *found), '{:.4f}')
+    if reference and name != view.reference:
+      differences = _differences(resampling, found, measured.read(reference))
+      row |= _cells(differences, '{:+.4f}', 'difference_of_')
     rows.append(row)
   return rows
+
+
+def _files(
+  folder: pathlib.Path, name: str, seeds: Sequence[int]
+) -> list[pathlib.Path]:
+  """Counts of a classical method or of all seeds; none if one is missing."""
+  if (alone := folder / f'{name}.npz').exists():
+    return [alone]
+  files = [folder / f'{name}_seed{seed}.npz' for seed in seeds]
+  return files if all(file.exists() for file in files) else []
+
+
+def _of_trainings(
+  folder: pathlib.Path, name: str, files: Sequence[pathlib.Path]
+) -> dict[str, Any]:
+  """What a network has and a classical method has not."""
+  if not (about := folder / f'{name}.json').exists():
+    return {}
+  each = [float(measured.read([path])[1]['dice'].mean()) for path in files]
+  return {
+    'learning_rate': json.loads(about.read_text())['learning_rate'],
+    'seeds': len(files),
+    'cpu_minutes': f'{_cpu_minutes(files):.1f}',
+    'mean_dice_worst_seed': f'{min(each):.4f}',
+    'mean_dice_best_seed': f'{max(each):.4f}',
+  }
 
 
 def _cpu_minutes(paths: Sequence[pathlib.Path]) -> float:
@@ -130,54 +152,71 @@ def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = [
-    '| network | view | rate | CPU minutes | pooled Dice | Dice per image |'
-    ' worst and best seed | difference to U-Net |',
-    '|---|---|---|---|---|---|---|---|',
+    '| | pooled Dice | Dice per image | difference to U-Net |'
+    ' worst and best seed | training, prediction |',
+    '|---|---|---|---|---|---|',
   ]
   for row in rows:
-    start = f'| `{row["network"]}` | {row["view"]} |'
+    start = f'| `{row["name"]}` |'
     if 'failure' in row:
-      lines.append(f'{start} failed: {row["failure"]} | | | | | |')
+      lines.append(f'{start} failed: {row["failure"]} | | | | |')
       continue
     cell = lambda name, row=row: (
       f'{row[name]} ({row[f"{name}_low"]} to {row[f"{name}_high"]})'
       if name in row
       else ''
     )
+    seeds, cost = '', f'{row["predict_ms"]} ms'
+    if 'seeds' in row:
+      seeds = f'{row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]}'
+      cost = f'{row["cpu_minutes"]} min, {cost}'
     lines.append(
-      f'{start} {row["learning_rate"]:g} | {row["cpu_minutes"]} |'
-      f' {cell("pooled_dice")} | {cell("mean_dice")} |'
-      f' {row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]} |'
-      f' {cell("difference_of_mean_dice")} |'
+      f'{start} {cell("pooled_dice")} | {cell("mean_dice")} |'
+      f' {cell("difference_of_mean_dice")} | {seeds} | {cost} |'
     )
   return '\n'.join(lines) + '\n'
 
 
 def _figure(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Dice per image against the cost of a training, with intervals."""
-  figure = matplotlib.figure.Figure(figsize=(9, 5.5), layout='constrained')
-  axes = figure.subplots()
+  """Dice per image against the cost of training and of prediction."""
+  figure = matplotlib.figure.Figure(figsize=(12, 5.5), layout='constrained')
+  left, right = figure.subplots(1, 2)
+  networks = [row for row in rows if 'cpu_minutes' in row]
+  _scatter(left, 'cpu_minutes', networks)
+  _scatter(right, 'predict_ms', [row for row in rows if row['predict_ms']])
+  left.set(
+    title='networks',
+    xlabel='processor time of a training, minutes',
+    ylabel='Dice per image, with 95 % interval',
+  )
+  right.set(
+    title='networks and classical methods',
+    xlabel='time of a prediction, milliseconds per image',
+  )
+  figure.savefig(path, dpi=100)
+
+
+def _scatter(axes, cost: str, rows: Sequence[Mapping[str, Any]]) -> None:
+  if not rows:
+    return
   for view, colour in _COLOURS.items():
     those = [row for row in rows if row['view'] == view]
+    if not those:
+      continue
     number = lambda name, those=those: np.array(
       [float(row[name]) for row in those]
     )
-    x, y = number('cpu_minutes'), number('mean_dice')
+    x, y = number(cost), number('mean_dice')
     ends = [y - number('mean_dice_low'), number('mean_dice_high') - y]
     axes.errorbar(x, y, ends, fmt='o', color=colour, capsize=3, label=view)
     for row, *place in zip(those, x, y, strict=True):
       axes.annotate(
-        row['network'].removesuffix('_scratch').removesuffix('_lite0'),
+        row['name'].removesuffix('_scratch').removesuffix('_lite0'),
         place,
         xytext=(5, 4),
         textcoords='offset points',
         fontsize=8,
       )
-  axes.set(
-    xlabel='processor time of a training, minutes',
-    ylabel='Dice per image, with 95 % interval',
-    xscale='log',
-  )
+  axes.set(xscale='log')
   axes.grid(alpha=0.3)
   axes.legend(title='view')
-  figure.savefig(path, dpi=100)
