@@ -22,8 +22,8 @@ also times its predictions. Then `networks.csv`, `networks.md` and
 `networks.png` are written from all files that are there.
 
 A training that fails leaves a file with its error, which these tables show;
-remove it to try again. To time all predictions in one run, remove
-`predict_ms.json` and start the script again.
+remove it to try again. To time all predictions in one run, remove the `.json`
+files and start the script again.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -207,14 +207,17 @@ def study(
   folder: pathlib.Path,
   source: interface.Source,
   data_dir: pathlib.Path,
-) -> None:
+) -> dict[str, object]:
   """Chooses the rate of a network, then trains and scores each seed.
 
   An error of the training is kept in `<name>.failed`; the others go on.
+
+  Returns:
+    What was chosen; empty if the training failed.
   """
   failed = folder / f'{name}.failed'
   if failed.exists():
-    return
+    return {}
   try:
     rate = choose_rate(name, setting, folder, source, data_dir)
     for seed in seeds:
@@ -226,13 +229,8 @@ def study(
   except Exception as error:
     print(traceback.format_exc(), file=sys.stderr)
     failed.write_text(f'{type(error).__name__}: {error}\n', encoding='utf-8')
-    return
-  about: Mapping[str, object] = {
-    'view': NETWORKS[name].view,
-    'learning_rate': rate,
-    **setting._asdict(),
-  }
-  (folder / f'{name}.json').write_text(json.dumps(about, indent=2) + '\n')
+    return {}
+  return {'learning_rate': rate, **setting._asdict()}
 
 
 def score_classical(
@@ -258,23 +256,19 @@ def score_classical(
   measured.save(path, fingerprint=fingerprint, **counts)
 
 
-def time_predictions(
+def milliseconds(
   name: str,
   setting: Setting,
-  folder: pathlib.Path,
   source: interface.Source,
   data_dir: pathlib.Path,
-) -> None:
-  """Adds the milliseconds per image to `predict_ms.json`, unless it has them.
+) -> float:
+  """Time of a prediction per image, of batches of 32.
 
-  The network has random weights, which take the same time.
+  A network has random weights, which take the same time.
   """
-  path = folder / 'predict_ms.json'
-  known = json.loads(path.read_text()) if path.exists() else {}
-  if name in known:
-    return
   data = cache.open_cache(source, (setting.image_size,) * 2, data_dir)
   images = np.asarray(data.images[:: len(data.images) // _TIMED_IMAGES])
+  images = images[:_TIMED_IMAGES]
   predict = _predictor(name, setting)
   predict(images)  # Compiles.
   seconds = []
@@ -282,8 +276,7 @@ def time_predictions(
     began = time.perf_counter()
     predict(images)
     seconds.append(time.perf_counter() - began)
-  known[name] = round(1000 * float(np.median(seconds)) / len(images), 2)
-  path.write_text(json.dumps(known, indent=2) + '\n')
+  return 1000 * float(np.median(seconds)) / len(images)
 
 
 def _predictor(name: str, setting: Setting) -> Callable[[np.ndarray], object]:
@@ -342,13 +335,19 @@ def _measure(name: str, folder: pathlib.Path, args: argparse.Namespace) -> None:
   source = catalog.open_source(
     config_lib.DataConfig(data_dir=str(args.data_dir)), download=False
   )
-  where = SETTINGS[args.setting], folder, source, args.data_dir
+  setting = SETTINGS[args.setting]
+  about: dict[str, object]
   if name in NETWORKS:
-    study(name, args.seeds, *where)
+    about = study(name, args.seeds, setting, folder, source, args.data_dir)
   else:
-    score_classical(name, *where)
-  if not (folder / f'{name}.failed').exists():
-    time_predictions(name, *where)
+    score_classical(name, setting, folder, source, args.data_dir)
+    about = {'image_size': setting.image_size}
+  path = folder / f'{name}.json'
+  if about and not path.exists():
+    about['predict_ms'] = round(
+      milliseconds(name, setting, source, args.data_dir), 2
+    )
+    path.write_text(json.dumps(about, indent=2) + '\n')
   lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
   networks_report.write(
     folder, VIEWS, args.seeds, [lesions[i] for i in _paper(source).validation]

@@ -59,8 +59,6 @@ def write(
 
 
 def _rows(folder, view_name, view, seeds, resampling) -> list[dict[str, Any]]:
-  times = folder / 'predict_ms.json'
-  milliseconds = json.loads(times.read_text()) if times.exists() else {}
   reference = _files(folder, view.reference, seeds)
   rows = []
   for name in view.names:
@@ -70,8 +68,11 @@ def _rows(folder, view_name, view, seeds, resampling) -> list[dict[str, Any]]:
       continue
     if not (files := _files(folder, name, seeds)):
       continue
-    row |= _of_trainings(folder, name, files)
-    row['predict_ms'] = milliseconds.get(name, '')
+    about = json.loads((folder / f'{name}.json').read_text())
+    if 'learning_rate' in about:
+      row['learning_rate'] = about['learning_rate']
+      row |= _of_trainings(files)
+    row['predict_ms'] = about['predict_ms']
     found = measured.read(files)
     row |= _cells(_intervals(resampling, *found), '{:.4f}')
     if reference and name != view.reference:
@@ -84,22 +85,18 @@ def _rows(folder, view_name, view, seeds, resampling) -> list[dict[str, Any]]:
 def _files(
   folder: pathlib.Path, name: str, seeds: Sequence[int]
 ) -> list[pathlib.Path]:
-  """Counts of a classical method or of all seeds; none if one is missing."""
+  """Counts of a classical method, or of all seeds; none before the end."""
+  if not (folder / f'{name}.json').exists():
+    return []
   if (alone := folder / f'{name}.npz').exists():
     return [alone]
   files = [folder / f'{name}_seed{seed}.npz' for seed in seeds]
   return files if all(file.exists() for file in files) else []
 
 
-def _of_trainings(
-  folder: pathlib.Path, name: str, files: Sequence[pathlib.Path]
-) -> dict[str, Any]:
-  """What a network has and a classical method has not."""
-  if not (about := folder / f'{name}.json').exists():
-    return {}
+def _of_trainings(files: Sequence[pathlib.Path]) -> dict[str, Any]:
   each = [float(measured.read([path])[1]['dice'].mean()) for path in files]
   return {
-    'learning_rate': json.loads(about.read_text())['learning_rate'],
     'seeds': len(files),
     'cpu_minutes': f'{_cpu_minutes(files):.1f}',
     'mean_dice_worst_seed': f'{min(each):.4f}',
@@ -183,7 +180,7 @@ def _figure(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
   left, right = figure.subplots(1, 2)
   networks = [row for row in rows if 'cpu_minutes' in row]
   _scatter(left, 'cpu_minutes', networks)
-  _scatter(right, 'predict_ms', [row for row in rows if row['predict_ms']])
+  _scatter(right, 'predict_ms', rows)
   left.set(
     title='networks',
     xlabel='processor time of a training, minutes',

@@ -1,7 +1,6 @@
 """The comparison of all networks: same protocol, fair splits, right sums."""
 
 import csv
-import json
 
 import measured
 import networks
@@ -84,7 +83,7 @@ def trained(monkeypatch):
 
 
 def _study(name, folder, seeds=(0, 1)):
-  networks.study(name, seeds, _SETTING, folder, _Source(), folder)
+  return networks.study(name, seeds, _SETTING, folder, _Source(), folder)
 
 
 def test_the_best_rate_is_used_and_nothing_is_trained_twice(trained, tmp_path):
@@ -99,9 +98,10 @@ def test_the_best_rate_is_used_and_nothing_is_trained_twice(trained, tmp_path):
     assert config.data.split == 'paper'
   _study('unet', tmp_path)
   assert len(trained) == 5
-  _study('unet', tmp_path, seeds=(0, 1, 2))
+  about = _study('unet', tmp_path, seeds=(0, 1, 2))
   assert trained[-1][0] == 'unet_seed2'
-  assert json.loads((tmp_path / 'unet.json').read_text())['epochs'] == 1
+  assert about['learning_rate'] == 1e-3
+  assert about['epochs'] == 1
 
 
 def test_a_failure_is_told_and_stops_nobody(trained, tmp_path):
@@ -109,6 +109,7 @@ def test_a_failure_is_told_and_stops_nobody(trained, tmp_path):
   _study('segnet', tmp_path)
   assert len(trained) == 1
   _study('unet', tmp_path)
+  (tmp_path / 'unet.json').write_text('{"learning_rate": 1, "predict_ms": 1}')
   views = {'scratch': networks_report.View(['unet', 'segnet'], 'unet')}
   networks_report.write(tmp_path, views, [0], ['a', 'b'])
   with (tmp_path / 'networks.csv').open() as file:
@@ -200,7 +201,7 @@ def test_what_is_timed_predicts_each_image(name, source):
   assert shapes == [(32, 32), (32, 32)]
 
 
-def test_a_prediction_is_timed_once(monkeypatch, source, tmp_path):
+def test_the_time_is_of_one_image(monkeypatch, source, tmp_path):
   class Data:
     images = np.repeat(source[0], 32, axis=0)
 
@@ -208,14 +209,11 @@ def test_a_prediction_is_timed_once(monkeypatch, source, tmp_path):
   seen = []
   predict = lambda images: seen.append(len(images))
   monkeypatch.setattr(networks, '_predictor', lambda *_: predict)
-  clock = iter(range(0, 1000, 16))  # Each prediction takes 16 s.
+  clock = iter(range(0, 1000, 16))  # The 32 images take 16 s.
   monkeypatch.setattr(networks.time, 'perf_counter', lambda: next(clock))
-  for name in ('unet', 'unet', 'edges'):
-    networks.time_predictions(name, _SETTING, tmp_path, _Source(), tmp_path)
-  times = json.loads((tmp_path / 'predict_ms.json').read_text())
-  assert times == {'unet': 500.0, 'edges': 500.0}
-  assert set(seen) == {32}
-  assert len(seen) == 2 * (1 + networks._TIMED_TURNS)
+  found = networks.milliseconds('unet', _SETTING, _Source(), tmp_path)
+  assert found == 500
+  assert seen == [32] * (1 + networks._TIMED_TURNS)
 
 
 def test_scores_and_differences_by_hand(tmp_path):
@@ -225,14 +223,16 @@ def test_scores_and_differences_by_hand(tmp_path):
     'fpn': [([6, 4], [0, 0], [0, 0]), ([6, 4], [0, 0], [0, 0])],
   }
   for name, seeds in tables.items():
-    (tmp_path / f'{name}.json').write_text('{"learning_rate": 0.001}')
+    (tmp_path / f'{name}.json').write_text(
+      '{"learning_rate": 0.001, "predict_ms": 7.5}'
+    )
     for seed, (tp, fp, fn) in enumerate(seeds):
       np.savez(
         tmp_path / f'{name}_seed{seed}.npz',
         tp=tp, fp=fp, fn=fn, tn=[2, 6], seconds=1.0, cpu_seconds=90.0,
       )  # fmt: skip
   np.savez(tmp_path / 'edges.npz', tp=[6, 1], fp=[0, 0], fn=[0, 3], tn=[4, 6])
-  (tmp_path / 'predict_ms.json').write_text('{"unet": 7.5, "edges": 2.5}')
+  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
   views = {
     'scratch': networks_report.View(['unet', 'fpn', 'segnet'], 'unet'),
     'classical': networks_report.View(['edges', 'otsu_grey'], 'unet'),
@@ -253,7 +253,7 @@ def test_scores_and_differences_by_hand(tmp_path):
   )
   assert unet['difference_of_mean_dice'] == ''
   assert unet['cpu_minutes'] == '1.5'
-  assert (unet['predict_ms'], fpn['predict_ms']) == ('7.5', '')
+  assert (unet['predict_ms'], edges['predict_ms']) == ('7.5', '2.5')
   # 12/12 and 2/5; there are no seeds and no training.
   assert float(edges['mean_dice']) == pytest.approx(0.7, abs=1e-4)
   assert float(edges['difference_of_mean_dice']) == pytest.approx(
