@@ -164,14 +164,14 @@ def choice_split(metadata: list[dict[str, str]]) -> splits.Split:
   )
 
 
-def choose_rate(
+def try_rates(
   name: str,
   setting: Setting,
   folder: pathlib.Path,
   source: interface.Source,
   data_dir: pathlib.Path,
-) -> float:
-  """The rate with the best Dice per image on lesions that are kept out."""
+) -> dict[float, float]:
+  """Dice per image, on lesions that are kept out, by rate."""
   split_csv = folder / 'choice_split.csv'
   splits.write_split(choice_split(source.metadata), split_csv)
   found: dict[float, float] = {}
@@ -182,7 +182,7 @@ def choose_rate(
     path = _measured(f'{name}_rate{rate:g}', each, folder, source)
     _, scores = measured.read([path])
     found[rate] = float(scores['dice'].mean())
-  return max(found, key=lambda rate: found[rate])
+  return found
 
 
 def _measured(
@@ -219,7 +219,8 @@ def study(
   if failed.exists():
     return {}
   try:
-    rate = choose_rate(name, setting, folder, source, data_dir)
+    tried = try_rates(name, setting, folder, source, data_dir)
+    rate = max(tried, key=lambda each: tried[each])
     for seed in seeds:
       each = config(NETWORKS[name], setting, rate, data_dir)
       each.train.seed = seed
@@ -230,7 +231,11 @@ def study(
     print(traceback.format_exc(), file=sys.stderr)
     failed.write_text(f'{type(error).__name__}: {error}\n', encoding='utf-8')
     return {}
-  return {'learning_rate': rate, **setting._asdict()}
+  return {
+    'learning_rate': rate,
+    'tried': {f'{each:g}': round(dice, 4) for each, dice in tried.items()},
+    **setting._asdict(),
+  }
 
 
 def score_classical(

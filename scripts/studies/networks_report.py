@@ -54,7 +54,7 @@ def write(
     writer = csv.DictWriter(file, columns, restval='', lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-  (folder / 'networks.md').write_text(_markdown(rows), encoding='utf-8')
+  (folder / 'networks.md').write_text(_markdown(views, rows), encoding='utf-8')
   _figure(folder / 'networks.png', [row for row in rows if 'mean_dice' in row])
 
 
@@ -147,31 +147,35 @@ def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
   }  # fmt: skip
 
 
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-  lines = [
-    '| | pooled Dice | Dice per image | difference to U-Net |'
-    ' worst and best seed | training, prediction |',
-    '|---|---|---|---|---|---|',
-  ]
-  for row in rows:
-    start = f'| `{row["name"]}` |'
-    if 'failure' in row:
-      lines.append(f'{start} failed: {row["failure"]} | | | | |')
-      continue
-    cell = lambda name, row=row: (
-      f'{row[name]} ({row[f"{name}_low"]} to {row[f"{name}_high"]})'
-      if name in row
-      else ''
-    )
-    seeds, cost = '', f'{row["predict_ms"]} ms'
-    if 'seeds' in row:
-      seeds = f'{row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]}'
-      cost = f'{row["cpu_minutes"]} min, {cost}'
-    lines.append(
-      f'{start} {cell("pooled_dice")} | {cell("mean_dice")} |'
-      f' {cell("difference_of_mean_dice")} | {seeds} | {cost} |'
-    )
-  return '\n'.join(lines) + '\n'
+def _markdown(
+  views: Mapping[str, View], rows: Sequence[Mapping[str, Any]]
+) -> str:
+  """A table for each view."""
+  tables = []
+  for name, view in views.items():
+    lines = [
+      f'| {name} | pooled Dice | Dice per image |'
+      f' difference to `{view.reference}` | worst and best seed |'
+      ' training, prediction |',
+      '|---|---|---|---|---|---|',
+      *(_line(row) for row in rows if row['view'] == name),
+    ]
+    tables.append('\n'.join(lines) + '\n')
+  return '\n'.join(tables)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  if 'failure' in row:
+    return f'| `{row["name"]}` | failed: {row["failure"]} | | | | |'
+  cells = [f'`{row["name"]}`']
+  for score in ('pooled_dice', 'mean_dice', 'difference_of_mean_dice'):
+    ends = [row.get(f'{score}{end}') for end in ('', '_low', '_high')]
+    cells.append('{} ({} to {})'.format(*ends) if ends[0] else '')
+  seeds, cost = '', f'{row["predict_ms"]:.1f} ms'
+  if 'seeds' in row:
+    seeds = f'{row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]}'
+    cost = f'{row["cpu_minutes"]} min, {cost}'
+  return f'| {" | ".join([*cells, seeds, cost])} |'
 
 
 def _figure(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

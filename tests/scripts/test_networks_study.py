@@ -101,6 +101,10 @@ def test_the_best_rate_is_used_and_nothing_is_trained_twice(trained, tmp_path):
   about = _study('unet', tmp_path, seeds=(0, 1, 2))
   assert trained[-1][0] == 'unet_seed2'
   assert about['learning_rate'] == 1e-3
+  dice = {5: 10 / 12, 9: 18 / 20}
+  assert about['tried'] == pytest.approx(
+    {'0.0003': dice[5], '0.001': dice[9], '0.003': dice[5]}, abs=1e-4
+  )
   assert about['epochs'] == 1
 
 
@@ -264,4 +268,6 @@ def test_scores_and_differences_by_hand(tmp_path):
   assert table[-1].startswith('| `edges` | 0.8235 (')
   assert table[-1].endswith('|  | 2.5 ms |')
   assert table[2].endswith('| 1.5 min, 7.5 ms |')
+  assert table[0].startswith('| scratch |')
+  assert table[5].startswith('| classical |')
   assert (tmp_path / 'networks.png').exists()
