@@ -94,6 +94,7 @@ def cross_validate(
 
 def _join(plan: 'plan_lib.Plan', ensemble: bool) -> None:
   from skinseg_jax.data import cache
+  from skinseg_jax.folds import plan as plan_lib
   from skinseg_jax.folds import pooled
   from skinseg_jax.reporting import report
   from skinseg_jax.run import run_folder
@@ -104,7 +105,7 @@ def _join(plan: 'plan_lib.Plan', ensemble: bool) -> None:
   images = cache.open_cache(
     plan.source, data.image_size, pathlib.Path(data.data_dir)
   )
-  report.write_all(plan.root, images, pooled.NAME)
+  report.write_all(plan.root, images, plan_lib.NAME)
   if ensemble:
     names = [plan.workdir(fold).name for fold in range(len(plan.folds))]
     run_folder.write_json(plan.root / ensemble_folder.FILE, {'members': names})

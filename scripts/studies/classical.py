@@ -1,16 +1,13 @@
-"""Chooses the parameters of the classical methods, then scores them.
+"""Chooses the parameters of the classical methods.
 
 python scripts/studies/classical.py choose --data_dir DIR --output FILE.csv
-python scripts/studies/classical.py score --data_dir DIR --output FILE.csv
 python scripts/studies/classical.py bees --data_dir DIR
 
 `choose` tries values on training images of the paper's split of HAM10000, one
 field after the other, and keeps the value with the best pooled Dice. It starts
-with the values in `skinseg_jax/classical/parameters.py`, and what it ends with
-belongs there; it never reads a validation image. `score` scores the methods, as
-that file has them, on the 1,999 validation images. `bees` compares the
-thresholds of the bee colony on training images with those of an exhaustive
-search.
+with the values in `skinseg_jax/classical/parameters.py`; copy the last values
+into that file. `bees` compares the thresholds of the bee colony with those of
+an exhaustive search. Validation images are not read; `networks.py` scores them.
 """
 
 import argparse
@@ -19,7 +16,6 @@ import dataclasses
 import functools
 import pathlib
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,13 +28,11 @@ from skinseg_jax import config as config_lib
 from skinseg_jax.classical import (
   bee_colony,
   catalog,
-  corrections,
   parameters,
 )
 from skinseg_jax.data import cache, input_pipeline, splits
 from skinseg_jax.data.sources import catalog as sources
-from skinseg_jax.data.sources import interface
-from skinseg_jax.metrics import bootstrap, confusion
+from skinseg_jax.metrics import confusion
 from skinseg_jax.runtime import errors
 
 _COMMON = (
@@ -95,24 +89,18 @@ class Images:
 
   images: np.ndarray
   masks: np.ndarray
-  lesions: list[str]
 
 
 def counts(
   settings: parameters.Settings, data: Images
-) -> tuple[dict[str, np.ndarray], float]:
-  """Pixel counts of each image, [N], and milliseconds per image."""
+) -> dict[str, np.ndarray]:
+  """Pixel counts of each image, [N]."""
   segment = catalog.segmenter(settings)
-  rows = []
-  spent = 0.0
-  for image, mask in zip(data.images, data.masks, strict=True):
-    image = np.ascontiguousarray(image)
-    start = time.perf_counter()
-    found = segment(image)
-    spent += time.perf_counter() - start
-    rows.append(confusion.mask_counts(found, mask > 0))
-  columns = {n: np.array([row[n] for row in rows]) for n in confusion.COUNTS}
-  return columns, 1000 * spent / len(rows)
+  rows = [
+    confusion.mask_counts(segment(np.ascontiguousarray(image)), mask > 0)
+    for image, mask in zip(data.images, data.masks, strict=True)
+  ]
+  return {n: np.array([row[n] for row in rows]) for n in confusion.COUNTS}
 
 
 def replaced(settings: Any, field: str, value: Any) -> Any:
@@ -127,7 +115,7 @@ def choose(name: str, data: Images) -> list[dict[str, Any]]:
   """Chooses the fields of a method one after the other; a row per trial."""
   best = parameters.METHODS[name]
   dice = functools.lru_cache(maxsize=None)(
-    lambda settings: _scores(counts(settings, data)[0])
+    lambda settings: _scores(counts(settings, data))
   )
   rows = []
   for field, values in GRIDS[name]:
@@ -152,29 +140,6 @@ def _scores(columns: dict[str, np.ndarray]) -> dict[str, float]:
   }
 
 
-def score(name: str, data: Images) -> dict[str, Any]:
-  """Scores a method with the parameters in use; a row with intervals."""
-  columns, milliseconds = counts(parameters.METHODS[name], data)
-  resampling = bootstrap.resample(data.lesions)
-  each = confusion.ratios(columns)
-  means = {
-    'mean_dice': each['dice'],
-    'threshold_jaccard': confusion.thresholded_jaccard(each['iou']),
-  }
-  found = {
-    'pooled_dice': bootstrap.pooled(resampling, columns)['dice'],
-    **bootstrap.means(resampling, means),
-  }
-  row: dict[str, Any] = {'method': name, 'images': len(data.images)}
-  for score_name, interval in found.items():
-    row[score_name] = round(interval.value, 4)
-    row[f'{score_name}_low'] = round(interval.low, 4)
-    row[f'{score_name}_high'] = round(interval.high, 4)
-  row['ms_per_image'] = round(milliseconds, 1)
-  print(row, flush=True)
-  return row
-
-
 def compare_bees(data: Images) -> list[tuple[int, int]]:
   """Counts the images on which the bees find the best value.
 
@@ -185,9 +150,7 @@ def compare_bees(data: Images) -> list[tuple[int, int]]:
   assert isinstance(settings, parameters.BeeColony)
   equal, total = [0, 0], len(data.images)
   for image in data.images:
-    corrected = corrections.correct(image, settings.corrections)
-    values = corrections.channel(corrected.image, settings.channel)
-    histogram = np.bincount(values[corrected.valid], minlength=256)
+    histogram = bee_colony.filtered(image, settings).histogram
     between = bee_colony.variance_between(histogram)
     for number in (1, 2):
       bees = bee_colony.thresholds(
@@ -201,34 +164,24 @@ def compare_bees(data: Images) -> list[tuple[int, int]]:
   return [(found, total) for found in equal]
 
 
-def read_images(
-  source: interface.Source,
-  image_ids: Sequence[str],
-  image_size: int,
-  data_dir: pathlib.Path,
-) -> Images:
-  """Reads images and their masks from the cache of this size, in pixels."""
-  data = cache.open_cache(source, (image_size,) * 2, data_dir)
+def select(data: cache.CachedData, image_ids: Sequence[str]) -> Images:
+  """Some images and their masks."""
   rows = input_pipeline.select(data, image_ids)
-  lesions = {row['image_id']: row['lesion_id'] for row in source.metadata}
-  return Images(
-    data.images[rows], data.masks[rows], [lesions[name] for name in image_ids]
-  )
+  return Images(data.images[rows], data.masks[rows])
 
 
 def open_images(args: argparse.Namespace) -> Images:
-  """Opens evenly spaced images of one side of the paper's split."""
+  """Opens evenly spaced training images of the paper's split."""
   source = sources.open_source(
     config_lib.DataConfig(data_dir=str(args.data_dir)), download=False
   )
   paper = splits.make_split(
     config_lib.DataConfig(split='paper'), source.metadata
   )
-  side = paper.validation if args.what == 'score' else paper.train
-  if args.what != 'score':
-    number = min(args.images, len(side))
-    side = [side[i * len(side) // number] for i in range(number)]
-  return read_images(source, side, args.image_size, args.data_dir)
+  number = min(args.images, len(paper.train))
+  chosen = [paper.train[i * len(paper.train) // number] for i in range(number)]
+  data = cache.open_cache(source, (args.image_size,) * 2, args.data_dir)
+  return select(data, chosen)
 
 
 def main(argv: list[str]) -> None:
@@ -240,9 +193,10 @@ def main(argv: list[str]) -> None:
     for number, (found, total) in enumerate(compare_bees(data), start=1):
       print(f'{number} thresholds: the optimum on {found} of {total} images')
     return
+  args.output.parent.mkdir(parents=True, exist_ok=True)
   rows: list[dict[str, Any]] = []
   for name in tqdm.tqdm(args.methods, disable=None):
-    rows += choose(name, data) if args.what == 'choose' else [score(name, data)]
+    rows += choose(name, data)
   with args.output.open('w', encoding='utf-8', newline='') as file:
     writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
     writer.writeheader()
@@ -257,7 +211,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
   )
   add = parser.add_argument
   names = list(parameters.METHODS)
-  add('what', choices=('choose', 'score', 'bees'))
+  add('what', choices=('choose', 'bees'))
   add('--data_dir', type=pathlib.Path, default=pathlib.Path('data'))
   add('--output', type=pathlib.Path, default=pathlib.Path('classical.csv'))
   add('--image_size', type=int, default=128, help='in pixels')

@@ -6,7 +6,7 @@ Writes `networks.csv`, `networks.md` and `networks.png`.
 import csv
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.figure
@@ -17,7 +17,8 @@ from skinseg_jax.metrics import bootstrap
 
 _SCORES = ('pooled_dice', 'mean_dice', 'threshold_jaccard')
 _COLOURS = {
-  'scratch': '#0072b2', 'pretrained': '#d55e00', 'classical': '#555555'
+  'scratch': '#0072b2', 'pretrained': '#d55e00', 'scratch_lite0': '#009e73',
+  'classical': '#555555',
 }  # fmt: skip
 
 
@@ -28,45 +29,73 @@ class View(NamedTuple):
   reference: str
 
 
+class _Images(NamedTuple):
+  """The images that all counts are of.
+
+  Attributes:
+    resampling: Draws of their lesions.
+    unseen: Whether training shows no picture of the lesion, bool [N].
+  """
+
+  resampling: bootstrap.Resampling
+  unseen: np.ndarray
+
+
 def write(
   folder: pathlib.Path,
   views: Mapping[str, View],
-  seeds: Sequence[int],
   lesions: Sequence[str],
+  trained: Collection[str],
+  *,
+  in_wall_time: bool,
 ) -> None:
   """Writes the results of what was measured.
+
+  Counts are summed over seeds, and the scores of an image averaged. Intervals
+  resample lesions; they do not say how much another training would differ.
 
   Args:
     folder: Holds the counts; the results are written beside them.
     views: Networks and classical methods by view.
-    seeds: Of the trainings. Counts are summed over them, scores of an image are
-      averaged.
     lesions: Lesion of each scored image, in the order of the counts.
+    trained: Lesions of the training images.
+    in_wall_time: Whether a training's cost is its wall time; otherwise it is
+      processor time.
   """
-  resampling = bootstrap.resample(lesions)
+  images = _Images(
+    bootstrap.resample(lesions),
+    np.array([lesion not in trained for lesion in lesions]),
+  )
   rows = [
     row
     for name, view in views.items()
-    for row in _rows(folder, name, view, seeds, resampling)
+    for row in _rows(folder, name, view, images)
   ]
+  _correct(rows)
   columns = list(dict.fromkeys(name for row in rows for name in row))
   with (folder / 'networks.csv').open('w', newline='') as file:
     writer = csv.DictWriter(file, columns, restval='', lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-  (folder / 'networks.md').write_text(_markdown(views, rows), encoding='utf-8')
-  _figure(folder / 'networks.png', [row for row in rows if 'mean_dice' in row])
+  clock = 'minutes' if in_wall_time else 'cpu_minutes'
+  text = f'{_markdown(views, rows, clock)}\n{_total(folder)}\n'
+  (folder / 'networks.md').write_text(text, encoding='utf-8')
+  scored = [row for row in rows if 'mean_dice' in row]
+  _figure(folder / 'networks.png', scored, clock)
 
 
-def _rows(folder, view_name, view, seeds, resampling) -> list[dict[str, Any]]:
-  reference = _files(folder, view.reference, seeds)
+def _rows(
+  folder: pathlib.Path, view_name: str, view: View, images: _Images
+) -> list[dict[str, Any]]:
+  reference = _files(folder, view.reference)
   rows = []
   for name in view.names:
     row: dict[str, Any] = {'name': name, 'view': view_name}
     if (failed := folder / f'{name}.failed').exists():
-      rows.append({**row, 'failure': failed.read_text().strip()})
+      why = failed.read_text(encoding='utf-8').splitlines()
+      rows.append({**row, 'failure': why[0]})
       continue
-    if not (files := _files(folder, name, seeds)):
+    if not (files := _files(folder, name)):
       continue
     about = json.loads((folder / f'{name}.json').read_text())
     if 'learning_rate' in about:
@@ -74,67 +103,88 @@ def _rows(folder, view_name, view, seeds, resampling) -> list[dict[str, Any]]:
       row |= _of_trainings(files)
     row['predict_ms'] = about['predict_ms']
     found = measured.read(files)
-    row |= _cells(_intervals(resampling, *found), '{:.4f}')
+    row |= _cells(_intervals(images.resampling, *found), '{:.4f}')
+    dice = found[1]['dice']
+    row['mean_dice_unseen_lesions'] = f'{dice[images.unseen].mean():.4f}'
     if reference and name != view.reference:
-      differences = _differences(resampling, found, measured.read(reference))
+      differences = _differences(
+        images.resampling, found, measured.read(reference)
+      )
       row |= _cells(differences, '{:+.4f}', 'difference_of_')
+      row['p_value'] = differences['mean_dice'].p_value
     rows.append(row)
   return rows
 
 
-def _files(
-  folder: pathlib.Path, name: str, seeds: Sequence[int]
-) -> list[pathlib.Path]:
-  """Counts of a classical method, or of all seeds; none before the end."""
+def _correct(rows: Sequence[dict[str, Any]]) -> None:
+  """Replaces the p-values of differences of Dice per image by Holm's.
+
+  All comparisons are one family (Holm, Scand. J. Stat. 6, 65, 1979).
+  """
+  tested = [row for row in rows if row.get('p_value') is not None]
+  tested.sort(key=lambda row: row['p_value'])
+  largest = 0.0
+  for before, row in enumerate(tested):
+    largest = max(largest, min(1.0, (len(tested) - before) * row['p_value']))
+    row['p_value'] = f'{largest:.4f}'
+
+
+def _files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """Counts of a method or of all seeds of a network; empty if not finished."""
   if not (folder / f'{name}.json').exists():
     return []
   if (alone := folder / f'{name}.npz').exists():
     return [alone]
-  files = [folder / f'{name}_seed{seed}.npz' for seed in seeds]
-  return files if all(file.exists() for file in files) else []
+  return sorted(folder.glob(f'{name}_seed*.npz'))
 
 
 def _of_trainings(files: Sequence[pathlib.Path]) -> dict[str, Any]:
   each = [float(measured.read([path])[1]['dice'].mean()) for path in files]
   return {
     'seeds': len(files),
-    'cpu_minutes': f'{_cpu_minutes(files):.1f}',
+    'cpu_minutes': f'{np.mean(_seconds(files, "cpu_seconds")) / 60:.1f}',
+    'minutes': f'{np.mean(_seconds(files, "seconds")) / 60:.1f}',
     'mean_dice_worst_seed': f'{min(each):.4f}',
     'mean_dice_best_seed': f'{max(each):.4f}',
   }
 
 
-def _cpu_minutes(paths: Sequence[pathlib.Path]) -> float:
-  """Processor time of a training, in the mean over seeds."""
-  seconds = []
-  for path in paths:
+def _seconds(files: Iterable[pathlib.Path], clock: str) -> list[float]:
+  """Time of each training by a clock of `measured.measure`."""
+  found = []
+  for path in files:
     with np.load(path) as arrays:
-      seconds.append(float(arrays['cpu_seconds']))
-  return float(np.mean(seconds)) / 60
+      found.append(float(arrays[clock]))
+  return found
+
+
+def _total(folder: pathlib.Path) -> str:
+  rates, seeds = (
+    _seconds(folder.glob(f'*_{kind}*.npz'), 'cpu_seconds')
+    for kind in ('rate', 'seed')
+  )
+  return (
+    f'Processor time: {sum(seeds) / 3600:.1f} hours for {len(seeds)} trainings,'
+    f' and {sum(rates) / 3600:.1f} hours for {len(rates)} short ones that chose'
+    ' the rates.'
+  )
 
 
 def _intervals(resampling, counts, scores) -> dict[str, bootstrap.Interval]:
-  means = bootstrap.means(resampling, scores)
-  pooled = bootstrap.pooled(resampling, counts)['dice']
-  return dict(
-    zip(
-      _SCORES,
-      (pooled, means['dice'], means['threshold_jaccard']),
-      strict=True,
-    )
-  )
+  pooled = bootstrap.pooled(resampling, counts)
+  return _chosen(pooled, bootstrap.means(resampling, scores))
 
 
 def _differences(resampling, ours, theirs) -> dict[str, bootstrap.Difference]:
-  means = bootstrap.mean_difference(resampling, ours[1], theirs[1])
-  pooled = bootstrap.pooled_difference(resampling, ours[0], theirs[0])['dice']
-  return dict(
-    zip(
-      _SCORES,
-      (pooled, means['dice'], means['threshold_jaccard']),
-      strict=True,
-    )
+  pooled = bootstrap.pooled_difference(resampling, ours[0], theirs[0])
+  return _chosen(
+    pooled, bootstrap.mean_difference(resampling, ours[1], theirs[1])
   )
+
+
+def _chosen(pooled, means):
+  scores = (pooled['dice'], means['dice'], means['threshold_jaccard'])
+  return dict(zip(_SCORES, scores, strict=True))
 
 
 def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
@@ -148,23 +198,25 @@ def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
 
 
 def _markdown(
-  views: Mapping[str, View], rows: Sequence[Mapping[str, Any]]
+  views: Mapping[str, View], rows: Sequence[Mapping[str, Any]], clock: str
 ) -> str:
   """A table for each view."""
   tables = []
   for name, view in views.items():
+    if not (those := [row for row in rows if row['view'] == name]):
+      continue
     lines = [
       f'| {name} | pooled Dice | Dice per image |'
       f' difference to `{view.reference}` | worst and best seed |'
       ' training, prediction |',
       '|---|---|---|---|---|---|',
-      *(_line(row) for row in rows if row['view'] == name),
+      *(_line(row, clock) for row in those),
     ]
     tables.append('\n'.join(lines) + '\n')
   return '\n'.join(tables)
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any], clock: str) -> str:
   if 'failure' in row:
     return f'| `{row["name"]}` | failed: {row["failure"]} | | | | |'
   cells = [f'`{row["name"]}`']
@@ -174,20 +226,22 @@ def _line(row: Mapping[str, Any]) -> str:
   seeds, cost = '', f'{row["predict_ms"]:.1f} ms'
   if 'seeds' in row:
     seeds = f'{row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]}'
-    cost = f'{row["cpu_minutes"]} min, {cost}'
+    cost = f'{row[clock]} min, {cost}'
   return f'| {" | ".join([*cells, seeds, cost])} |'
 
 
-def _figure(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _figure(
+  path: pathlib.Path, rows: Sequence[Mapping[str, Any]], clock: str
+) -> None:
   """Dice per image against the cost of training and of prediction."""
   figure = matplotlib.figure.Figure(figsize=(12, 5.5), layout='constrained')
   left, right = figure.subplots(1, 2)
-  networks = [row for row in rows if 'cpu_minutes' in row]
-  _scatter(left, 'cpu_minutes', networks)
+  _scatter(left, clock, [row for row in rows if clock in row])
   _scatter(right, 'predict_ms', rows)
+  kind = 'wall time' if clock == 'minutes' else 'processor time'
   left.set(
     title='networks',
-    xlabel='processor time of a training, minutes',
+    xlabel=f'{kind} of a training, minutes',
     ylabel='Dice per image, with 95 % interval',
   )
   right.set(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,17 +27,37 @@ def segment(image: np.ndarray, settings: parameters.BeeColony) -> np.ndarray:
   Returns:
     bool [H, W].
   """
+  found = filtered(image, settings)
+  if np.count_nonzero(found.histogram) < 2:
+    return np.zeros(found.values.shape, bool)
+  chosen = thresholds(found.histogram, settings)
+  rough = (found.values <= chosen[settings.lesion_classes - 1]) & found.valid
+  return regions.clean(rough, settings.clean_up)
+
+
+class Filtered(NamedTuple):
+  """What thresholds are chosen for.
+
+  Attributes:
+    values: A channel without noise, uint8 [H, W].
+    valid: False in dark corners, bool [H, W].
+    histogram: Valid pixels of each grey level, integers [256].
+  """
+
+  values: np.ndarray
+  valid: np.ndarray
+  histogram: np.ndarray
+
+
+def filtered(image: np.ndarray, settings: parameters.BeeColony) -> Filtered:
+  """Corrects an image, RGB, uint8 [H, W, 3], and removes noise."""
   corrected = corrections.correct(image, settings.corrections)
   values = corrections.channel(corrected.image, settings.channel)
   disc = regions.disc(settings.smoothing, min(values.shape))
   values = cv2.morphologyEx(values, cv2.MORPH_CLOSE, disc)
   values = cv2.morphologyEx(values, cv2.MORPH_OPEN, disc)
-  counts = np.bincount(values[corrected.valid], minlength=_LEVELS)
-  if np.count_nonzero(counts) < 2:
-    return np.zeros(values.shape, bool)
-  chosen = thresholds(counts, settings)
-  rough = (values <= chosen[settings.lesion_classes - 1]) & corrected.valid
-  return regions.clean(rough, settings.clean_up)
+  histogram = np.bincount(values[corrected.valid], minlength=_LEVELS)
+  return Filtered(values, corrected.valid, histogram)
 
 
 def thresholds(counts: np.ndarray, settings: parameters.BeeColony) -> list[int]:

@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import hashlib
 import io
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors, spreadsheets
 
 TABLE = 'folds.csv'
+# The evaluation that a fold's images and all images have.
+NAME = 'validation'
 # What an interrupted start can leave behind, besides the folds.
 _OWN = (f'{TABLE}.tmp', '.lock', 'split.csv', 'environment.json')
 
@@ -51,12 +54,17 @@ class Plan:
     return config
 
   def finished(self, fold: int) -> bool:
-    """Whether the fold is trained for all epochs, scored and reported."""
+    """Whether the fold is reported, with the scores after its last epoch."""
     workdir = self.workdir(fold)
-    if not (workdir / 'report.html').exists():  # The last file of a run.
+    summary = run_folder.evaluation_dir(workdir, NAME) / 'summary.json'
+    if not (workdir / 'report.html').exists() or not summary.exists():
       return False
-    trained = config_lib.load(workdir / 'config.json')
-    return trained.train.epochs == self.config.train.epochs
+    train = self.config.train
+    updates = len(self.folds[fold].train) // train.batch_size
+    # Another step: the folder began again with more epochs, or `evaluate`
+    # scored a checkpoint that was chosen on these images.
+    step = json.loads(summary.read_text(encoding='utf-8'))['checkpoint_step']
+    return step == train.epochs * updates
 
   @property
   def sha256(self) -> str:

@@ -18,7 +18,6 @@ from skinseg_jax.folds import plan as plan_lib
 from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
 
-NAME = 'validation'
 _MEANS = ('dice', 'iou', 'threshold_jaccard', 'boundary_f1', 'hd95')
 _POOLED = ('dice', 'iou', 'precision', 'recall', 'accuracy')
 
@@ -76,7 +75,7 @@ def write(plan: plan_lib.Plan) -> dict[str, Any]:
     'folds': rows,
     'spread': _spread(rows),
   }
-  directory = run_folder.evaluation_dir(plan.root, NAME)
+  directory = run_folder.evaluation_dir(plan.root, plan_lib.NAME)
   result_files.write(directory, summary, joined, metadata)
   return summary
 
@@ -90,7 +89,7 @@ def _read_fold(
   wanted = config_lib.flat(plan.fold_config(fold))
   split = splits.read_split(workdir / 'split.csv')
   differing = run_folder.differing_fields(there, wanted)
-  part = result_files.read_measurements(workdir, NAME)
+  part = result_files.read_measurements(workdir, plan_lib.NAME)
   if split != plan.folds[fold]:
     differing.append('which images train and which validate')
   if part.image_ids != plan.folds[fold].validation:
@@ -101,7 +100,7 @@ def _read_fold(
       ' folder and run the same command again. It differs in\n'
       + errors.listing(differing)
     )
-  directory = run_folder.evaluation_dir(workdir, NAME)
+  directory = run_folder.evaluation_dir(workdir, plan_lib.NAME)
   summary = json.loads((directory / 'summary.json').read_text('utf-8'))
   return part, {
     'images': len(part.image_ids),

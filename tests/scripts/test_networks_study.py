@@ -1,31 +1,47 @@
 """The comparison of all networks: same protocol, fair splits, right sums."""
 
+import argparse
 import csv
+import fcntl
+import json
+from typing import ClassVar
 
 import measured
 import networks
+import networks_protocol as protocol
 import networks_report
 import numpy as np
 import pytest
 
 from skinseg_jax.data import splits
+from skinseg_jax.metrics import bootstrap
 from skinseg_jax.models import build
 from skinseg_jax.runtime import errors
 
-_SETTING = networks.SETTINGS['smoke']
+_SETTING = protocol.SETTINGS['smoke']
 
 
-def test_both_views_hold_what_they_promise(tmp_path):
-  views = {'scratch': set(), 'pretrained': set()}
-  configs = []
-  for network in networks.NETWORKS.values():
-    views[network.view].add(network.model.architecture)
-    configs.append(networks.config(network, _SETTING, 1e-3, tmp_path))
-  assert views['scratch'] == set(build.ARCHITECTURES)
-  assert views['pretrained'] == set(networks._ON_ENCODER)
+def test_the_views_hold_what_they_promise(tmp_path):
+  models = lambda view: [
+    protocol.NETWORKS[n] for n in protocol.VIEWS[view].names
+  ]
+  alone = {model.architecture for model in models('scratch')}
+  for view, weights in (('pretrained', 'imagenet'), ('scratch_lite0', '')):
+    assert alone | {m.architecture for m in models(view)} == set(
+      build.ARCHITECTURES
+    )
+    assert {m.encoder for m in models(view)} == {'efficientnet_lite0'}
+    assert {m.encoder_weights for m in models(view)} == {weights}
+  assert {model.encoder for model in models('scratch')} == {''}
+  # U-Net is what the others are compared with.
+  for view in protocol.VIEWS.values():
+    assert protocol.NETWORKS[view.reference].architecture == 'unet'
   # Everything but the network is the same.
-  first = configs[0]
-  for config in configs[1:]:
+  first, *others = [
+    protocol.config(model, _SETTING, 1e-3, tmp_path)
+    for model in protocol.NETWORKS.values()
+  ]
+  for config in others:
     assert config.train == first.train
     assert config.augmentation == first.augmentation
     assert config.data == first.data
@@ -40,8 +56,8 @@ def test_the_rate_is_chosen_on_training_images_of_other_lesions():
     }
     for i in range(10015)
   ]
-  split = networks.choice_split(rows)
-  assert (len(split.train), len(split.validation)) == networks._CHOICE
+  split = protocol.choice_split(rows)
+  assert (len(split.train), len(split.validation)) == protocol._CHOICE
   assert max(split.train + split.validation) < rows[8016]['image_id']
   lesion = {row['image_id']: row['lesion_id'] for row in rows}
   assert not {lesion[i] for i in split.train} & {
@@ -49,174 +65,246 @@ def test_the_rate_is_chosen_on_training_images_of_other_lesions():
   }
 
 
+_LESIONS = {'t1': 'a', 'v1': 'b', 'v2': 'c', 'v3': 'c'}
+
+
 class _Source:
-  metadata = ()
+  metadata = tuple(
+    {'image_id': image, 'lesion_id': lesion}
+    for image, lesion in _LESIONS.items()
+  )
+
+
+class _Data:
+  """Many images of 32 px; each has a dark square or bar."""
+
+  images = np.full((96, 32, 32, 3), 220, np.uint8)
+  images[::2, 8:24, 8:24] = images[1::2, 12:20, 4:28] = 60
+  masks = (images[..., 0] == 60).astype(np.uint8)
+  image_ids = ('t1', 'v1', 'v2', 'v3', *map(str, range(92)))
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path):
+  """A study without images; its split has one training image."""
+  split = splits.Split(['t1'], ['v1', 'v2', 'v3'])
+  monkeypatch.setattr(splits, 'make_split', lambda *_: split)
+  monkeypatch.setattr(protocol, 'choice_split', lambda _: split)
+  monkeypatch.setattr(networks.cache, 'open_cache', lambda *_: _Data)
+  study = networks.Study(tmp_path, _SETTING, [0, 1], _Source(), tmp_path)
+  monkeypatch.setattr(networks, 'open_study', lambda _: study)
+  (tmp_path / '.locks').mkdir()
+  return study
 
 
 @pytest.fixture
 def trained(monkeypatch):
-  """Trainings are pretended: the rate decides the Dice of the images."""
+  """Replaces training: the rate decides the Dice, some rates diverge."""
   done = []
+  best, diverging = [1e-3], set()
 
   def measure(configs, folder, source, *, recompute):
     del source, recompute
     ((name, config),) = configs.items()
     done.append((name, config))
-    if config.model.architecture == 'segnet':
-      raise FloatingPointError('nan')
-    good = 9 if config.train.learning_rate == 1e-3 else 5
-    counts = {'tp': [good] * 2, 'fp': [1] * 2, 'fn': [1] * 2, 'tn': [5] * 2}
-    fingerprint = measured.fingerprint(config, splits.Split([], []))
+    rate = config.train.learning_rate
+    if rate in diverging:
+      raise errors.DivergenceError('not finite\nsome advice')
+    good = 9 if rate == best[0] else 5
+    counts = {'tp': [good] * 3, 'fp': [1] * 3, 'fn': [1] * 3, 'tn': [5] * 3}
     measured.save(
       folder / f'{name}.npz',
-      fingerprint=fingerprint,
+      fingerprint=measured.fingerprint(config, splits.make_split()),
       seconds=60.0,
       cpu_seconds=120.0,
       **{key: np.array(value) for key, value in counts.items()},
     )
 
   monkeypatch.setattr(measured, 'measure', measure)
-  empty = splits.Split([], [])
-  monkeypatch.setattr(splits, 'make_split', lambda *_: empty)
-  monkeypatch.setattr(networks, 'choice_split', lambda _: empty)
-  return done
+  done_names = lambda: [name for name, _ in done]
+  return argparse.Namespace(
+    done=done, names=done_names, best=best, diverging=diverging
+  )
 
 
-def _study(name, folder, seeds=(0, 1)):
-  return networks.study(name, seeds, _SETTING, folder, _Source(), folder)
-
-
-def test_the_best_rate_is_used_and_nothing_is_trained_twice(trained, tmp_path):
-  _study('unet', tmp_path)
-  assert [name for name, _ in trained] == [
-    *(f'unet_rate{rate:g}' for rate in networks.RATES),
+def test_the_best_rate_is_used_and_nothing_is_trained_twice(trained, study):
+  about = networks.train('unet', study)
+  assert trained.names() == [
+    *(f'unet_rate{rate:g}' for rate in protocol.RATES),
     'unet_seed0', 'unet_seed1',
   ]  # fmt: skip
-  for seed, (_, config) in enumerate(trained[-2:]):
+  for seed, (_, config) in enumerate(trained.done[-2:]):
     assert config.train.learning_rate == 1e-3
     assert config.train.seed == seed
     assert config.data.split == 'paper'
-  _study('unet', tmp_path)
-  assert len(trained) == 5
-  about = _study('unet', tmp_path, seeds=(0, 1, 2))
-  assert trained[-1][0] == 'unet_seed2'
   assert about['learning_rate'] == 1e-3
-  dice = {5: 10 / 12, 9: 18 / 20}
   assert about['tried'] == pytest.approx(
-    {'0.0003': dice[5], '0.001': dice[9], '0.003': dice[5]}, abs=1e-4
+    {'0.0003': 10 / 12, '0.001': 18 / 20, '0.003': 10 / 12}, abs=1e-4
   )
-  assert about['epochs'] == 1
+  assert networks.train('unet', study) == about
+  assert len(trained.done) == 5
+  networks.train('unet', study._replace(seeds=[0, 1, 2]))
+  assert trained.names()[5:] == ['unet_seed2']
 
 
-def test_a_failure_is_told_and_stops_nobody(trained, tmp_path):
-  _study('segnet', tmp_path)
-  _study('segnet', tmp_path)
-  assert len(trained) == 1
-  _study('unet', tmp_path)
-  (tmp_path / 'unet.json').write_text('{"learning_rate": 1, "predict_ms": 1}')
-  views = {'scratch': networks_report.View(['unet', 'segnet'], 'unet')}
-  networks_report.write(tmp_path, views, [0], ['a', 'b'])
-  with (tmp_path / 'networks.csv').open() as file:
-    unet, segnet = csv.DictReader(file)
-  assert segnet['failure'] == 'FloatingPointError: nan'
-  assert float(unet['mean_dice']) == pytest.approx(18 / 20)
-  assert 'failed: FloatingPointError' in (tmp_path / 'networks.md').read_text()
+def test_a_larger_rate_is_tried_while_the_largest_is_the_best(trained, study):
+  trained.best[0] = 1e-2
+  # 3e-3 is as good as the smaller ones, so 1e-2 is tried; 3e-2 is worse.
+  assert networks.train('fpn_lite0', study)['learning_rate'] == 1e-2
+  rates = [c.train.learning_rate for name, c in trained.done if 'rate' in name]
+  assert rates == [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 
 
-def test_a_result_of_another_setting_is_refused(trained, tmp_path):
-  _study('unet', tmp_path)
-  other = networks.SETTINGS['cpu']
+def test_a_rate_that_diverges_is_not_chosen_and_not_tried_again(trained, study):
+  trained.diverging.add(3e-3)
+  about = networks.train('unet', study)
+  assert about['learning_rate'] == 1e-3
+  assert about['tried']['0.003'] == -1
+  networks.train('unet', study)
+  assert len(trained.done) == 5
+  trained.diverging.update(protocol.RATES + protocol.LARGER_RATES)
+  with pytest.raises(errors.DivergenceError, match='each rate'):
+    networks.train('segnet', study)
+
+
+def test_a_result_of_another_setting_is_refused(trained, study):
+  networks.train('unet', study)
+  other = study._replace(setting=protocol.SETTINGS['cpu'])
   with pytest.raises(errors.InputError, match='another folder'):
-    networks.study('unet', (0,), other, tmp_path, _Source(), tmp_path)
+    networks.train('unet', other)
 
 
-def test_each_name_has_its_process_and_a_crash_stops_nobody(
-  monkeypatch, tmp_path, capsys
+def test_what_is_done_has_a_file_and_what_fails_another(
+  trained, study, monkeypatch
 ):
-  started = []
+  times = iter([7.123, 9.0])
+  monkeypatch.setattr(networks, 'milliseconds', lambda *_: next(times))
+  for _ in range(2):  # It is timed once.
+    networks.measure('unet', study)
+    about = json.loads((study.folder / 'unet.json').read_text())
+    assert about['predict_ms'] == 7.12
+    assert about['learning_rate'] == 1e-3
+    assert about['epochs'] == _SETTING.epochs
+  trained.diverging.add(1e-3)
+  trained.best[0] = 1e-2
+  trained.diverging.update(protocol.RATES + protocol.LARGER_RATES)
+  networks.measure('segnet', study)
+  failed = (study.folder / 'segnet.failed').read_text()
+  assert failed == 'DivergenceError: the training diverged with each rate\n'
+  assert not (study.folder / 'segnet.json').exists()
 
-  def call(command):
-    name = command[-1]
-    started.append(name)
-    (tmp_path / 'smoke' / 'networks.md').write_text('the table')
-    return {'segnet': -9, 'fpn_lite0': 2}.get(name, 0)
 
-  monkeypatch.setattr(networks.subprocess, 'call', call)
-  argv = ['networks.py', '--output_dir', str(tmp_path), '--setting', 'smoke']
-  networks.main([*argv, '--only', 'unet', 'segnet', 'otsu_blue'])
-  assert started == ['unet', 'segnet', 'otsu_blue']
-  assert 'SIGKILL' in (tmp_path / 'smoke' / 'segnet.failed').read_text()
-  assert capsys.readouterr().out == 'the table\n'
-  # Wrong input, and a user who stops it, end everything.
-  with pytest.raises(SystemExit) as end:
-    networks.main([*argv, '--only', 'fpn_lite0', 'unet'])
-  assert end.value.code == 2
-  assert started[3:] == ['fpn_lite0']
-  assert not (tmp_path / 'smoke' / 'fpn_lite0.failed').exists()
+class _Process:
+  """A process that ends with the exit code of its network."""
+
+  started: ClassVar[list[str]] = []
+  codes: ClassVar[dict[str, int]] = {
+    'segnet': -9,
+    'resunetplusplus': 1,
+    'fpn_lite0': 2,
+    'unet_lite0': 130,
+  }
+
+  def __init__(self, target, args, daemon):
+    assert target is networks._child
+    assert daemon  # It ends with the script.
+    self.name = args[0]
+
+  def start(self):
+    self.started.append(self.name)
+
+  def join(self):
+    self.exitcode = self.codes.get(self.name, 0)
 
 
 @pytest.fixture
-def source():
-  """Two images of the paper's validation set."""
-  images = np.full((2, 32, 32, 3), 220, np.uint8)
-  images[0, 8:24, 8:24] = images[1, 12:20, 4:28] = 60
-  masks = (images[..., 0] == 60).astype(np.uint8)
-  return images, masks
+def main(monkeypatch, study):
+  """Runs the script for some names, without real processes."""
+  _Process.started.clear()
+  monkeypatch.setattr(
+    networks.multiprocessing,
+    'get_context',
+    lambda _: argparse.Namespace(Process=_Process),
+  )
+  monkeypatch.setattr(networks.signal, 'signal', lambda *_: None)
+  base = ['networks.py', '--output_dir', str(study.folder)]
+  return lambda *names: networks.main([*base, '--only', *names])
 
 
-def test_classical_methods_are_scored_on_the_same_images(
-  monkeypatch, source, tmp_path
+def test_a_process_that_crashes_is_in_the_table_and_others_go_on(
+  main, study, capsys
 ):
+  main('segnet', 'unet', 'resunetplusplus')
+  assert _Process.started == ['segnet', 'unet', 'resunetplusplus']
+  table = capsys.readouterr().out
+  assert '| `segnet` | failed: the process ended with exit code -9 |' in table
+  assert '| `resunetplusplus` | failed:' in table
+  main('segnet', 'unet')  # What failed waits until its file is removed.
+  assert _Process.started[3:] == ['unet']
+
+
+@pytest.mark.parametrize(
+  ('name', 'code'), [('fpn_lite0', 2), ('unet_lite0', 130)]
+)
+def test_wrong_input_and_a_stop_end_the_study(main, study, name, code):
+  with pytest.raises(SystemExit) as end:
+    main(name, 'unet')
+  assert end.value.code == code
+  assert _Process.started == [name]
+  assert not (study.folder / f'{name}.failed').exists()
+
+
+def test_what_another_process_measures_is_left_to_it(
+  study, monkeypatch, capsys
+):
+  measured_names = []
+  monkeypatch.setattr(
+    networks, 'measure', lambda name, _: measured_names.append(name)
+  )
+  with (study.folder / '.locks' / 'unet').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    networks._measure_alone('unet', None)
+    networks._measure_alone('segnet', None)
+  networks._measure_alone('unet', None)
+  assert measured_names == ['segnet', 'unet']
+  assert capsys.readouterr().out == 'unet: another process measures it\n'
+
+
+def test_classical_methods_are_scored_on_the_validation_images(study):
   pytest.importorskip('cv2', reason="needs the extra 'classical'")
   pytest.importorskip('skimage', reason="needs the extra 'classical'")
-  import classical
-
-  read = []
-
-  def read_images(source_, image_ids, image_size, data_dir):
-    del source_, data_dir
-    read.append((image_ids, image_size))
-    return classical.Images(*source, ['a', 'b'])
-
-  monkeypatch.setattr(classical, 'read_images', read_images)
-  split = splits.Split(['t'], ['v1', 'v2'])
-  monkeypatch.setattr(splits, 'make_split', lambda *_: split)
-  score = lambda setting: networks.score_classical(
-    'otsu_grey', setting, tmp_path, _Source(), tmp_path
-  )
-  score(_SETTING)
-  score(_SETTING)
-  assert read == [(['v1', 'v2'], 32)]
-  with np.load(tmp_path / 'otsu_grey.npz') as counts:
+  networks.score_classical('otsu_grey', study)
+  path = study.folder / 'otsu_grey.npz'
+  with np.load(path) as counts:
     total = counts['tp'] + counts['fn']
-    assert total.tolist() == [16 * 16, 8 * 24]
+    # Images 1 to 3: bar, square, bar.
+    assert total.tolist() == [8 * 24, 16 * 16, 8 * 24]
     assert (counts['tp'] > 0.8 * total).all()
+  written = path.stat().st_mtime_ns
+  networks.score_classical('otsu_grey', study)
+  assert path.stat().st_mtime_ns == written
+  other = study._replace(setting=protocol.SETTINGS['cpu'])
   with pytest.raises(errors.InputError, match='another folder'):
-    score(networks.SETTINGS['cpu'])
+    networks.score_classical('otsu_grey', other)
 
 
 @pytest.mark.parametrize('name', ['unet', 'pspnet_lite0', 'edges'])
-def test_what_is_timed_predicts_each_image(name, source):
+def test_what_is_timed_predicts_each_image(name):
   if name == 'edges':
     pytest.importorskip('cv2', reason="needs the extra 'classical'")
     pytest.importorskip('skimage', reason="needs the extra 'classical'")
-  predicted = networks._predictor(name, _SETTING)(source[0])
+  predicted = networks._predictor(name, _SETTING)(_Data.images[:2])
   shapes = [np.squeeze(each).shape for each in predicted]
   assert shapes == [(32, 32), (32, 32)]
 
 
-def test_the_time_is_of_one_image(monkeypatch, source, tmp_path):
-  class Data:
-    images = np.repeat(source[0], 32, axis=0)
-
-  monkeypatch.setattr(networks.cache, 'open_cache', lambda *_: Data)
+def test_the_time_is_of_one_image(monkeypatch, study):
   seen = []
   predict = lambda images: seen.append(len(images))
   monkeypatch.setattr(networks, '_predictor', lambda *_: predict)
   clock = iter(range(0, 1000, 16))  # The 32 images take 16 s.
   monkeypatch.setattr(networks.time, 'perf_counter', lambda: next(clock))
-  found = networks.milliseconds('unet', _SETTING, _Source(), tmp_path)
-  assert found == 500
+  assert networks.milliseconds('unet', study) == 500
   assert seen == [32] * (1 + networks._TIMED_TURNS)
 
 
@@ -241,7 +329,7 @@ def test_scores_and_differences_by_hand(tmp_path):
     'scratch': networks_report.View(['unet', 'fpn', 'segnet'], 'unet'),
     'classical': networks_report.View(['edges', 'otsu_grey'], 'unet'),
   }
-  networks_report.write(tmp_path, views, [0, 1], ['a', 'b'])
+  networks_report.write(tmp_path, views, ['a', 'b'], {'b'}, in_wall_time=False)
   with (tmp_path / 'networks.csv').open() as file:
     unet, fpn, edges = csv.DictReader(file)
   # 2 tp / (2 tp + fp + fn): 12/14 and 4/6, then 12/14 and 8/8.
@@ -264,10 +352,39 @@ def test_scores_and_differences_by_hand(tmp_path):
     0.7 - (first + second) / 2, abs=1e-4
   )
   assert edges['cpu_minutes'] == edges['seeds'] == ''
+  # Training shows lesion b, so the first image alone is of an unseen lesion.
+  assert float(edges['mean_dice_unseen_lesions']) == 1
   table = (tmp_path / 'networks.md').read_text().splitlines()
-  assert table[-1].startswith('| `edges` | 0.8235 (')
-  assert table[-1].endswith('|  | 2.5 ms |')
-  assert table[2].endswith('| 1.5 min, 7.5 ms |')
   assert table[0].startswith('| scratch |')
+  assert table[2].endswith('| 1.5 min, 7.5 ms |')
   assert table[5].startswith('| classical |')
+  assert table[7].startswith('| `edges` | 0.8235 (')
+  assert table[7].endswith('|  | 2.5 ms |')
+  # Four trainings of 90 s.
+  assert table[-1].startswith('Processor time: 0.1 hours for 4 trainings')
   assert (tmp_path / 'networks.png').exists()
+
+
+def test_intervals_resample_lesions(tmp_path):
+  tp = np.array([9, 8, 6, 5, 2, 1, 7, 7])
+  np.savez(tmp_path / 'edges.npz', tp=tp, fp=9 - tp, fn=[0] * 8, tn=[1] * 8)
+  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
+  views = {'classical': networks_report.View(['edges'], 'unet')}
+  dice = {'dice': 2 * tp / (tp + 9)}
+  found = []
+  for lesions in ('aabbccdd', 'abcdefgh'):
+    networks_report.write(tmp_path, views, lesions, {}, in_wall_time=False)
+    with (tmp_path / 'networks.csv').open() as file:
+      (row,) = csv.DictReader(file)
+    expected = bootstrap.means(bootstrap.resample(lesions), dice)['dice']
+    found.append(float(row['mean_dice_low']))
+    assert found[-1] == pytest.approx(expected.low, abs=1e-4)
+  assert found[0] != found[1]
+
+
+def test_p_values_are_those_of_holm():
+  rows = [{}, *({'p_value': p} for p in (0.04, 0.01, 0.03, 0.9))]
+  networks_report._correct(rows)
+  # Sorted: .01 * 4, .03 * 3, .04 * 2 but not below .09, .9.
+  found = [row.get('p_value') for row in rows]
+  assert found == [None, '0.0900', '0.0400', '0.0900', '0.9000']

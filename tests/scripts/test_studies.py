@@ -1,17 +1,11 @@
 """Splits, commands and tables of the studies that train many runs."""
 
-import itertools
-import json
-
-import networks_learn
 import pytest
 import sources
 import study_runs
 
 from skinseg_jax import config as config_lib
 from skinseg_jax.data import splits
-from skinseg_jax.models import build
-from skinseg_jax.runtime import errors
 
 
 @pytest.fixture
@@ -44,18 +38,6 @@ def _lesions(ids, metadata):
   return {row['lesion_id'] for row in metadata if row['image_id'] in ids}
 
 
-def test_networks_learn_from_training_images_alone(metadata):
-  split = networks_learn.make_split(metadata, 40)
-  assert len(split.train) == 40
-  assert max(split.train + split.validation) < '100'
-  assert not _lesions(split.train, metadata) & _lesions(
-    split.validation, metadata
-  )
-  assert networks_learn.make_split(metadata, 40) == split
-  with pytest.raises(errors.InputError, match='give a smaller one'):
-    networks_learn.make_split(metadata, 90)
-
-
 @pytest.mark.parametrize('source', sources.SOURCES)
 def test_a_source_is_scored_and_never_trained_on(metadata, source):
   split = sources.make_split(metadata, source, 20)
@@ -79,21 +61,11 @@ def test_mixed_leaves_out_lesions_of_several_sources(metadata):
   )
 
 
-def test_every_network_is_in_the_study():
-  names = {
-    fields['model.architecture'] for fields in networks_learn.NETWORKS.values()
-  }
-  assert names == set(build.ARCHITECTURES)
-
-
 @pytest.mark.parametrize(
   'fields',
   [
-    *networks_learn.NETWORKS.values(),
-    *(
-      {f'augmentation.{name}': value for name, value in changes.items()}
-      for changes in sources.RECIPES.values()
-    ),
+    {f'augmentation.{name}': value for name, value in changes.items()}
+    for changes in sources.RECIPES.values()
   ],
 )
 def test_fields_exist(fields):
@@ -116,37 +88,3 @@ def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
   (tmp_path / 'a' / 'report.html').write_text('')
   study_runs.train(tmp_path / 'a', 'x', {})
   assert len(commands) == 1
-
-
-def test_a_row_is_what_the_run_logged(tiny_run, tmp_path):
-  workdir, summary = tiny_run
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  copy = tmp_path / 'run'
-  (copy / 'evaluation' / 'validation').mkdir(parents=True)
-  # Of two epochs only the last.
-  epochs = [i for i, line in enumerate(lines) if 'epoch/number' in line]
-  del lines[epochs[0]]
-  (copy / 'metrics.jsonl').write_text('\n'.join(lines))
-  (copy / 'evaluation' / 'validation' / 'summary.json').write_text(
-    json.dumps(summary)
-  )
-  (copy / 'parameters.txt').write_text((workdir / 'parameters.txt').read_text())
-  row = networks_learn.row('x', copy)
-  assert row['network'] == 'x'
-  # The paper's U-Net of width 2, counted by hand.
-  assert row['parameters'] == f'{_unet_parameters(2):,}'
-  assert row['pooled Dice'] == f'{summary["pooled"]["dice"]:.4f}'
-  assert list(row) == list(networks_learn._COLUMNS)
-
-
-def _unet_parameters(width: int) -> int:
-  conv = lambda i, o: 9 * i * o + 2 * o  # With a batch norm.
-  double = lambda i, o: conv(i, o) + conv(o, o)
-  widths = [width * 2**level for level in range(5)]
-  down = double(3, width) + sum(
-    double(a, b) for a, b in itertools.pairwise(widths)
-  )
-  up = sum(
-    4 * b * a + a + double(2 * a, a) for a, b in itertools.pairwise(widths)
-  )
-  return down + up + width + 1
