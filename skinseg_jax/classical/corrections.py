@@ -8,15 +8,6 @@ import numpy as np
 
 from skinseg_jax.classical import parameters, regions
 
-# Added to values before the logarithm, which is steep near 0.
-_OFFSET = 8.0
-# Most rows and columns that the illumination is fitted to.
-_FIT_SIDE = 64
-_FIT_ROUNDS = 4
-# Distance from the centre beyond which pixels are skin at the start of the fit,
-# or part of a dark corner.
-_OUTER, _CORNER = 0.75, 0.8
-
 
 class Corrected(NamedTuple):
   """A corrected image.
@@ -38,9 +29,9 @@ def correct(image: np.ndarray, settings: parameters.Corrections) -> Corrected:
     settings: What to correct.
   """
   image = _without_hair(image, settings)
-  valid = ~_dark_corners(image, settings.corner_level)
+  valid = ~_dark_corners(image, settings)
   if settings.illumination:
-    image = _evenly_lit(image, valid, settings.illumination)
+    image = _evenly_lit(image, valid, settings.illumination, settings.light)
   return Corrected(image, valid)
 
 
@@ -73,45 +64,49 @@ def _without_hair(image, settings: parameters.Corrections) -> np.ndarray:
   extents = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
   long = extents >= settings.hair_length * side
   long[0] = False  # The background.
-  hair = cv2.dilate(long[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
-  return cv2.inpaint(image, hair, 3, cv2.INPAINT_TELEA)
+  grown = np.ones((2 * settings.hair_rim_pixels + 1,) * 2, np.uint8)
+  hair = cv2.dilate(long[labels].astype(np.uint8), grown)
+  return cv2.inpaint(image, hair, settings.hair_paint_pixels, cv2.INPAINT_TELEA)
 
 
-def _dark_corners(image: np.ndarray, level: int) -> np.ndarray:
+def _dark_corners(image, settings: parameters.Corrections) -> np.ndarray:
   """Dark regions that hold a corner of the image, bool [H, W]."""
-  smooth = cv2.GaussianBlur(image.max(axis=2), (5, 5), 0)
-  dark = (smooth < level).astype(np.uint8)
+  blur = (settings.corner_blur_pixels,) * 2
+  smooth = cv2.GaussianBlur(image.max(axis=2), blur, 0)
+  dark = (smooth < settings.corner_level).astype(np.uint8)
   _, labels = cv2.connectedComponents(dark)
   corners = {int(labels[row, column]) for row in (0, -1) for column in (0, -1)}
   found = np.isin(labels, [label for label in corners if label])
   # A lesion may reach into a corner; the tube does not reach the centre.
-  found &= regions.radius(found.shape) > _CORNER
-  rim = regions.disc(0.024, min(found.shape))
+  found &= regions.radius(found.shape) > settings.corner_radius
+  rim = regions.disc(settings.corner_rim, min(found.shape))
   return cv2.dilate(found.astype(np.uint8), rim) > 0
 
 
 def _evenly_lit(
-  image: np.ndarray, valid: np.ndarray, degree: int
+  image: np.ndarray, valid: np.ndarray, degree: int, light: parameters.Light
 ) -> np.ndarray:
   """Divides by the colour of the skin, a smooth surface over the image.
 
   The surface is a polynomial in the logarithm of each channel. It is fitted to
   pixels that look like skin; these are chosen again after each fit.
   """
-  logs = np.log(image.astype(np.float32) + _OFFSET)
-  step = max(1, -(-max(valid.shape) // _FIT_SIDE))
+  logs = np.log(image.astype(np.float32) + light.offset)
+  step = max(1, -(-max(valid.shape) // light.side))
   sample = logs[::step, ::step].reshape(-1, 3)
   usable = valid[::step, ::step].ravel()
   if not usable.any():
     return image
   basis = _basis(valid.shape, degree)
   terms = basis[::step, ::step].reshape(len(sample), -1)
-  outer = regions.radius(valid.shape)[::step, ::step].ravel() > _OUTER
+  outer = regions.radius(valid.shape)[::step, ::step].ravel() > light.outer
   brightness = sample.mean(axis=1)
-  skin = usable & (outer | (brightness > _middle(brightness[usable])))
+  skin = usable & (
+    outer | (brightness > _middle(brightness[usable], light.tail))
+  )
   surface = np.zeros((terms.shape[1], 3), np.float32)
-  for _ in range(_FIT_ROUNDS):
-    if skin.sum() < 0.05 * usable.sum():
+  for _ in range(light.rounds):
+    if skin.sum() < light.least * usable.sum():
       break
     chosen = terms[skin]
     # The normal equations: as exact here as the pixels, and far smaller.
@@ -120,17 +115,19 @@ def _evenly_lit(
     )[0]
     rest = (sample - terms @ surface).mean(axis=1)
     spread = np.abs(rest[skin] - np.median(rest[skin]))
-    spread = 1.4826 * np.median(spread) + 0.01
-    skin = usable & (rest > -1.5 * spread) & (rest < 3 * spread)
+    # The factor makes it the standard deviation of a normal distribution.
+    spread = 1.4826 * np.median(spread) + light.floor
+    low, high = -light.below * spread, light.above * spread
+    skin = usable & (rest > low) & (rest < high)
   fitted = basis @ surface
   colour = np.median(fitted[valid], axis=0)
-  even = np.exp(logs - fitted + colour) - _OFFSET
+  even = np.exp(logs - fitted + colour) - light.offset
   return np.rint(even).clip(0, 255).astype(np.uint8)
 
 
-def _middle(values: np.ndarray) -> float:
+def _middle(values: np.ndarray, tail: float) -> float:
   """Halfway between the darkest and the brightest, without outliers."""
-  low, high = np.quantile(values, [0.02, 0.98])
+  low, high = np.quantile(values, [tail, 1 - tail])
   return float(low + high) / 2
 
 

@@ -5,8 +5,7 @@ import numpy as np
 
 from skinseg_jax.classical import corrections, otsu, parameters, regions
 
-_KMEANS_STOP = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 20, 0.5)
-_KMEANS_STARTS = 3
+_EITHER = cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT
 
 
 def segment(image: np.ndarray, settings: parameters.GrabCut) -> np.ndarray:
@@ -78,8 +77,8 @@ def _refined(
     lab[band].astype(np.float32),
     2,
     np.zeros((int(band.sum()), 1), np.int32),  # To be filled.
-    _KMEANS_STOP,
-    _KMEANS_STARTS,
+    (_EITHER, settings.kmeans_rounds, settings.kmeans_change),
+    settings.kmeans_starts,
     cv2.KMEANS_PP_CENTERS,
   )
   dark = centres[:, 0].argmin()

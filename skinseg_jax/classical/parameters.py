@@ -1,11 +1,40 @@
 """Every parameter of the classical methods, with the values in use.
 
-Lengths are shares of the shorter side of the image, so a method does the same
-at every size. The values were chosen by `scripts/studies/classical.py` on
-training images of HAM10000 only.
+Lengths are shares of the shorter side of the image, except the few in pixels,
+whose names say so. `scripts/studies/classical.py` lists the fields whose values
+it chose, at 128 px and on training images of HAM10000 only.
 """
 
 import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Light:
+  """How the colour of the skin is fitted.
+
+  Attributes:
+    offset: Added to the values before the logarithm, which is steep near 0.
+    side: Most rows and columns that the surface is fitted to.
+    rounds: Fits; the pixels that look like skin are chosen again after each.
+    outer: At the start, pixels farther from the centre than this are skin; 1 is
+      the middle of a side.
+    tail: So are pixels brighter than the middle of two quantiles of the
+      brightness, this one and 1 minus this one.
+    below: Largest distance of skin below the surface, in standard deviations.
+    above: The same above the surface.
+    floor: Smallest standard deviation, in logarithms.
+    least: Smallest share of the pixels that are skin; with less, fitting ends.
+  """
+
+  offset: float = 8.0
+  side: int = 64
+  rounds: int = 4
+  outer: float = 0.75
+  tail: float = 0.02
+  below: float = 1.5
+  above: float = 3.0
+  floor: float = 0.01
+  least: float = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,17 +45,30 @@ class Corrections:
     hair_width: Largest width of a dark line that counts as hair.
     hair_depth: Grey values by which it is darker than its surroundings.
     hair_length: Smallest extent of a hair.
+    hair_rim_pixels: Width by which hair grows before it is painted over.
+    hair_paint_pixels: Radius around a painted pixel whose colours count.
     corner_level: Largest value of red, green and blue in dark corners, which
       the tube of the dermatoscope leaves.
+    corner_blur_pixels: Side of the Gaussian filter before; odd.
+    corner_radius: Smallest distance of a dark corner from the centre; 1 is the
+      middle of a side.
+    corner_rim: Radius of the disc by which dark corners grow.
     illumination: Degree of the polynomial of row and column that describes the
       colour of the skin, 0 to 2; 0 leaves the illumination as it is.
+    light: How that polynomial is fitted.
   """
 
   hair_width: float = 0.07
   hair_depth: int = 20
   hair_length: float = 0.12
+  hair_rim_pixels: int = 1
+  hair_paint_pixels: int = 3
   corner_level: int = 50
+  corner_blur_pixels: int = 5
+  corner_radius: float = 0.8
+  corner_rim: float = 0.024
   illumination: int = 2
+  light: Light = Light()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +148,9 @@ class GrabCut:
     margin: Width of the band at the edge of the image that is surely skin.
     rounds: Iterations of GrabCut.
     band: Width, to each side of the outline, in which K-means decides.
+    kmeans_rounds: Most iterations of K-means.
+    kmeans_change: It ends when the two mean colours move less than this.
+    kmeans_starts: Random starts, of which the best counts.
     random_seed: Seed of OpenCV's random numbers.
     clean_up: What makes one region of the result.
   """
@@ -114,6 +159,9 @@ class GrabCut:
   margin: float = 0.02
   rounds: int = 1
   band: float = 0.015
+  kmeans_rounds: int = 20
+  kmeans_change: float = 0.5
+  kmeans_starts: int = 3
   random_seed: int = 0
   clean_up: CleanUp = CleanUp(growth=0.024)
 
@@ -126,10 +174,11 @@ class BeeColony:
     channel: 'grey', 'blue' or 'saturation'.
     thresholds: Number of thresholds, at least 1.
     lesion_classes: How many of the `thresholds` + 1 classes are lesion,
-      counted from the most unlike skin.
+      counted from the most unlike skin; 1 to `thresholds`.
     smoothing: Radius of the disc of the morphological filter (a closing, then
       an opening) that removes noise from the channel.
-    sources: Food sources: as many employed bees, and as many onlookers.
+    sources: Food sources, at least 2: as many employed bees, and as many
+      onlookers.
     cycles: Rounds of employed, onlooker and scout bees.
     limit: Trials after which a source that did not improve is given up.
     random_seed: Seed of the bees.

@@ -15,6 +15,7 @@ from skinseg_jax.data.sources import catalog
 from skinseg_jax.evaluation import result_files
 from skinseg_jax.folds import plan, pooled
 from skinseg_jax.reporting import report
+from skinseg_jax.run import run_folder
 from skinseg_jax.runtime import errors
 
 pytestmark = pytest.mark.slow
@@ -103,7 +104,7 @@ def test_pooled_scores_are_those_of_the_rows_of_all_folds(root):
 
 
 def test_one_after_the_other_is_the_same(root, config, tmp_path, monkeypatch):
-  # The pages of `root` are enough; a fold without any is not finished.
+  # The pages of `root` are enough.
   monkeypatch.setattr(
     report, 'write_all', lambda folder, *_: (folder / 'report.html').touch()
   )
@@ -126,6 +127,29 @@ def test_report_and_compare_read_it_as_a_run(root, capsys):
 def test_a_finished_one_only_joins_again(root, config, monkeypatch):
   monkeypatch.setattr(main, 'train_and_evaluate', None)
   cross_validate.cross_validate(config, root)
+
+
+def test_a_fold_is_finished_by_the_scores_of_its_last_epoch(
+  root, config, tmp_path
+):
+  copied = shutil.copytree(root, tmp_path / 'root')
+  longer = copy.deepcopy(config)
+  longer.train.epochs = 2
+  again = plan.prepare(longer, copied)
+  # Killed after fold 0 began again.
+  run_folder.begin(
+    again.workdir(0), again.fold_config(0), again.source, again.folds[0]
+  )
+  assert not again.finished(0)
+  found = plan.prepare(config, root)
+  assert all(found.finished(fold) for fold in range(_FOLDS))
+  # A checkpoint that was chosen on the scored images.
+  path = copied / 'fold_1/evaluation/validation/summary.json'
+  summary = json.loads(path.read_text())
+  path.write_text(json.dumps(summary | {'checkpoint_step': 1}))
+  copied_plan = plan.Plan(copied, config, found.source, found.folds)
+  assert copied_plan.finished(0)
+  assert not copied_plan.finished(1)
 
 
 @pytest.mark.parametrize(
