@@ -20,7 +20,7 @@ extensions = [
   'sphinx.ext.autodoc',
   'sphinx.ext.napoleon',
 ]
-exclude_patterns = ['_build', 'benchmarks/*.md']
+exclude_patterns = ['_build', 'benchmarks/**.md']
 html_theme = 'furo'
 html_title = 'skinseg_jax'
 html_static_path = ['_static']
