@@ -10,11 +10,13 @@ SegNet 1.0. ResUNet++ has its least width and costs 1.9. `pretrained`: all
 networks that take an encoder have the same one, EfficientNet-Lite0 with
 ImageNet weights. `scratch_lite0`: the same networks from random weights.
 
-For each network the learning rate is chosen on lesions of the paper's training
-set that are kept out. Then each seed is trained. Only its scores after the last
-epoch, on the paper's validation images, are kept. Everything else is the same
-for all networks. Classical methods see the same images at the same size. Their
-parameters were chosen on training images before (`classical.py`).
+For each network the learning rate is chosen with trainings of as many epochs on
+2,000 of the paper's training images, scored on 400 of other lesions. Then each
+seed is trained. Only its scores after the last epoch, on the paper's validation
+images, are kept. Everything else is the same for all networks.
+
+Classical methods see the same images at the same size. Their parameters were
+chosen on training images before (`classical.py`).
 
 Each training leaves a small file with the counts of each image. Started again,
 the script trains what is missing. To use two cores well, start the command
@@ -149,7 +151,6 @@ def _try_rate(case: str, rate: float, name: str, study: Study) -> float:
     return -1.0
   config = study.config(name, rate)
   config.data.split = str(study.folder / 'choice_split.csv')
-  config.train.epochs = 1
   try:
     path = _measured(case, config, study)
   except errors.DivergenceError as error:

@@ -128,11 +128,16 @@ def trained(monkeypatch):
 
 
 def test_the_best_rate_is_used_and_nothing_is_trained_twice(trained, study):
+  study = study._replace(setting=_SETTING._replace(epochs=2))
   about = networks.train('unet', study)
   assert trained.names() == [
     *(f'unet_rate{rate:g}' for rate in protocol.RATES),
     'unet_seed0', 'unet_seed1',
   ]  # fmt: skip
+  # Rates are chosen by trainings of as many epochs, on other images.
+  assert {c.train.epochs for _, c in trained.done} == {2}
+  for _, config in trained.done[:3]:
+    assert config.data.split.endswith('choice_split.csv')
   for seed, (_, config) in enumerate(trained.done[-2:]):
     assert config.train.learning_rate == 1e-3
     assert config.train.seed == seed
