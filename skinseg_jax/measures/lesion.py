@@ -1,7 +1,7 @@
 """Measures of one lesion, each by a published definition.
 
 They describe a mask and its picture. They are no diagnosis, and there is no
-total score. docs/reference/measures.md says what each can not say.
+total score. docs/reference/measures.md says what each cannot say.
 """
 
 import dataclasses
