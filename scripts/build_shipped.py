@@ -12,8 +12,8 @@ second network is trained for two epochs on four fifths of the training images,
 by lesion; its masks of the last fifth are what the calibration learns from.
 
 Started again on the same folder, the script goes on where it stopped. On the
-same kind of processor and with the same versions, the weights are the same to
-the last byte; otherwise the scores differ in their last digits.
+same kind of processor and with the same versions, the weights should be the
+same to the last byte; otherwise the scores differ in their last digits.
 """
 
 import argparse

@@ -64,8 +64,8 @@ class DataConfig:
   # Number of generated images, at least 2. Only for source 'synthetic'.
   num_synthetic: int = 480
   # Height and width after resizing, in pixels, at most 4096: multiples of 16
-  # for the paper's U-Net, of 32 for networks with an encoder. One number means
-  # a square.
+  # for U-Net and Attention U-Net, of 8 for ResUNet++, of 32 for SegNet and for
+  # networks with an encoder. One number means a square.
   image_size: tuple[int, int] = (224, 224)
   # How to split images into training and validation: 'paper' (HAM10000 only),
   # 'lesion' (keeps images of a lesion together, stratified by dx), 'random' (by

@@ -10,8 +10,8 @@ the Unet of segmentation-models-pytorch. The paper's U-Net has three namings:
 'skinseg' (its twin, scripts/torch_reference.py), 'aladdinpersson' (the UNET of
 aladdinpersson/Machine-Learning-Collection) and 'milesial' (the UNet of
 milesial/Pytorch-UNet with bilinear=False). The reader recognises them; --naming
-chooses one for --export. Files are .safetensors, .pt or .pth; the last two need
-PyTorch. .pth.tar files can be read but not written.
+chooses one for --export. Files are .safetensors, .pt or .pth; writing the last
+two needs PyTorch. .pth.tar files can be read but not written.
 
 A round trip keeps every bit of all weights and statistics. The one exception is
 num_batches_tracked, a count of training steps, which becomes 0. PyTorch uses it

@@ -2,8 +2,8 @@
 
 python scripts/docs/failure_sketches.py --output docs/pictures/failures.png
 
-The five sketches are drawn by hand, after the worst images of the paper's
-validation set. They show no patient, and no output of the model.
+The five sketches follow the worst images of the paper's validation set. They
+show no patient, and no output of the model.
 """
 
 import argparse

@@ -34,7 +34,7 @@ _OPTIONAL = {
     ('tensorflow', 'tensorboard'),
     'pip install "skinseg_jax[train]" (Python 3.13 or older)',
   ),
-  'reading and writing .pt files': (
+  'writing .pt files': (
     ('torch',),
     'pip install "skinseg_jax[torch]"',
   ),

@@ -50,6 +50,11 @@ def build(tiny_run, tiny_config, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_card_repeats_the_page():
+  card = (shared_model.SHIPPED / 'README.md').read_text(encoding='utf-8')
+  assert build_shipped._notes() in card
+
+
 def test_it_replaces_the_model_of_the_package(
   build, tiny_run, tmp_path, capsys
 ):
