@@ -9,9 +9,11 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib.axes
 import matplotlib.figure
 import measured
 import numpy as np
+from matplotlib import ticker
 
 from skinseg_jax.metrics import bootstrap
 
@@ -236,6 +238,7 @@ def _figure(
   """Dice per image against the cost of training and of prediction."""
   figure = matplotlib.figure.Figure(figsize=(12, 5.5), layout='constrained')
   left, right = figure.subplots(1, 2)
+  figure.draw_without_rendering()  # Makes the axes as large as they will be.
   _scatter(left, clock, [row for row in rows if clock in row])
   _scatter(right, 'predict_ms', rows)
   kind = 'wall time' if clock == 'minutes' else 'processor time'
@@ -251,7 +254,9 @@ def _figure(
   figure.savefig(path, dpi=100)
 
 
-def _scatter(axes, cost: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _scatter(
+  axes: matplotlib.axes.Axes, cost: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
   if not rows:
     return
   for view, colour in _COLOURS.items():
@@ -263,15 +268,41 @@ def _scatter(axes, cost: str, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     x, y = number(cost), number('mean_dice')
     ends = [y - number('mean_dice_low'), number('mean_dice_high') - y]
-    axes.errorbar(x, y, ends, fmt='o', color=colour, capsize=3, label=view)
-    for row, *place in zip(those, x, y, strict=True):
-      axes.annotate(
-        row['name'].removesuffix('_scratch').removesuffix('_lite0'),
-        place,
-        xytext=(5, 4),
-        textcoords='offset points',
-        fontsize=8,
-      )
+    axes.errorbar(
+      x, y, ends, fmt='o', color=colour, capsize=2, lw=0.8, label=view
+    )
   axes.set(xscale='log')
+  axes.margins(x=0.2, y=0.08)
+  axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.grid(alpha=0.3)
   axes.legend(title='view')
+  _label(axes, cost, rows)
+
+
+def _label(
+  axes: matplotlib.axes.Axes, cost: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+  """Writes names beside points, from low to high; none covers another."""
+  width, height = 62, 10  # Of a name, in points.
+  taken: list[tuple[float, float]] = []
+  scale = 72 / axes.figure.dpi
+  for row in sorted(rows, key=lambda row: float(row['mean_dice'])):
+    place = float(row[cost]), float(row['mean_dice'])
+    x, y = axes.transData.transform(place) * scale
+    up = 2.0
+    while any(
+      abs(x - other) < width and abs(y + up - level) < height
+      for other, level in taken
+    ):
+      up += 1
+    taken.append((x, y + up))
+    axes.annotate(
+      row['name'].removesuffix('_scratch').removesuffix('_lite0'),
+      place,
+      xytext=(5, up),
+      textcoords='offset points',
+      fontsize=8,
+      color=_COLOURS[row['view']],
+    )
