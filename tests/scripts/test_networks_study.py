@@ -190,8 +190,6 @@ def test_what_is_done_has_a_file_and_what_fails_another(
     assert about['predict_ms'] == 7.12
     assert about['learning_rate'] == 1e-3
     assert about['epochs'] == _SETTING.epochs
-  trained.diverging.add(1e-3)
-  trained.best[0] = 1e-2
   trained.diverging.update(protocol.RATES + protocol.LARGER_RATES)
   networks.measure('segnet', study)
   failed = (study.folder / 'segnet.failed').read_text()
