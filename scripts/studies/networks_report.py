@@ -102,6 +102,9 @@ def _rows(
     about = json.loads((folder / f'{name}.json').read_text())
     if 'learning_rate' in about:
       row['learning_rate'] = about['learning_rate']
+      row['dice_of_rates'] = ', '.join(
+        f'{rate}: {dice:.4f}' for rate, dice in about['tried'].items()
+      )
       row |= _of_trainings(files)
     row['predict_ms'] = about['predict_ms']
     found = measured.read(files)
@@ -236,7 +239,7 @@ def _figure(
   path: pathlib.Path, rows: Sequence[Mapping[str, Any]], clock: str
 ) -> None:
   """Dice per image against the cost of training and of prediction."""
-  figure = matplotlib.figure.Figure(figsize=(12, 5.5), layout='constrained')
+  figure = matplotlib.figure.Figure(figsize=(12, 6.5), layout='constrained')
   left, right = figure.subplots(1, 2)
   figure.draw_without_rendering()  # Makes the axes as large as they will be.
   _scatter(left, clock, [row for row in rows if clock in row])
@@ -271,14 +274,21 @@ def _scatter(
     axes.errorbar(
       x, y, ends, fmt='o', color=colour, capsize=2, lw=0.8, label=view
     )
-  axes.set(xscale='log')
-  axes.margins(x=0.2, y=0.08)
+  axes.set_xscale('log')
+  # Half the error is the same distance up, wherever a point is.
+  axes.set_yscale('function', functions=(_height, lambda y: 1 - np.exp(-y)))
+  axes.margins(x=0.1, y=0.08)
+  axes.set_xlim(right=1.6 * axes.get_xlim()[1])  # So that names fit.
   axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
   axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.grid(alpha=0.3)
   axes.legend(title='view')
   _label(axes, cost, rows)
+
+
+def _height(dice: np.ndarray) -> np.ndarray:
+  return -np.log(np.maximum(1 - dice, 1e-6))
 
 
 def _label(

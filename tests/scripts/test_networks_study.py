@@ -319,7 +319,8 @@ def test_scores_and_differences_by_hand(tmp_path):
   }
   for name, seeds in tables.items():
     (tmp_path / f'{name}.json').write_text(
-      '{"learning_rate": 0.001, "predict_ms": 7.5}'
+      '{"learning_rate": 0.001, "tried": {"0.001": 0.8, "0.003": -1},'
+      ' "predict_ms": 7.5}'
     )
     for seed, (tp, fp, fn) in enumerate(seeds):
       np.savez(
@@ -347,6 +348,7 @@ def test_scores_and_differences_by_hand(tmp_path):
     1 - (first + second) / 2, abs=1e-4
   )
   assert unet['difference_of_mean_dice'] == ''
+  assert unet['dice_of_rates'] == '0.001: 0.8000, 0.003: -1.0000'
   assert unet['cpu_minutes'] == '1.5'
   assert (unet['predict_ms'], edges['predict_ms']) == ('7.5', '2.5')
   # 12/12 and 2/5; there are no seeds and no training.
