@@ -23,6 +23,7 @@ class Measure:
   Attributes:
     name: Column of the table.
     label: What people read.
+    value: Takes it from measures, in the unit of their pixel spacing.
     unit: '' for none; 'length' or 'area' for pixels of the reference or
       millimetres; otherwise the unit itself.
     limit: Of 100 pairs of repeated pictures, 95 differ by less. Of lengths and
@@ -34,6 +35,7 @@ class Measure:
 
   name: str
   label: str
+  value: Callable[[lesion.Measures], float | None]
   unit: str
   limit: float
   more: str = 'larger'
@@ -50,33 +52,6 @@ class Measure:
     return self.relative or self.name.startswith('asymmetry')
 
 
-# Limits: the model that comes with the package on repeated pictures of
-# HAM10000, docs/explanation/repeatability.md has the command and the table.
-# The limits of lengths and areas rest on this number of pairs of pictures, the
-# others on more.
-PAIRS = 345
-_SYMMETRY = ('less symmetric', 'more symmetric')
-MEASURES = (
-  Measure('area', 'Area', 'area', 1.33),
-  Measure('diameter', 'Largest diameter', 'length', 1.16),
-  Measure('perimeter', 'Perimeter', 'length', 1.15, 'longer', 'shorter'),
-  Measure('asymmetry_major', 'Asymmetry, major axis', '', 0.049, *_SYMMETRY),
-  Measure('asymmetry_minor', 'Asymmetry, minor axis', '', 0.052, *_SYMMETRY),
-  Measure(
-    'lightness', 'L*, lesion minus skin', 'L*', 10.8,
-    'lighter beside its skin', 'darker beside its skin',
-  ),
-  Measure(
-    'red_green', 'a*, lesion minus skin', 'a*', 5.0,
-    'redder beside its skin', 'less red beside its skin',
-  ),
-  Measure(
-    'yellow_blue', 'b*, lesion minus skin', 'b*', 7.9,
-    'yellower beside its skin', 'less yellow beside its skin',
-  ),
-)  # fmt: skip
-
-
 def _minus_skin(name: str) -> Callable[[lesion.Measures], float | None]:
   def difference(measures: lesion.Measures) -> float | None:
     inside = getattr(measures, f'lesion_{name}')
@@ -86,17 +61,45 @@ def _minus_skin(name: str) -> Callable[[lesion.Measures], float | None]:
   return difference
 
 
-# Of measures taken with the pixel spacing in the unit of the lengths.
-_VALUES: spread.Values = {
-  'area': operator.attrgetter('area_mm2'),
-  'diameter': operator.attrgetter('largest_diameter_mm'),
-  'perimeter': operator.attrgetter('perimeter_mm'),
-  'asymmetry_major': operator.attrgetter('asymmetry_major'),
-  'asymmetry_minor': operator.attrgetter('asymmetry_minor'),
-  'lightness': _minus_skin('lightness'),
-  'red_green': _minus_skin('a'),
-  'yellow_blue': _minus_skin('b'),
-}
+# Limits: the model that comes with the package on repeated pictures of
+# HAM10000, docs/explanation/repeatability.md has the command and the table.
+# The limits of lengths and areas rest on this number of pairs of pictures, the
+# others on more.
+PAIRS = 345
+_SYMMETRY = ('less symmetric', 'more symmetric')
+MEASURES = (
+  Measure(
+    'area', 'Area', operator.attrgetter('area_mm2'), 'area', 1.33
+  ),
+  Measure(
+    'diameter', 'Largest diameter',
+    operator.attrgetter('largest_diameter_mm'), 'length', 1.16,
+  ),
+  Measure(
+    'perimeter', 'Perimeter', operator.attrgetter('perimeter_mm'), 'length',
+    1.15, 'longer', 'shorter',
+  ),
+  Measure(
+    'asymmetry_major', 'Asymmetry, major axis',
+    operator.attrgetter('asymmetry_major'), '', 0.049, *_SYMMETRY,
+  ),
+  Measure(
+    'asymmetry_minor', 'Asymmetry, minor axis',
+    operator.attrgetter('asymmetry_minor'), '', 0.052, *_SYMMETRY,
+  ),
+  Measure(
+    'lightness', 'L*, lesion minus skin', _minus_skin('lightness'), 'L*', 10.8,
+    'lighter beside its skin', 'darker beside its skin',
+  ),
+  Measure(
+    'red_green', 'a*, lesion minus skin', _minus_skin('a'), 'a*', 5.0,
+    'redder beside its skin', 'less red beside its skin',
+  ),
+  Measure(
+    'yellow_blue', 'b*, lesion minus skin', _minus_skin('b'), 'b*', 7.9,
+    'yellower beside its skin', 'less yellow beside its skin',
+  ),
+)  # fmt: skip
 
 
 class Value(NamedTuple):
@@ -138,10 +141,11 @@ def measure(
     By the names in `MEASURES`.
   """
   found = lesion.measure(image, mask, (step, step))
-  ranges = spread.spread(image, views, (step, step), values=_VALUES)
+  values = {what.name: what.value for what in MEASURES}
+  ranges = spread.spread(image, views, (step, step), values=values)
   return {
     name: Value(value(found), ranges[name].low, ranges[name].high)
-    for name, value in _VALUES.items()
+    for name, value in values.items()
   }
 
 

@@ -101,12 +101,16 @@ def test_a_scale_from_points_in_one_spot_is_refused():
   assert exact.points == 12
 
 
+def _measure(name, unit, limit):
+  return changes.Measure(name, name, lambda _: None, unit, limit)
+
+
 def test_limits_by_hand():
-  area = changes.Measure('area', 'Area', 'area', 1.5)
+  area = _measure('area', 'area', 1.5)
   assert changes.compare(area, 100.0, 140.0) == (1.4, False)
   assert changes.compare(area, 100.0, 160.0) == (1.6, True)
   assert changes.compare(area, 160.0, 100.0) == (0.625, True)  # 1 / 1.6.
   assert changes.compare(area, None, 160.0) is None
-  red = changes.Measure('red_green', 'a*', 'a*', 5.0)
+  red = _measure('red_green', 'a*', 5.0)
   assert changes.compare(red, 3.0, -1.0) == (-4.0, False)
   assert changes.compare(red, 3.0, -2.5) == (-5.5, True)
