@@ -109,8 +109,10 @@ def _rows(
     row['predict_ms'] = about['predict_ms']
     found = measured.read(files)
     row |= _cells(_intervals(images.resampling, *found), '{:.4f}')
-    dice = found[1]['dice']
+    dice, area = found[1]['dice'], found[0]['tp'] + found[0]['fn']
     row['mean_dice_unseen_lesions'] = f'{dice[images.unseen].mean():.4f}'
+    small = area <= np.quantile(area, 0.25)
+    row['mean_dice_smallest_quarter'] = f'{dice[small].mean():.4f}'
     if reference and name != view.reference:
       differences = _differences(
         images.resampling, found, measured.read(reference)

@@ -359,6 +359,8 @@ def test_scores_and_differences_by_hand(tmp_path):
   assert edges['cpu_minutes'] == edges['seeds'] == ''
   # Training shows lesion b, so the first image alone is of an unseen lesion.
   assert float(edges['mean_dice_unseen_lesions']) == 1
+  # The second lesion is the smaller one, with 4 of 10 pixels.
+  assert float(edges['mean_dice_smallest_quarter']) == pytest.approx(0.4)
   table = (tmp_path / 'networks.md').read_text().splitlines()
   assert table[0].startswith('| scratch |')
   assert table[2].endswith('| 1.5 min, 7.5 ms |')
