@@ -194,9 +194,10 @@ def score_classical(name: str, study: Study) -> dict[str, Any]:
 
 
 def milliseconds(name: str, study: Study) -> float:
-  """Time of a prediction per image, in batches of 32, on all cores.
+  """Time of a prediction per image.
 
-  A network has random weights, which take the same time.
+  A network predicts 32 images at once. It has random weights, which take the
+  same time. A classical method takes one image after the other.
   """
   all_images = study.images().images
   images = np.asarray(all_images[:: len(all_images) // _TIMED_IMAGES])

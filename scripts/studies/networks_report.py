@@ -14,6 +14,7 @@ import matplotlib.figure
 import measured
 import numpy as np
 from matplotlib import ticker
+from scipy import special
 
 from skinseg_jax.metrics import bootstrap
 
@@ -31,16 +32,19 @@ class View(NamedTuple):
   reference: str
 
 
-class _Images(NamedTuple):
-  """The images that all counts are of.
+class _Basis(NamedTuple):
+  """What all rows share.
 
   Attributes:
-    resampling: Draws of their lesions.
+    resampling: Draws of the lesions of the images that were scored.
     unseen: Whether training shows no picture of the lesion, bool [N].
+    seeds: How far Dice per image of one seed lies from its expected value, at
+      most, in 95 % of the trainings; nan if no network has two seeds.
   """
 
   resampling: bootstrap.Resampling
   unseen: np.ndarray
+  seeds: float
 
 
 def write(
@@ -54,7 +58,9 @@ def write(
   """Writes the results of what was measured.
 
   Counts are summed over seeds, and the scores of an image averaged. Intervals
-  resample lesions; they do not say how much another training would differ.
+  resample lesions, so they say how much other images would change a score. A
+  difference of Dice per image has a second interval, for other images and other
+  seeds: half its width is the root of the sum of both squares.
 
   Args:
     folder: Holds the counts; the results are written beside them.
@@ -64,14 +70,15 @@ def write(
     in_wall_time: Whether a training's cost is its wall time; otherwise it is
       processor time.
   """
-  images = _Images(
+  basis = _Basis(
     bootstrap.resample(lesions),
     np.array([lesion not in trained for lesion in lesions]),
+    _seeds(folder, [name for view in views.values() for name in view.names]),
   )
   rows = [
     row
     for name, view in views.items()
-    for row in _rows(folder, name, view, images)
+    for row in _rows(folder, name, view, basis)
   ]
   _correct(rows)
   columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -80,14 +87,14 @@ def write(
     writer.writeheader()
     writer.writerows(rows)
   clock = 'minutes' if in_wall_time else 'cpu_minutes'
-  text = f'{_markdown(views, rows, clock)}\n{_total(folder)}\n'
+  text = f'{_markdown(views, rows, clock)}\n{_total(folder, rows)}\n'
   (folder / 'networks.md').write_text(text, encoding='utf-8')
   scored = [row for row in rows if 'mean_dice' in row]
   _figure(folder / 'networks.png', scored, clock)
 
 
 def _rows(
-  folder: pathlib.Path, view_name: str, view: View, images: _Images
+  folder: pathlib.Path, view_name: str, view: View, basis: _Basis
 ) -> list[dict[str, Any]]:
   reference = _files(folder, view.reference)
   rows = []
@@ -103,22 +110,24 @@ def _rows(
     if 'learning_rate' in about:
       row['learning_rate'] = about['learning_rate']
       row['dice_of_rates'] = ', '.join(
-        f'{rate}: {dice:.4f}' for rate, dice in about['tried'].items()
+        f'{rate}: ' + ('diverged' if dice < 0 else f'{dice:.4f}')
+        for rate, dice in about['tried'].items()
       )
       row |= _of_trainings(files)
     row['predict_ms'] = about['predict_ms']
     found = measured.read(files)
-    row |= _cells(_intervals(images.resampling, *found), '{:.4f}')
+    row |= _cells(_intervals(basis.resampling, *found), '{:.4f}')
     dice, area = found[1]['dice'], found[0]['tp'] + found[0]['fn']
-    row['mean_dice_unseen_lesions'] = f'{dice[images.unseen].mean():.4f}'
+    row['mean_dice_unseen_lesions'] = f'{dice[basis.unseen].mean():.4f}'
     small = area <= np.quantile(area, 0.25)
     row['mean_dice_smallest_quarter'] = f'{dice[small].mean():.4f}'
     if reference and name != view.reference:
       differences = _differences(
-        images.resampling, found, measured.read(reference)
+        basis.resampling, found, measured.read(reference)
       )
       row |= _cells(differences, '{:+.4f}', 'difference_of_')
-      row['p_value'] = differences['mean_dice'].p_value
+      row |= _with_seeds(differences['mean_dice'], basis, files, reference)
+      row['p_value_of_mean_dice'] = differences['mean_dice'].p_value
     rows.append(row)
   return rows
 
@@ -128,12 +137,13 @@ def _correct(rows: Sequence[dict[str, Any]]) -> None:
 
   All comparisons are one family (Holm, Scand. J. Stat. 6, 65, 1979).
   """
-  tested = [row for row in rows if row.get('p_value') is not None]
-  tested.sort(key=lambda row: row['p_value'])
+  name = 'p_value_of_mean_dice'
+  tested = [row for row in rows if row.get(name) is not None]
+  tested.sort(key=lambda row: row[name])
   largest = 0.0
   for before, row in enumerate(tested):
-    largest = max(largest, min(1.0, (len(tested) - before) * row['p_value']))
-    row['p_value'] = f'{largest:.4f}'
+    largest = max(largest, min(1.0, (len(tested) - before) * row[name]))
+    row[name] = f'{largest:.4f}'
 
 
 def _files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -145,8 +155,54 @@ def _files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
   return sorted(folder.glob(f'{name}_seed*.npz'))
 
 
+def _dice_of_seeds(files: Sequence[pathlib.Path]) -> list[float]:
+  return [float(measured.read([path])[1]['dice'].mean()) for path in files]
+
+
+def _seeds(folder: pathlib.Path, names: Sequence[str]) -> float:
+  """`_Basis.seeds`, from the spread of each network around its own mean.
+
+  All networks are taken to have the same spread, because two seeds alone say
+  little of it.
+  """
+  groups = [
+    _dice_of_seeds(files) for n in names if (files := _files(folder, n))
+  ]
+  squares = sum(len(each) * np.var(each) for each in groups)
+  if not (free := sum(len(each) - 1 for each in groups)):
+    return np.nan
+  return -special.stdtrit(free, 0.025) * np.sqrt(squares / free)
+
+
+def _with_seeds(
+  difference: bootstrap.Difference,
+  basis: _Basis,
+  *both: Sequence[pathlib.Path],
+) -> dict[str, str]:
+  """Cells of the interval for other images and other seeds.
+
+  Args:
+    difference: With its interval for other images.
+    basis: Has the spread of seeds.
+    *both: Files of the two that are compared.
+  """
+  if np.isnan(basis.seeds):
+    return {}
+  trained = [files for files in both if '_seed' in files[0].stem]
+  seeds = basis.seeds * np.sqrt(sum(1 / len(files) for files in trained))
+  value = difference.value
+  ends = {
+    'low': value - np.hypot(value - difference.low, seeds),
+    'high': value + np.hypot(difference.high - value, seeds),
+  }
+  return {
+    f'difference_of_mean_dice_with_seeds_{end}': f'{ends[end]:+.4f}'
+    for end in ends
+  }
+
+
 def _of_trainings(files: Sequence[pathlib.Path]) -> dict[str, Any]:
-  each = [float(measured.read([path])[1]['dice'].mean()) for path in files]
+  each = _dice_of_seeds(files)
   return {
     'seeds': len(files),
     'cpu_minutes': f'{np.mean(_seconds(files, "cpu_seconds")) / 60:.1f}',
@@ -165,9 +221,14 @@ def _seconds(files: Iterable[pathlib.Path], clock: str) -> list[float]:
   return found
 
 
-def _total(folder: pathlib.Path) -> str:
+def _total(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> str:
+  """Processor time of all trainings of networks that have scores."""
+  names = [row['name'] for row in rows if 'seeds' in row]
   rates, seeds = (
-    _seconds(folder.glob(f'*_{kind}*.npz'), 'cpu_seconds')
+    _seconds(
+      [file for name in names for file in folder.glob(f'{name}_{kind}*.npz')],
+      'cpu_seconds',
+    )
     for kind in ('rate', 'seed')
   )
   return (
@@ -207,29 +268,41 @@ def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
 def _markdown(
   views: Mapping[str, View], rows: Sequence[Mapping[str, Any]], clock: str
 ) -> str:
-  """A table for each view."""
+  """A table for each view, and the names of what has no scores yet."""
   tables = []
   for name, view in views.items():
     if not (those := [row for row in rows if row['view'] == name]):
       continue
     lines = [
       f'| {name} | pooled Dice | Dice per image |'
-      f' difference to `{view.reference}` | worst and best seed |'
+      f' difference to `{view.reference}` [with seeds] | worst and best seed |'
       ' training, prediction |',
       '|---|---|---|---|---|---|',
       *(_line(row, clock) for row in those),
     ]
     tables.append('\n'.join(lines) + '\n')
+  present = {row['name'] for row in rows}
+  missing = []
+  for name, view in views.items():
+    absent = [f'`{each}`' for each in view.names if each not in present]
+    whole = len(absent) == len(view.names)
+    missing += [f'all of `{name}`'] if whole else absent
+  if missing:
+    tables.append(f'Not measured: {", ".join(missing)}.\n')
   return '\n'.join(tables)
 
 
 def _line(row: Mapping[str, Any], clock: str) -> str:
   if 'failure' in row:
-    return f'| `{row["name"]}` | failed: {row["failure"]} | | | | |'
+    why = row['failure'].replace('|', '\\|')
+    return f'| `{row["name"]}` | failed: {why} | | | | |'
   cells = [f'`{row["name"]}`']
   for score in ('pooled_dice', 'mean_dice', 'difference_of_mean_dice'):
     ends = [row.get(f'{score}{end}') for end in ('', '_low', '_high')]
     cells.append('{} ({} to {})'.format(*ends) if ends[0] else '')
+  ends = [row.get(f'{score}_with_seeds_{end}') for end in ('low', 'high')]
+  if ends[0]:
+    cells[-1] += ' [{} to {}]'.format(*ends)
   seeds, cost = '', f'{row["predict_ms"]:.1f} ms'
   if 'seeds' in row:
     seeds = f'{row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]}'
@@ -297,7 +370,7 @@ def _label(
   axes: matplotlib.axes.Axes, cost: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
   """Writes names beside points, from low to high; none covers another."""
-  width, height = 62, 10  # Of a name, in points.
+  width, height = 85, 10  # Of a name, in points.
   taken: list[tuple[float, float]] = []
   scale = 72 / axes.figure.dpi
   for row in sorted(rows, key=lambda row: float(row['mean_dice'])):
@@ -311,10 +384,11 @@ def _label(
       up += 1
     taken.append((x, y + up))
     axes.annotate(
-      row['name'].removesuffix('_scratch').removesuffix('_lite0'),
+      row['name'].removesuffix('_scratch'),
       place,
       xytext=(5, up),
       textcoords='offset points',
       fontsize=8,
       color=_COLOURS[row['view']],
+      bbox={'facecolor': 'white', 'alpha': 0.8, 'pad': 0.5, 'linewidth': 0},
     )

@@ -1,7 +1,6 @@
 """The comparison of all networks: same protocol, fair splits, right sums."""
 
 import argparse
-import csv
 import fcntl
 import json
 from typing import ClassVar
@@ -9,12 +8,10 @@ from typing import ClassVar
 import measured
 import networks
 import networks_protocol as protocol
-import networks_report
 import numpy as np
 import pytest
 
 from skinseg_jax.data import splits
-from skinseg_jax.metrics import bootstrap
 from skinseg_jax.models import build
 from skinseg_jax.runtime import errors
 
@@ -309,89 +306,3 @@ def test_the_time_is_of_one_image(monkeypatch, study):
   monkeypatch.setattr(networks.time, 'perf_counter', lambda: next(clock))
   assert networks.milliseconds('unet', study) == 500
   assert seen == [32] * (1 + networks._TIMED_TURNS)
-
-
-def test_scores_and_differences_by_hand(tmp_path):
-  # Two images of two lesions, two seeds.
-  tables = {
-    'unet': [([6, 2], [2, 0], [0, 2]), ([6, 4], [2, 0], [0, 0])],
-    'fpn': [([6, 4], [0, 0], [0, 0]), ([6, 4], [0, 0], [0, 0])],
-  }
-  for name, seeds in tables.items():
-    (tmp_path / f'{name}.json').write_text(
-      '{"learning_rate": 0.001, "tried": {"0.001": 0.8, "0.003": -1},'
-      ' "predict_ms": 7.5}'
-    )
-    for seed, (tp, fp, fn) in enumerate(seeds):
-      np.savez(
-        tmp_path / f'{name}_seed{seed}.npz',
-        tp=tp, fp=fp, fn=fn, tn=[2, 6], seconds=1.0, cpu_seconds=90.0,
-      )  # fmt: skip
-  np.savez(tmp_path / 'edges.npz', tp=[6, 1], fp=[0, 0], fn=[0, 3], tn=[4, 6])
-  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
-  views = {
-    'scratch': networks_report.View(['unet', 'fpn', 'segnet'], 'unet'),
-    'classical': networks_report.View(['edges', 'otsu_grey'], 'unet'),
-  }
-  networks_report.write(tmp_path, views, ['a', 'b'], {'b'}, in_wall_time=False)
-  with (tmp_path / 'networks.csv').open() as file:
-    unet, fpn, edges = csv.DictReader(file)
-  # 2 tp / (2 tp + fp + fn): 12/14 and 4/6, then 12/14 and 8/8.
-  first, second = (12 / 14 + 4 / 6) / 2, (12 / 14 + 1) / 2
-  assert float(unet['mean_dice']) == pytest.approx(
-    (first + second) / 2, abs=1e-4
-  )
-  assert float(unet['mean_dice_worst_seed']) == pytest.approx(first, abs=1e-4)
-  assert float(unet['mean_dice_best_seed']) == pytest.approx(second, abs=1e-4)
-  assert float(unet['pooled_dice']) == pytest.approx(36 / 42, abs=1e-4)
-  assert float(fpn['difference_of_mean_dice']) == pytest.approx(
-    1 - (first + second) / 2, abs=1e-4
-  )
-  assert unet['difference_of_mean_dice'] == ''
-  assert unet['dice_of_rates'] == '0.001: 0.8000, 0.003: -1.0000'
-  assert unet['cpu_minutes'] == '1.5'
-  assert (unet['predict_ms'], edges['predict_ms']) == ('7.5', '2.5')
-  # 12/12 and 2/5; there are no seeds and no training.
-  assert float(edges['mean_dice']) == pytest.approx(0.7, abs=1e-4)
-  assert float(edges['difference_of_mean_dice']) == pytest.approx(
-    0.7 - (first + second) / 2, abs=1e-4
-  )
-  assert edges['cpu_minutes'] == edges['seeds'] == ''
-  # Training shows lesion b, so the first image alone is of an unseen lesion.
-  assert float(edges['mean_dice_unseen_lesions']) == 1
-  # The second lesion is the smaller one, with 4 of 10 pixels.
-  assert float(edges['mean_dice_smallest_quarter']) == pytest.approx(0.4)
-  table = (tmp_path / 'networks.md').read_text().splitlines()
-  assert table[0].startswith('| scratch |')
-  assert table[2].endswith('| 1.5 min, 7.5 ms |')
-  assert table[5].startswith('| classical |')
-  assert table[7].startswith('| `edges` | 0.8235 (')
-  assert table[7].endswith('|  | 2.5 ms |')
-  # Four trainings of 90 s.
-  assert table[-1].startswith('Processor time: 0.1 hours for 4 trainings')
-  assert (tmp_path / 'networks.png').exists()
-
-
-def test_intervals_resample_lesions(tmp_path):
-  tp = np.array([9, 8, 6, 5, 2, 1, 7, 7])
-  np.savez(tmp_path / 'edges.npz', tp=tp, fp=9 - tp, fn=[0] * 8, tn=[1] * 8)
-  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
-  views = {'classical': networks_report.View(['edges'], 'unet')}
-  dice = {'dice': 2 * tp / (tp + 9)}
-  found = []
-  for lesions in ('aabbccdd', 'abcdefgh'):
-    networks_report.write(tmp_path, views, lesions, {}, in_wall_time=False)
-    with (tmp_path / 'networks.csv').open() as file:
-      (row,) = csv.DictReader(file)
-    expected = bootstrap.means(bootstrap.resample(lesions), dice)['dice']
-    found.append(float(row['mean_dice_low']))
-    assert found[-1] == pytest.approx(expected.low, abs=1e-4)
-  assert found[0] != found[1]
-
-
-def test_p_values_are_those_of_holm():
-  rows = [{}, *({'p_value': p} for p in (0.04, 0.01, 0.03, 0.9))]
-  networks_report._correct(rows)
-  # Sorted: .01 * 4, .03 * 3, .04 * 2 but not below .09, .9.
-  found = [row.get('p_value') for row in rows]
-  assert found == [None, '0.0900', '0.0400', '0.0900', '0.9000']

@@ -1,0 +1,178 @@
+"""Tables of the comparison of networks, and the pages that repeat them."""
+
+import csv
+import pathlib
+import runpy
+
+import networks_protocol as protocol
+import networks_report
+import numpy as np
+import pytest
+
+from skinseg_jax.metrics import bootstrap
+
+_DOCS = pathlib.Path(__file__).parents[2] / 'docs'
+_RESULTS = _DOCS / 'benchmarks/networks/cpu'
+
+
+def test_scores_and_differences_by_hand(tmp_path):
+  # Two images of two lesions, two seeds.
+  tables = {
+    'unet': [([6, 2], [2, 0], [0, 2]), ([6, 4], [2, 0], [0, 0])],
+    'fpn': [([6, 4], [0, 0], [0, 0]), ([6, 4], [0, 0], [0, 0])],
+  }
+  for name, seeds in tables.items():
+    (tmp_path / f'{name}.json').write_text(
+      '{"learning_rate": 0.001, "tried": {"0.001": 0.8, "0.003": -1},'
+      ' "predict_ms": 7.5}'
+    )
+    for seed, (tp, fp, fn) in enumerate(seeds):
+      np.savez(
+        tmp_path / f'{name}_seed{seed}.npz',
+        tp=tp, fp=fp, fn=fn, tn=[2, 6], seconds=1.0, cpu_seconds=90.0,
+      )  # fmt: skip
+  np.savez(tmp_path / 'edges.npz', tp=[6, 1], fp=[0, 0], fn=[0, 3], tn=[4, 6])
+  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
+  views = {
+    'scratch': networks_report.View(['unet', 'fpn', 'segnet'], 'unet'),
+    'pretrained': networks_report.View(['unet_lite0'], 'unet_lite0'),
+    'classical': networks_report.View(['edges', 'otsu_grey'], 'unet'),
+  }
+  np.savez(tmp_path / 'segnet_seed0.npz', cpu_seconds=1e6)  # Not finished.
+  networks_report.write(tmp_path, views, ['a', 'b'], {'b'}, in_wall_time=False)
+  with (tmp_path / 'networks.csv').open() as file:
+    unet, fpn, edges = csv.DictReader(file)
+  # 2 tp / (2 tp + fp + fn): 12/14 and 4/6, then 12/14 and 8/8.
+  first, second = (12 / 14 + 4 / 6) / 2, (12 / 14 + 1) / 2
+  assert float(unet['mean_dice']) == pytest.approx(
+    (first + second) / 2, abs=1e-4
+  )
+  assert float(unet['mean_dice_worst_seed']) == pytest.approx(first, abs=1e-4)
+  assert float(unet['mean_dice_best_seed']) == pytest.approx(second, abs=1e-4)
+  assert float(unet['pooled_dice']) == pytest.approx(36 / 42, abs=1e-4)
+  assert float(fpn['difference_of_mean_dice']) == pytest.approx(
+    1 - (first + second) / 2, abs=1e-4
+  )
+  assert unet['difference_of_mean_dice'] == ''
+  # One degree of freedom for each network. Their squared standard deviations
+  # are (second - first)^2 / 2 and 0, and t is 4.303 for two degrees. A mean of
+  # two seeds has half the variance, and there are two of them.
+  seeds = 4.303 * (second - first) / 2
+  number = lambda row, end: float(row[f'difference_of_mean_dice{end}'])
+  assert number(fpn, '_with_seeds_low') == pytest.approx(
+    number(fpn, '') - np.hypot(number(fpn, '') - number(fpn, '_low'), seeds),
+    abs=2e-4,
+  )
+  assert number(fpn, '_with_seeds_high') == pytest.approx(
+    number(fpn, '') + np.hypot(number(fpn, '_high') - number(fpn, ''), seeds),
+    abs=2e-4,
+  )
+  # The classical method has no seeds, so U-Net's alone count.
+  assert number(edges, '_with_seeds_low') == pytest.approx(
+    number(edges, '')
+    - np.hypot(number(edges, '') - number(edges, '_low'), seeds / 2**0.5),
+    abs=2e-4,
+  )
+  assert unet['dice_of_rates'] == '0.001: 0.8000, 0.003: diverged'
+  assert unet['cpu_minutes'] == '1.5'
+  assert (unet['predict_ms'], edges['predict_ms']) == ('7.5', '2.5')
+  # 12/12 and 2/5; there are no seeds and no training.
+  assert float(edges['mean_dice']) == pytest.approx(0.7, abs=1e-4)
+  assert float(edges['difference_of_mean_dice']) == pytest.approx(
+    0.7 - (first + second) / 2, abs=1e-4
+  )
+  assert edges['cpu_minutes'] == edges['seeds'] == ''
+  # Training shows lesion b, so the first image alone is of an unseen lesion.
+  assert float(edges['mean_dice_unseen_lesions']) == 1
+  # The second lesion is the smaller one, with 4 of 10 pixels.
+  assert float(edges['mean_dice_smallest_quarter']) == pytest.approx(0.4)
+  table = (tmp_path / 'networks.md').read_text().splitlines()
+  assert table[0].startswith('| scratch |')
+  assert table[2].endswith('| 1.5 min, 7.5 ms |')
+  assert table[5].startswith('| classical |')
+  assert table[7].startswith('| `edges` | 0.8235 (')
+  assert table[7].endswith('|  | 2.5 ms |')
+  assert (
+    table[-3] == 'Not measured: `segnet`, all of `pretrained`, `otsu_grey`.'
+  )
+  # Four trainings of 90 s; those of what has no scores do not count.
+  assert table[-1].startswith('Processor time: 0.1 hours for 4 trainings')
+  assert (tmp_path / 'networks.png').exists()
+
+
+def test_intervals_resample_lesions(tmp_path):
+  tp = np.array([9, 8, 6, 5, 2, 1, 7, 7])
+  np.savez(tmp_path / 'edges.npz', tp=tp, fp=9 - tp, fn=[0] * 8, tn=[1] * 8)
+  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
+  views = {'classical': networks_report.View(['edges'], 'unet')}
+  dice = {'dice': 2 * tp / (tp + 9)}
+  found = []
+  for lesions in ('aabbccdd', 'abcdefgh'):
+    networks_report.write(tmp_path, views, lesions, {}, in_wall_time=False)
+    with (tmp_path / 'networks.csv').open() as file:
+      (row,) = csv.DictReader(file)
+    expected = bootstrap.means(bootstrap.resample(lesions), dice)['dice']
+    found.append(float(row['mean_dice_low']))
+    assert found[-1] == pytest.approx(expected.low, abs=1e-4)
+  assert found[0] != found[1]
+
+
+def test_p_values_are_those_of_holm():
+  rows = [{}, *({'p_value_of_mean_dice': p} for p in (0.04, 0.01, 0.03, 0.9))]
+  networks_report._correct(rows)
+  # Sorted: .01 * 4, .03 * 3, .04 * 2 but not below .09, .9.
+  found = [row.get('p_value_of_mean_dice') for row in rows]
+  assert found == [None, '0.0900', '0.0400', '0.0900', '0.9000']
+
+
+def test_a_failure_is_one_row_of_the_table(tmp_path):
+  (tmp_path / 'unet.failed').write_text('XlaError: a | b\nmore')
+  views = {'scratch': networks_report.View(['unet'], 'unet')}
+  networks_report.write(tmp_path, views, ['a'], {}, in_wall_time=False)
+  table = (tmp_path / 'networks.md').read_text().splitlines()
+  assert table[2] == r'| `unet` | failed: XlaError: a \| b | | | | |'
+
+
+@pytest.fixture(scope='module')
+def results():
+  """Rows of the results that were published."""
+  with (_RESULTS / 'networks.csv').open() as file:
+    return list(csv.DictReader(file))
+
+
+def test_the_page_repeats_the_results():
+  page = (_DOCS / 'explanation/is-unet-optimal.md').read_text()
+  table = (_RESULTS / 'networks.md').read_text()
+  assert not [line for line in table.splitlines() if line not in page]
+
+
+def test_the_guide_repeats_the_scores_of_classical_methods(results):
+  page = (_DOCS / 'how-to/classical-methods.md').read_text()
+  rows = [row for row in results if row['view'] == 'classical']
+  assert {row['name'] for row in rows} == {*protocol.VIEWS['classical'].names}
+  for row in rows:
+    cells = [f'`{row["name"]}`']
+    for score in ('pooled_dice', 'mean_dice', 'threshold_jaccard'):
+      ends = [row[f'{score}{end}'] for end in ('', '_low', '_high')]
+      cells.append('{} ({} to {})'.format(*ends))
+    cells.append(f'{float(row["predict_ms"]):.1f}')
+    assert f'| {" | ".join(cells)} |' in page
+
+
+@pytest.mark.parametrize('view', ['scratch', 'pretrained'])
+def test_the_config_of_a_winner_is_that_of_the_study(results, view):
+  best = max(
+    (row for row in results if row['view'] == view),
+    key=lambda row: float(row['mean_dice']),
+  )
+  expected = protocol.config(
+    protocol.NETWORKS[best['name']],
+    protocol.SETTINGS['cpu'],
+    float(best['learning_rate']),
+    pathlib.Path('data'),
+  )
+  path = _DOCS.parent / f'configs/ham10000_{view}.py'
+  assert runpy.run_path(str(path))['get_config']() == expected
+  for seed in ('worst', 'best'):
+    dice = best[f'mean_dice_{seed}_seed']
+    assert dice.removeprefix('0') in path.read_text()
