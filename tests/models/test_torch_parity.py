@@ -95,7 +95,7 @@ def setting(request):
   if request.param == 'synthetic':
     return _setting(8, 64, list(_synthetic_batches(64)))
   raw_dir = request.getfixturevalue('ham10000_dir')
-  return _setting(16, 112, list(_real_batches(raw_dir, 112)))
+  return _setting(16, 64, list(_real_batches(raw_dir, 64)))
 
 
 def _ours(setting, dtype='float32'):
