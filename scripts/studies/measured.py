@@ -8,7 +8,7 @@ import hashlib
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -210,3 +210,12 @@ def read(paths: Sequence[pathlib.Path]) -> tuple[Counts, Scores]:
     'dice': np.mean([seed['dice'] for seed in ratios], axis=0),
     'threshold_jaccard': np.mean(jaccard, axis=0),
   }
+
+
+def seconds(paths: Iterable[pathlib.Path], clock: str) -> list[float]:
+  """Time of each training, by a clock of `measure`."""
+  found = []
+  for path in paths:
+    with np.load(path) as arrays:
+      found.append(float(arrays[clock]))
+  return found

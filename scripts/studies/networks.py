@@ -3,12 +3,12 @@
 python scripts/studies/networks.py --output_dir docs/benchmarks/networks
   --data_dir DIR [--setting cpu] [--only NAME ...] [--seeds 0 1]
 
-Three views of networks. `scratch`: networks without an encoder start from
-random weights. Their widths make a step cost about what it costs U-Net of width
-16, by forward pass and gradient at 128 px on one core: Attention U-Net .8,
-SegNet 1.0. ResUNet++ has its least width and costs 1.9. `pretrained`: all
-networks that take an encoder have the same one, EfficientNet-Lite0 with
-ImageNet weights. `scratch_lite0`: the same networks from random weights.
+Two views of networks. `scratch`: networks without an encoder start from random
+weights. Their widths make a step about as costly as that of U-Net of width 16,
+by forward pass and gradient at 128 px on one core: Attention U-Net .8, SegNet
+1.0. ResUNet++ has its least width and costs 1.9. `pretrained`: all networks
+that take an encoder have the same one, EfficientNet-Lite0 with ImageNet
+weights.
 
 For each network the learning rate is chosen with trainings of as many epochs on
 2,000 of the paper's training images, scored on 400 of other lesions. Then each
@@ -59,6 +59,7 @@ from skinseg_jax.data.sources import catalog, interface
 from skinseg_jax.inference import forward_pass
 from skinseg_jax.models import build
 from skinseg_jax.runtime import errors
+from skinseg_jax.training import train_state
 
 # Predictions are timed on so many images, this many times.
 _TIMED_IMAGES, _TIMED_TURNS = 32, 5
@@ -283,6 +284,8 @@ def main(argv: list[str]) -> None:
   study = open_study(args)
   for name in set(args.only) & {*parameters.METHODS}:
     methods.find(name)  # Says early that packages are missing.
+  for name in set(args.only) & {*protocol.NETWORKS}:  # Or files of weights.
+    train_state.find_initial_weights(study.config(name, protocol.RATES[0]))
   # So that a process is not left behind.
   signal.signal(
     signal.SIGTERM, lambda *_: sys.exit(errors.StoppedError.exit_code)

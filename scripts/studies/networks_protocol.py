@@ -39,8 +39,8 @@ _ON_ENCODER = (
   'unet', 'unetplusplus', 'fpn', 'manet', 'linknet', 'pspnet', 'fcn',
   'deeplabv3', 'deeplabv3plus',
 )  # fmt: skip
-_on_lite = lambda architecture, weights='': config_lib.ModelConfig(
-  architecture=architecture, encoder=_LITE, encoder_weights=weights
+_on_lite = lambda architecture: config_lib.ModelConfig(
+  architecture=architecture, encoder=_LITE, encoder_weights='imagenet'
 )
 _of_width = lambda architecture, width: config_lib.ModelConfig(
   architecture=architecture, width=width
@@ -52,12 +52,7 @@ _BY_VIEW = {
     'segnet': _of_width('segnet', 16),
     'resunetplusplus': _of_width('resunetplusplus', 8),
   },
-  'pretrained': {
-    f'{name}_lite0': _on_lite(name, 'imagenet') for name in _ON_ENCODER
-  },
-  'scratch_lite0': {
-    f'{name}_lite0_scratch': _on_lite(name) for name in _ON_ENCODER
-  },
+  'pretrained': {f'{name}_lite0': _on_lite(name) for name in _ON_ENCODER},
 }
 NETWORKS = {
   name: model for those in _BY_VIEW.values() for name, model in those.items()

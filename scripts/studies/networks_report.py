@@ -6,7 +6,7 @@ Writes `networks.csv`, `networks.md` and `networks.png`.
 import csv
 import json
 import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.axes
@@ -18,10 +18,16 @@ from scipy import special
 
 from skinseg_jax.metrics import bootstrap
 
+_UPPER = (1 + bootstrap.CONFIDENCE) / 2
+_NOT_MEASURED = 'not measured'
+_BRACKETS = """\
+- Differences are of Dice per image, on the same images.
+- Round brackets hold 95 % intervals for other images (bootstrap of lesions).
+- Square brackets hold 95 % intervals for other images and other seeds.
+"""
 _SCORES = ('pooled_dice', 'mean_dice', 'threshold_jaccard')
 _COLOURS = {
-  'scratch': '#0072b2', 'pretrained': '#d55e00', 'scratch_lite0': '#009e73',
-  'classical': '#555555',
+  'scratch': '#0072b2', 'pretrained': '#d55e00', 'classical': '#555555',
 }  # fmt: skip
 
 
@@ -38,13 +44,16 @@ class _Basis(NamedTuple):
   Attributes:
     resampling: Draws of the lesions of the images that were scored.
     unseen: Whether training shows no picture of the lesion, bool [N].
-    seeds: How far Dice per image of one seed lies from its expected value, at
-      most, in 95 % of the trainings; nan if no network has two seeds.
+    seed_variance: How much Dice per image of a network varies with the seed.
+      All networks are taken to have the same variance, because two seeds alone
+      say little of it. It is nan if no network has two.
+    seed_degrees: Degrees of freedom of this variance.
   """
 
   resampling: bootstrap.Resampling
   unseen: np.ndarray
-  seeds: float
+  seed_variance: float
+  seed_degrees: int
 
 
 def write(
@@ -59,8 +68,9 @@ def write(
 
   Counts are summed over seeds, and the scores of an image averaged. Intervals
   resample lesions, so they say how much other images would change a score. A
-  difference of Dice per image has a second interval, for other images and other
-  seeds: half its width is the root of the sum of both squares.
+  difference of Dice per image has a second interval, and a p-value, for other
+  images and other seeds: they add both variances (Welch's t-test, with
+  Satterthwaite's degrees of freedom).
 
   Args:
     folder: Holds the counts; the results are written beside them.
@@ -73,7 +83,7 @@ def write(
   basis = _Basis(
     bootstrap.resample(lesions),
     np.array([lesion not in trained for lesion in lesions]),
-    _seeds(folder, [name for view in views.values() for name in view.names]),
+    *_spread(folder, [name for view in views.values() for name in view.names]),
   )
   rows = [
     row
@@ -100,11 +110,11 @@ def _rows(
   rows = []
   for name in view.names:
     row: dict[str, Any] = {'name': name, 'view': view_name}
-    if (failed := folder / f'{name}.failed').exists():
-      why = failed.read_text(encoding='utf-8').splitlines()
-      rows.append({**row, 'failure': why[0]})
-      continue
+    rows.append(row)
     if not (files := _files(folder, name)):
+      failed = folder / f'{name}.failed'
+      lines = failed.read_text().splitlines() if failed.exists() else ()
+      row['failure'] = f'failed: {lines[0]}' if lines else _NOT_MEASURED
       continue
     about = json.loads((folder / f'{name}.json').read_text())
     if 'learning_rate' in about:
@@ -115,21 +125,45 @@ def _rows(
       )
       row |= _of_trainings(files)
     row['predict_ms'] = about['predict_ms']
-    found = measured.read(files)
-    row |= _cells(_intervals(basis.resampling, *found), '{:.4f}')
-    dice, area = found[1]['dice'], found[0]['tp'] + found[0]['fn']
-    row['mean_dice_unseen_lesions'] = f'{dice[basis.unseen].mean():.4f}'
-    small = area <= np.quantile(area, 0.25)
-    row['mean_dice_smallest_quarter'] = f'{dice[small].mean():.4f}'
+    row |= _of_images(measured.read(files), basis)
     if reference and name != view.reference:
-      differences = _differences(
-        basis.resampling, found, measured.read(reference)
-      )
-      row |= _cells(differences, '{:+.4f}', 'difference_of_')
-      row |= _with_seeds(differences['mean_dice'], basis, files, reference)
-      row['p_value_of_mean_dice'] = differences['mean_dice'].p_value
-    rows.append(row)
+      row |= _compared(files, reference, basis)
   return rows
+
+
+def _of_images(found: tuple[Any, Any], basis: _Basis) -> dict[str, str]:
+  counts, scores = found
+  draws, dice, area = (
+    basis.resampling,
+    scores['dice'],
+    counts['tp'] + counts['fn'],
+  )
+  small = area <= np.quantile(area, 0.25)
+  return {
+    **_cells(
+      bootstrap.pooled(draws, counts), bootstrap.means(draws, scores), '{:.4f}'
+    ),
+    'mean_dice_unseen_lesions': f'{dice[basis.unseen].mean():.4f}',
+    'mean_dice_smallest_quarter': f'{dice[small].mean():.4f}',
+  }
+
+
+def _compared(
+  files: Sequence[pathlib.Path],
+  reference: Sequence[pathlib.Path],
+  basis: _Basis,
+) -> dict[str, Any]:
+  """Cells of the differences to the reference."""
+  draws = basis.resampling
+  (counts, scores), (others, other_scores) = map(
+    measured.read, (files, reference)
+  )
+  pooled = bootstrap.pooled_difference(draws, counts, others)
+  means = bootstrap.mean_difference(draws, scores, other_scores)
+  return {
+    **_cells(pooled, means, '{:+.4f}', 'difference_of_'),
+    **_with_seeds(means['dice'], basis, files, reference),
+  }
 
 
 def _correct(rows: Sequence[dict[str, Any]]) -> None:
@@ -143,12 +177,16 @@ def _correct(rows: Sequence[dict[str, Any]]) -> None:
   largest = 0.0
   for before, row in enumerate(tested):
     largest = max(largest, min(1.0, (len(tested) - before) * row[name]))
-    row[name] = f'{largest:.4f}'
+    row[name] = f'{largest:.2g}' if largest >= 1e-4 else '<0.0001'
 
 
 def _files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-  """Counts of a method or of all seeds of a network; empty if not finished."""
-  if not (folder / f'{name}.json').exists():
+  """Counts of a method or of all seeds of a network.
+
+  Empty if it is not finished or failed.
+  """
+  failed = (folder / f'{name}.failed').exists()
+  if failed or not (folder / f'{name}.json').exists():
     return []
   if (alone := folder / f'{name}.npz').exists():
     return [alone]
@@ -159,73 +197,64 @@ def _dice_of_seeds(files: Sequence[pathlib.Path]) -> list[float]:
   return [float(measured.read([path])[1]['dice'].mean()) for path in files]
 
 
-def _seeds(folder: pathlib.Path, names: Sequence[str]) -> float:
-  """`_Basis.seeds`, from the spread of each network around its own mean.
-
-  All networks are taken to have the same spread, because two seeds alone say
-  little of it.
-  """
+def _spread(folder: pathlib.Path, names: Sequence[str]) -> tuple[float, int]:
+  """Variance of the seeds around the mean of their network, and its degrees."""
   groups = [
     _dice_of_seeds(files) for n in names if (files := _files(folder, n))
   ]
   squares = sum(len(each) * np.var(each) for each in groups)
-  if not (free := sum(len(each) - 1 for each in groups)):
-    return np.nan
-  return -special.stdtrit(free, 0.025) * np.sqrt(squares / free)
+  degrees = sum(len(each) - 1 for each in groups)
+  return squares / degrees if degrees else np.nan, degrees
 
 
 def _with_seeds(
   difference: bootstrap.Difference,
   basis: _Basis,
   *both: Sequence[pathlib.Path],
-) -> dict[str, str]:
-  """Cells of the interval for other images and other seeds.
+) -> dict[str, Any]:
+  """Cells for other images and other seeds: the interval and the p-value.
 
   Args:
     difference: With its interval for other images.
-    basis: Has the spread of seeds.
+    basis: Has the spread of the seeds.
     *both: Files of the two that are compared.
   """
-  if np.isnan(basis.seeds):
+  if not basis.seed_degrees:
     return {}
   trained = [files for files in both if '_seed' in files[0].stem]
-  seeds = basis.seeds * np.sqrt(sum(1 / len(files) for files in trained))
-  value = difference.value
-  ends = {
-    'low': value - np.hypot(value - difference.low, seeds),
-    'high': value + np.hypot(difference.high - value, seeds),
-  }
+  lesions = basis.resampling.num_clusters - 1
+  width = (difference.high - difference.low) / 2
+  images = (width / special.stdtrit(lesions, _UPPER)) ** 2
+  seeds = basis.seed_variance * sum(1 / len(files) for files in trained)
+  degrees = (images + seeds) ** 2 / (
+    images**2 / lesions + seeds**2 / basis.seed_degrees
+  )
+  error = np.sqrt(images + seeds)
+  value, far = difference.value, special.stdtrit(degrees, _UPPER) * error
   return {
-    f'difference_of_mean_dice_with_seeds_{end}': f'{ends[end]:+.4f}'
-    for end in ends
+    'difference_of_mean_dice_with_seeds_low': f'{value - far:+.4f}',
+    'difference_of_mean_dice_with_seeds_high': f'{value + far:+.4f}',
+    'p_value_of_mean_dice': 2 * special.stdtr(degrees, -abs(value) / error),
   }
 
 
 def _of_trainings(files: Sequence[pathlib.Path]) -> dict[str, Any]:
   each = _dice_of_seeds(files)
+  minutes = lambda clock: f'{np.mean(measured.seconds(files, clock)) / 60:.1f}'
   return {
     'seeds': len(files),
-    'cpu_minutes': f'{np.mean(_seconds(files, "cpu_seconds")) / 60:.1f}',
-    'minutes': f'{np.mean(_seconds(files, "seconds")) / 60:.1f}',
+    'cpu_minutes': minutes('cpu_seconds'),
+    'minutes': minutes('seconds'),
     'mean_dice_worst_seed': f'{min(each):.4f}',
     'mean_dice_best_seed': f'{max(each):.4f}',
   }
 
 
-def _seconds(files: Iterable[pathlib.Path], clock: str) -> list[float]:
-  """Time of each training by a clock of `measured.measure`."""
-  found = []
-  for path in files:
-    with np.load(path) as arrays:
-      found.append(float(arrays[clock]))
-  return found
-
-
 def _total(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> str:
-  """Processor time of all trainings of networks that have scores."""
-  names = [row['name'] for row in rows if 'seeds' in row]
+  """Processor time of all trainings of networks in the table."""
+  names = [row['name'] for row in rows if row.get('failure') != _NOT_MEASURED]
   rates, seeds = (
-    _seconds(
+    measured.seconds(
       [file for name in names for file in folder.glob(f'{name}_{kind}*.npz')],
       'cpu_seconds',
     )
@@ -238,27 +267,12 @@ def _total(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> str:
   )
 
 
-def _intervals(resampling, counts, scores) -> dict[str, bootstrap.Interval]:
-  pooled = bootstrap.pooled(resampling, counts)
-  return _chosen(pooled, bootstrap.means(resampling, scores))
-
-
-def _differences(resampling, ours, theirs) -> dict[str, bootstrap.Difference]:
-  pooled = bootstrap.pooled_difference(resampling, ours[0], theirs[0])
-  return _chosen(
-    pooled, bootstrap.mean_difference(resampling, ours[1], theirs[1])
-  )
-
-
-def _chosen(pooled, means):
+def _cells(pooled, means, style: str, prefix: str = '') -> dict[str, str]:
+  """Cells of three scores and the ends of their intervals."""
   scores = (pooled['dice'], means['dice'], means['threshold_jaccard'])
-  return dict(zip(_SCORES, scores, strict=True))
-
-
-def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
   return {
     f'{prefix}{name}{suffix}': style.format(value)
-    for name, interval in found.items()
+    for name, interval in zip(_SCORES, scores, strict=True)
     for suffix, value in (
       ('', interval.value), ('_low', interval.low), ('_high', interval.high)
     )
@@ -268,34 +282,24 @@ def _cells(found, style: str, prefix: str = '') -> dict[str, str]:
 def _markdown(
   views: Mapping[str, View], rows: Sequence[Mapping[str, Any]], clock: str
 ) -> str:
-  """A table for each view, and the names of what has no scores yet."""
+  """A table for each view, and what the brackets hold."""
   tables = []
   for name, view in views.items():
-    if not (those := [row for row in rows if row['view'] == name]):
-      continue
     lines = [
       f'| {name} | pooled Dice | Dice per image |'
       f' difference to `{view.reference}` [with seeds] | worst and best seed |'
       ' training, prediction |',
       '|---|---|---|---|---|---|',
-      *(_line(row, clock) for row in those),
+      *(_line(row, clock) for row in rows if row['view'] == name),
     ]
     tables.append('\n'.join(lines) + '\n')
-  present = {row['name'] for row in rows}
-  missing = []
-  for name, view in views.items():
-    absent = [f'`{each}`' for each in view.names if each not in present]
-    whole = len(absent) == len(view.names)
-    missing += [f'all of `{name}`'] if whole else absent
-  if missing:
-    tables.append(f'Not measured: {", ".join(missing)}.\n')
-  return '\n'.join(tables)
+  return '\n'.join([*tables, _BRACKETS])
 
 
 def _line(row: Mapping[str, Any], clock: str) -> str:
   if 'failure' in row:
     why = row['failure'].replace('|', '\\|')
-    return f'| `{row["name"]}` | failed: {why} | | | | |'
+    return f'| `{row["name"]}` | {why} | | | | |'
   cells = [f'`{row["name"]}`']
   for score in ('pooled_dice', 'mean_dice', 'difference_of_mean_dice'):
     ends = [row.get(f'{score}{end}') for end in ('', '_low', '_high')]
@@ -323,7 +327,7 @@ def _figure(
   left.set(
     title='networks',
     xlabel=f'{kind} of a training, minutes',
-    ylabel='Dice per image, with 95 % interval',
+    ylabel='Dice per image, with 95 % interval for other images',
   )
   right.set(
     title='networks and classical methods',
@@ -370,21 +374,21 @@ def _label(
   axes: matplotlib.axes.Axes, cost: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
   """Writes names beside points, from low to high; none covers another."""
-  width, height = 85, 10  # Of a name, in points.
-  taken: list[tuple[float, float]] = []
+  height, letter = 10, 4.6  # Of a name, in points.
+  taken: list[tuple[float, float, float]] = []
   scale = 72 / axes.figure.dpi
   for row in sorted(rows, key=lambda row: float(row['mean_dice'])):
     place = float(row[cost]), float(row['mean_dice'])
     x, y = axes.transData.transform(place) * scale
-    up = 2.0
+    end, up = x + letter * len(row['name']), 2.0
     while any(
-      abs(x - other) < width and abs(y + up - level) < height
-      for other, level in taken
+      x < other_end and other < end and abs(y + up - level) < height
+      for other, other_end, level in taken
     ):
       up += 1
-    taken.append((x, y + up))
+    taken.append((x, end, y + up))
     axes.annotate(
-      row['name'].removesuffix('_scratch'),
+      row['name'],
       place,
       xytext=(5, up),
       textcoords='offset points',

@@ -8,6 +8,7 @@ import networks_protocol as protocol
 import networks_report
 import numpy as np
 import pytest
+from scipy import stats
 
 from skinseg_jax.metrics import bootstrap
 
@@ -41,7 +42,12 @@ def test_scores_and_differences_by_hand(tmp_path):
   np.savez(tmp_path / 'segnet_seed0.npz', cpu_seconds=1e6)  # Not finished.
   networks_report.write(tmp_path, views, ['a', 'b'], {'b'}, in_wall_time=False)
   with (tmp_path / 'networks.csv').open() as file:
-    unet, fpn, edges = csv.DictReader(file)
+    rows = {row['name']: row for row in csv.DictReader(file)}
+  unet, fpn, edges = rows['unet'], rows['fpn'], rows['edges']
+  assert [rows[n]['failure'] for n in ('segnet', 'unet_lite0')] == [
+    'not measured',
+    'not measured',
+  ]
   # 2 tp / (2 tp + fp + fn): 12/14 and 4/6, then 12/14 and 8/8.
   first, second = (12 / 14 + 4 / 6) / 2, (12 / 14 + 1) / 2
   assert float(unet['mean_dice']) == pytest.approx(
@@ -54,25 +60,19 @@ def test_scores_and_differences_by_hand(tmp_path):
     1 - (first + second) / 2, abs=1e-4
   )
   assert unet['difference_of_mean_dice'] == ''
-  # One degree of freedom for each network. Their squared standard deviations
-  # are (second - first)^2 / 2 and 0, and t is 4.303 for two degrees. A mean of
-  # two seeds has half the variance, and there are two of them.
-  seeds = 4.303 * (second - first) / 2
+  # The variance of a seed is (second - first)^2 / 2 for U-Net and 0 for FPN.
+  # Their mean has two degrees of freedom.
   number = lambda row, end: float(row[f'difference_of_mean_dice{end}'])
-  assert number(fpn, '_with_seeds_low') == pytest.approx(
-    number(fpn, '') - np.hypot(number(fpn, '') - number(fpn, '_low'), seeds),
-    abs=2e-4,
-  )
-  assert number(fpn, '_with_seeds_high') == pytest.approx(
-    number(fpn, '') + np.hypot(number(fpn, '_high') - number(fpn, ''), seeds),
-    abs=2e-4,
-  )
-  # The classical method has no seeds, so U-Net's alone count.
-  assert number(edges, '_with_seeds_low') == pytest.approx(
-    number(edges, '')
-    - np.hypot(number(edges, '') - number(edges, '_low'), seeds / 2**0.5),
-    abs=2e-4,
-  )
+  seed_variance = (second - first) ** 2 / 4
+  # U-Net and FPN have two seeds each, the classical method has none.
+  for row, seeds in ((fpn, seed_variance), (edges, seed_variance / 2)):
+    width = (number(row, '_high') - number(row, '_low')) / 2
+    images = (width / stats.t(1).ppf(0.975)) ** 2
+    degrees = (images + seeds) ** 2 / (images**2 / 1 + seeds**2 / 2)
+    t = stats.t(degrees, number(row, ''), (images + seeds) ** 0.5)
+    low, high = t.interval(0.95)
+    assert number(row, '_with_seeds_low') == pytest.approx(low, abs=2e-3)
+    assert number(row, '_with_seeds_high') == pytest.approx(high, abs=2e-3)
   assert unet['dice_of_rates'] == '0.001: 0.8000, 0.003: diverged'
   assert unet['cpu_minutes'] == '1.5'
   assert (unet['predict_ms'], edges['predict_ms']) == ('7.5', '2.5')
@@ -89,12 +89,10 @@ def test_scores_and_differences_by_hand(tmp_path):
   table = (tmp_path / 'networks.md').read_text().splitlines()
   assert table[0].startswith('| scratch |')
   assert table[2].endswith('| 1.5 min, 7.5 ms |')
-  assert table[5].startswith('| classical |')
-  assert table[7].startswith('| `edges` | 0.8235 (')
-  assert table[7].endswith('|  | 2.5 ms |')
-  assert (
-    table[-3] == 'Not measured: `segnet`, all of `pretrained`, `otsu_grey`.'
-  )
+  assert table[4] == '| `segnet` | not measured | | | | |'
+  assert table[10].startswith('| classical |')
+  assert table[12].startswith('| `edges` | 0.8235 (')
+  assert table[12].endswith('|  | 2.5 ms |')
   # Four trainings of 90 s; those of what has no scores do not count.
   assert table[-1].startswith('Processor time: 0.1 hours for 4 trainings')
   assert (tmp_path / 'networks.png').exists()
@@ -118,19 +116,33 @@ def test_intervals_resample_lesions(tmp_path):
 
 
 def test_p_values_are_those_of_holm():
-  rows = [{}, *({'p_value_of_mean_dice': p} for p in (0.04, 0.01, 0.03, 0.9))]
+  rows = [
+    {},
+    *({'p_value_of_mean_dice': p} for p in (0.04, 0.01, 0.03, 0.9, 1e-9)),
+  ]
   networks_report._correct(rows)
-  # Sorted: .01 * 4, .03 * 3, .04 * 2 but not below .09, .9.
+  # Sorted: 1e-9 * 5, .01 * 4, .03 * 3, .04 * 2 but not below .09, .9.
   found = [row.get('p_value_of_mean_dice') for row in rows]
-  assert found == [None, '0.0900', '0.0400', '0.0900', '0.9000']
+  assert found == [None, '0.09', '0.04', '0.09', '0.9', '<0.0001']
 
 
-def test_a_failure_is_one_row_of_the_table(tmp_path):
+def test_what_failed_is_one_row_and_nothing_is_compared_with_it(tmp_path):
+  for name in ('unet', 'segnet'):
+    (tmp_path / f'{name}.json').write_text(
+      '{"learning_rate": 0.001, "tried": {}, "predict_ms": 7.5}'
+    )
+    np.savez(
+      tmp_path / f'{name}_seed0.npz',
+      tp=[6, 2], fp=[2, 0], fn=[0, 2], tn=[2, 6], seconds=1, cpu_seconds=1800,
+    )  # fmt: skip
   (tmp_path / 'unet.failed').write_text('XlaError: a | b\nmore')
-  views = {'scratch': networks_report.View(['unet'], 'unet')}
-  networks_report.write(tmp_path, views, ['a'], {}, in_wall_time=False)
+  views = {'scratch': networks_report.View(['unet', 'segnet'], 'unet')}
+  networks_report.write(tmp_path, views, ['a', 'b'], {}, in_wall_time=False)
   table = (tmp_path / 'networks.md').read_text().splitlines()
   assert table[2] == r'| `unet` | failed: XlaError: a \| b | | | | |'
+  assert '|  | 0.7619, 0.7619 | 30.0 min, 7.5 ms |' in table[3]
+  # What a failed network took is counted.
+  assert table[-1].startswith('Processor time: 1.0 hours for 2 trainings')
 
 
 @pytest.fixture(scope='module')
@@ -162,7 +174,7 @@ def test_the_guide_repeats_the_scores_of_classical_methods(results):
 @pytest.mark.parametrize('view', ['scratch', 'pretrained'])
 def test_the_config_of_a_winner_is_that_of_the_study(results, view):
   best = max(
-    (row for row in results if row['view'] == view),
+    (r for r in results if r['view'] == view and not r['failure']),
     key=lambda row: float(row['mean_dice']),
   )
   expected = protocol.config(

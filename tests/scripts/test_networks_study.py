@@ -23,12 +23,12 @@ def test_the_views_hold_what_they_promise(tmp_path):
     protocol.NETWORKS[n] for n in protocol.VIEWS[view].names
   ]
   alone = {model.architecture for model in models('scratch')}
-  for view, weights in (('pretrained', 'imagenet'), ('scratch_lite0', '')):
-    assert alone | {m.architecture for m in models(view)} == set(
-      build.ARCHITECTURES
-    )
-    assert {m.encoder for m in models(view)} == {'efficientnet_lite0'}
-    assert {m.encoder_weights for m in models(view)} == {weights}
+  on_encoder = models('pretrained')
+  assert alone | {m.architecture for m in on_encoder} == set(
+    build.ARCHITECTURES
+  )
+  assert {m.encoder for m in on_encoder} == {'efficientnet_lite0'}
+  assert {m.encoder_weights for m in on_encoder} == {'imagenet'}
   assert {model.encoder for model in models('scratch')} == {''}
   # U-Net is what the others are compared with.
   for view in protocol.VIEWS.values():
@@ -227,6 +227,9 @@ def main(monkeypatch, study):
     lambda _: argparse.Namespace(Process=_Process),
   )
   monkeypatch.setattr(networks.signal, 'signal', lambda *_: None)
+  monkeypatch.setattr(
+    networks.train_state, 'find_initial_weights', lambda _: {}
+  )
   base = ['networks.py', '--output_dir', str(study.folder)]
   return lambda *names: networks.main([*base, '--only', *names])
 
@@ -252,6 +255,19 @@ def test_wrong_input_and_a_stop_end_the_study(main, study, name, code):
   assert end.value.code == code
   assert _Process.started == [name]
   assert not (study.folder / f'{name}.failed').exists()
+
+
+def test_missing_weights_are_told_before_anything_is_trained(main, monkeypatch):
+  def find(config):
+    if config.model.encoder_weights:
+      raise errors.InputError('install it')
+    return {}
+
+  monkeypatch.setattr(networks.train_state, 'find_initial_weights', find)
+  main('unet', 'segnet')
+  with pytest.raises(errors.InputError, match='install it'):
+    main('unet', 'fpn_lite0')
+  assert _Process.started == ['unet', 'segnet']
 
 
 def test_what_another_process_measures_is_left_to_it(
