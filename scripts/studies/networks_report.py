@@ -318,21 +318,18 @@ def _figure(
   path: pathlib.Path, rows: Sequence[Mapping[str, Any]], clock: str
 ) -> None:
   """Dice per image against the cost of training and of prediction."""
-  figure = matplotlib.figure.Figure(figsize=(12, 6.5), layout='constrained')
-  left, right = figure.subplots(1, 2)
+  figure = matplotlib.figure.Figure(figsize=(9, 12), layout='constrained')
+  upper, lower = figure.subplots(2, 1)
   figure.draw_without_rendering()  # Makes the axes as large as they will be.
-  _scatter(left, clock, [row for row in rows if clock in row])
-  _scatter(right, 'predict_ms', rows)
+  _scatter(upper, clock, [row for row in rows if clock in row])
+  _scatter(lower, 'predict_ms', rows)
   kind = 'wall time' if clock == 'minutes' else 'processor time'
-  left.set(
-    title='networks',
-    xlabel=f'{kind} of a training, minutes',
-    ylabel='Dice per image, with 95 % interval for other images',
-  )
-  right.set(
+  upper.set(title='networks', xlabel=f'{kind} of a training, minutes')
+  lower.set(
     title='networks and classical methods',
     xlabel='time of a prediction, milliseconds per image',
   )
+  figure.supylabel('Dice per image, with 95 % interval for other images')
   figure.savefig(path, dpi=100)
 
 
@@ -394,5 +391,4 @@ def _label(
       textcoords='offset points',
       fontsize=8,
       color=_COLOURS[row['view']],
-      bbox={'facecolor': 'white', 'alpha': 0.8, 'pad': 0.5, 'linewidth': 0},
     )
