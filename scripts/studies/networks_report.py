@@ -131,18 +131,17 @@ def _rows(
   return rows
 
 
-def _of_images(found: tuple[Any, Any], basis: _Basis) -> dict[str, str]:
+def _of_images(
+  found: tuple[measured.Counts, measured.Scores], basis: _Basis
+) -> dict[str, str]:
+  """Cells of the scores."""
   counts, scores = found
-  draws, dice, area = (
-    basis.resampling,
-    scores['dice'],
-    counts['tp'] + counts['fn'],
-  )
+  pooled = bootstrap.pooled(basis.resampling, counts)
+  means = bootstrap.means(basis.resampling, scores)
+  dice, area = scores['dice'], counts['tp'] + counts['fn']
   small = area <= np.quantile(area, 0.25)
   return {
-    **_cells(
-      bootstrap.pooled(draws, counts), bootstrap.means(draws, scores), '{:.4f}'
-    ),
+    **_cells(pooled, means, '{:.4f}'),
     'mean_dice_unseen_lesions': f'{dice[basis.unseen].mean():.4f}',
     'mean_dice_smallest_quarter': f'{dice[small].mean():.4f}',
   }
@@ -304,9 +303,9 @@ def _line(row: Mapping[str, Any], clock: str) -> str:
   for score in ('pooled_dice', 'mean_dice', 'difference_of_mean_dice'):
     ends = [row.get(f'{score}{end}') for end in ('', '_low', '_high')]
     cells.append('{} ({} to {})'.format(*ends) if ends[0] else '')
-  ends = [row.get(f'{score}_with_seeds_{end}') for end in ('low', 'high')]
-  if ends[0]:
-    cells[-1] += ' [{} to {}]'.format(*ends)
+  with_seeds = 'difference_of_mean_dice_with_seeds'
+  if f'{with_seeds}_low' in row:
+    cells[-1] += f' [{row[f"{with_seeds}_low"]} to {row[f"{with_seeds}_high"]}]'
   seeds, cost = '', f'{row["predict_ms"]:.1f} ms'
   if 'seeds' in row:
     seeds = f'{row["mean_dice_worst_seed"]}, {row["mean_dice_best_seed"]}'
