@@ -113,8 +113,10 @@ def _rows(
     rows.append(row)
     if not (files := _files(folder, name)):
       failed = folder / f'{name}.failed'
-      lines = failed.read_text().splitlines() if failed.exists() else ()
-      row['failure'] = f'failed: {lines[0]}' if lines else _NOT_MEASURED
+      row['failure'] = _NOT_MEASURED
+      if failed.exists():
+        lines = failed.read_text(encoding='utf-8').splitlines()
+        row['failure'] = f'failed: {lines[0]}'
       continue
     about = json.loads((folder / f'{name}.json').read_text())
     if 'learning_rate' in about:

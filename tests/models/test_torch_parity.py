@@ -95,7 +95,8 @@ def setting(request):
   if request.param == 'synthetic':
     return _setting(8, 64, list(_synthetic_batches(64)))
   raw_dir = request.getfixturevalue('ham10000_dir')
-  return _setting(16, 64, list(_real_batches(raw_dir, 64)))
+  # At 80 px the smallest level has an odd size.
+  return _setting(16, 80, list(_real_batches(raw_dir, 80)))
 
 
 def _ours(setting, dtype='float32'):

@@ -16,77 +16,108 @@ _DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 _RESULTS = _DOCS / 'benchmarks/networks/cpu'
 
 
-def test_scores_and_differences_by_hand(tmp_path):
-  # Two images of two lesions, two seeds.
+# Dice per image of U-Net's two seeds below, 2 tp / (2 tp + fp + fn): 12/14 and
+# 4/6, then 12/14 and 8/8. FPN has 1 for both seeds.
+_FIRST, _SECOND = (12 / 14 + 4 / 6) / 2, (12 / 14 + 1) / 2
+_UNET = (_FIRST + _SECOND) / 2
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+  """Results of two images of two lesions, with two seeds."""
+  folder = tmp_path_factory.mktemp('study')
   tables = {
     'unet': [([6, 2], [2, 0], [0, 2]), ([6, 4], [2, 0], [0, 0])],
     'fpn': [([6, 4], [0, 0], [0, 0]), ([6, 4], [0, 0], [0, 0])],
   }
   for name, seeds in tables.items():
-    (tmp_path / f'{name}.json').write_text(
+    (folder / f'{name}.json').write_text(
       '{"learning_rate": 0.001, "tried": {"0.001": 0.8, "0.003": -1},'
       ' "predict_ms": 7.5}'
     )
     for seed, (tp, fp, fn) in enumerate(seeds):
       np.savez(
-        tmp_path / f'{name}_seed{seed}.npz',
+        folder / f'{name}_seed{seed}.npz',
         tp=tp, fp=fp, fn=fn, tn=[2, 6], seconds=1.0, cpu_seconds=90.0,
       )  # fmt: skip
-  np.savez(tmp_path / 'edges.npz', tp=[6, 1], fp=[0, 0], fn=[0, 3], tn=[4, 6])
-  (tmp_path / 'edges.json').write_text('{"predict_ms": 2.5}')
+  np.savez(folder / 'edges.npz', tp=[6, 1], fp=[0, 0], fn=[0, 3], tn=[4, 6])
+  (folder / 'edges.json').write_text('{"predict_ms": 2.5}')
+  np.savez(folder / 'segnet_seed0.npz', cpu_seconds=1e6)  # Not finished.
   views = {
     'scratch': networks_report.View(['unet', 'fpn', 'segnet'], 'unet'),
     'pretrained': networks_report.View(['unet_lite0'], 'unet_lite0'),
     'classical': networks_report.View(['edges', 'otsu_grey'], 'unet'),
   }
-  np.savez(tmp_path / 'segnet_seed0.npz', cpu_seconds=1e6)  # Not finished.
-  networks_report.write(tmp_path, views, ['a', 'b'], {'b'}, in_wall_time=False)
-  with (tmp_path / 'networks.csv').open() as file:
-    rows = {row['name']: row for row in csv.DictReader(file)}
-  unet, fpn, edges = rows['unet'], rows['fpn'], rows['edges']
-  assert [rows[n]['failure'] for n in ('segnet', 'unet_lite0')] == [
-    'not measured',
-    'not measured',
-  ]
-  # 2 tp / (2 tp + fp + fn): 12/14 and 4/6, then 12/14 and 8/8.
-  first, second = (12 / 14 + 4 / 6) / 2, (12 / 14 + 1) / 2
-  assert float(unet['mean_dice']) == pytest.approx(
-    (first + second) / 2, abs=1e-4
-  )
-  assert float(unet['mean_dice_worst_seed']) == pytest.approx(first, abs=1e-4)
-  assert float(unet['mean_dice_best_seed']) == pytest.approx(second, abs=1e-4)
-  assert float(unet['pooled_dice']) == pytest.approx(36 / 42, abs=1e-4)
-  assert float(fpn['difference_of_mean_dice']) == pytest.approx(
-    1 - (first + second) / 2, abs=1e-4
-  )
-  assert unet['difference_of_mean_dice'] == ''
-  # The variance of a seed is (second - first)^2 / 2 for U-Net and 0 for FPN.
-  # Their mean has two degrees of freedom.
-  number = lambda row, end: float(row[f'difference_of_mean_dice{end}'])
-  seed_variance = (second - first) ** 2 / 4
-  # U-Net and FPN have two seeds each, the classical method has none.
-  for row, seeds in ((fpn, seed_variance), (edges, seed_variance / 2)):
-    width = (number(row, '_high') - number(row, '_low')) / 2
-    images = (width / stats.t(1).ppf(0.975)) ** 2
-    degrees = (images + seeds) ** 2 / (images**2 / 1 + seeds**2 / 2)
-    t = stats.t(degrees, number(row, ''), (images + seeds) ** 0.5)
-    low, high = t.interval(0.95)
-    assert number(row, '_with_seeds_low') == pytest.approx(low, abs=2e-3)
-    assert number(row, '_with_seeds_high') == pytest.approx(high, abs=2e-3)
+  networks_report.write(folder, views, ['a', 'b'], {'b'}, in_wall_time=False)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def rows(small):
+  """Rows of its csv, by name."""
+  with (small / 'networks.csv').open() as file:
+    return {row['name']: row for row in csv.DictReader(file)}
+
+
+def _number(row, column):
+  return float(row[column])
+
+
+def test_scores_by_hand(rows):
+  unet, edges = rows['unet'], rows['edges']
+  for column, expected in (
+    ('mean_dice', _UNET),
+    ('mean_dice_worst_seed', _FIRST),
+    ('mean_dice_best_seed', _SECOND),
+    ('pooled_dice', 36 / 42),
+  ):
+    assert _number(unet, column) == pytest.approx(expected, abs=1e-4)
   assert unet['dice_of_rates'] == '0.001: 0.8000, 0.003: diverged'
   assert unet['cpu_minutes'] == '1.5'
   assert (unet['predict_ms'], edges['predict_ms']) == ('7.5', '2.5')
   # 12/12 and 2/5; there are no seeds and no training.
-  assert float(edges['mean_dice']) == pytest.approx(0.7, abs=1e-4)
-  assert float(edges['difference_of_mean_dice']) == pytest.approx(
-    0.7 - (first + second) / 2, abs=1e-4
-  )
+  assert _number(edges, 'mean_dice') == pytest.approx(0.7, abs=1e-4)
   assert edges['cpu_minutes'] == edges['seeds'] == ''
   # Training shows lesion b, so the first image alone is of an unseen lesion.
-  assert float(edges['mean_dice_unseen_lesions']) == 1
+  assert _number(edges, 'mean_dice_unseen_lesions') == 1
   # The second lesion is the smaller one, with 4 of 10 pixels.
-  assert float(edges['mean_dice_smallest_quarter']) == pytest.approx(0.4)
-  table = (tmp_path / 'networks.md').read_text().splitlines()
+  assert _number(edges, 'mean_dice_smallest_quarter') == pytest.approx(0.4)
+  assert rows['segnet']['failure'] == 'not measured'
+  assert rows['unet_lite0']['failure'] == 'not measured'
+
+
+def test_differences_by_hand(rows):
+  name = 'difference_of_mean_dice'
+  assert rows['unet'][name] == ''
+  # The variance of a seed is (second - first)^2 / 2 for U-Net and 0 for FPN.
+  # Their mean has two degrees of freedom. Both have two seeds; the classical
+  # method has none.
+  variance, p_values = (_SECOND - _FIRST) ** 2 / 4, {}
+  for method, dice, seeds in (
+    ('fpn', 1, variance),
+    ('edges', 0.7, variance / 2),
+  ):
+    row = rows[method]
+    assert _number(row, name) == pytest.approx(dice - _UNET, abs=1e-4)
+    width = (_number(row, f'{name}_high') - _number(row, f'{name}_low')) / 2
+    images = (width / stats.t(1).ppf(0.975)) ** 2
+    degrees = (images + seeds) ** 2 / (images**2 / 1 + seeds**2 / 2)
+    t = stats.t(degrees, dice - _UNET, (images + seeds) ** 0.5)
+    for end, expected in zip(('low', 'high'), t.interval(0.95), strict=True):
+      found = _number(row, f'{name}_with_seeds_{end}')
+      assert found == pytest.approx(expected, abs=2e-3)
+    p_values[method] = 2 * min(t.cdf(0), t.sf(0))
+  # Holm doubles the smaller one of two.
+  smaller, larger = sorted(p_values, key=p_values.get)
+  corrected = {smaller: 2 * p_values[smaller]}
+  corrected[larger] = max(corrected[smaller], p_values[larger])
+  for method, expected in corrected.items():
+    found = _number(rows[method], 'p_value_of_mean_dice')
+    assert found == pytest.approx(min(1, expected), rel=0.05)
+
+
+def test_the_table_has_what_was_measured_and_what_was_not(small):
+  table = (small / 'networks.md').read_text().splitlines()
   assert table[0].startswith('| scratch |')
   assert table[2].endswith('| 1.5 min, 7.5 ms |')
   assert table[4] == '| `segnet` | not measured | | | | |'
@@ -95,7 +126,7 @@ def test_scores_and_differences_by_hand(tmp_path):
   assert table[12].endswith('|  | 2.5 ms |')
   # Four trainings of 90 s; those of what has no scores do not count.
   assert table[-1].startswith('Processor time: 0.1 hours for 4 trainings')
-  assert (tmp_path / 'networks.png').exists()
+  assert (small / 'networks.png').exists()
 
 
 def test_intervals_resample_lesions(tmp_path):
